@@ -1,0 +1,200 @@
+//! layer-cake itself: an actor in another process, an actor on another host, and the whole front
+//! door with a pool of worker processes.
+
+use std::{path::Path, time::Duration, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use layercake::{NodeConfig, prelude::*, wire};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::{
+    contestant::{Contestant, Load, Running},
+    other_end::{self, OtherEnd},
+    sample::{Latencies, Sample},
+    yard::{one_thread, wrk},
+};
+
+const UNIX: &str = "layercake-unix";
+const QUIC: &str = "layercake-quic";
+const HTTP: &str = "layercake-http";
+
+/// Workers behind the front door.
+const WORKERS: usize = 4;
+
+#[message(reply = Bytes)]
+struct Echo {
+    data: Bytes,
+}
+
+#[message(reply = Vec<Vec<f64>>)]
+struct Xy {
+    #[arg(max = 1000)]
+    x: u32,
+    #[arg(max = 1000)]
+    y: u32,
+}
+
+#[derive(Default)]
+struct Worker;
+
+#[actor]
+impl Worker {
+    async fn echo(&mut self, Echo { data }: Echo) -> Bytes {
+        data
+    }
+
+    async fn texture(&mut self, Xy { x, y }: Xy) -> Vec<Vec<f64>> {
+        (0..y).map(|_| (0..x).map(|_| rand::random()).collect()).collect()
+    }
+}
+
+/// All of ours.
+pub(crate) fn contestants() -> Vec<Box<dyn Contestant>> {
+    vec![Box::new(Ask(UNIX)), Box::new(Ask(QUIC)), Box::new(Http)]
+}
+
+/// Runs the serving process of one of ours; `None` where it is none.
+pub(crate) fn serve(name: &str, args: &[String]) -> Option<Result<()>> {
+    match (name, args) {
+        (UNIX | QUIC, [mesh]) => Some(serve_actor(Path::new(mesh), name == QUIC)),
+        (HTTP, [mesh]) => Some(serve_http(Path::new(mesh))),
+        _ => None,
+    }
+}
+
+async fn node(mesh: &Path) -> Result<Node> {
+    let config = NodeConfig { mesh: Some(mesh.to_owned()), ..NodeConfig::default() };
+    Ok(Node::start_with(config).await?)
+}
+
+/// Asks one actor in another process.
+struct Ask(&'static str);
+
+impl Contestant for Ask {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn start(&self) -> Result<Box<dyn Running>> {
+        let folder = tempfile::tempdir()?;
+        let (near, mut far) = (folder.path().join("near"), folder.path().join("near"));
+        let runtime = one_thread()?;
+        let node = runtime.block_on(node(&near))?;
+        if self.0 == QUIC {
+            // The other process is another host of the mesh.
+            far = folder.path().join("far");
+            runtime.block_on(async {
+                let addr = node.endpoint().listen_quic(None).await?;
+                let token = node.mesh().invite(Duration::from_secs(60), &addr.hints)?;
+                wire::trust::join(&token, &far, Some("far")).await?;
+                anyhow::Ok(())
+            })?;
+        }
+        let server = OtherEnd::start(self.0, &[&far.to_string_lossy()])?;
+        let address = node.bind(serde_json::from_str(server.word(0)?)?);
+        Ok(Box::new(Asker { node, address, runtime, _server: server, _folder: folder }))
+    }
+}
+
+struct Asker {
+    node: Node,
+    address: Address<Worker>,
+    runtime: Runtime,
+    _server: OtherEnd,
+    _folder: TempDir,
+}
+
+impl Running for Asker {
+    fn run(&mut self, load: &Load) -> Result<Sample> {
+        let (address, load) = (&self.address, *load);
+        self.runtime.block_on(async {
+            let start = Instant::now();
+            let end = start + load.duration;
+            let mut askers = tokio::task::JoinSet::new();
+            for _ in 0..load.in_flight {
+                let address = address.clone();
+                let data = Bytes::from(vec![0x5a; load.size]);
+                askers.spawn(async move {
+                    let mut latencies = Vec::new();
+                    while Instant::now() < end {
+                        let asked = Instant::now();
+                        let reply = address.ask(Echo { data: data.clone() }).await?;
+                        if reply.len() != data.len() {
+                            bail!("the reply has {} bytes", reply.len());
+                        }
+                        latencies.push(asked.elapsed());
+                    }
+                    anyhow::Ok(latencies)
+                });
+            }
+            let mut all = Latencies::new();
+            while let Some(latencies) = askers.join_next().await {
+                latencies??.into_iter().for_each(|latency| all.add(latency));
+            }
+            all.sample(start.elapsed())
+        })
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.node.close());
+    }
+}
+
+fn serve_actor(mesh: &Path, quic: bool) -> Result<()> {
+    one_thread()?.block_on(async {
+        let node = node(mesh).await?;
+        if quic {
+            node.endpoint().listen_quic(None).await?;
+        }
+        let address = node.spawn(Worker);
+        other_end::ready(&[&serde_json::to_string(&address.id())?])?;
+        std::future::pending().await
+    })
+}
+
+/// The front door before a pool of processes, asked by `wrk`.
+struct Http;
+
+impl Contestant for Http {
+    fn name(&self) -> &'static str {
+        HTTP
+    }
+
+    fn start(&self) -> Result<Box<dyn Running>> {
+        let folder = tempfile::tempdir()?;
+        let mesh = folder.path().join("mesh");
+        let server = OtherEnd::start(HTTP, &[&mesh.to_string_lossy()])?;
+        let url = format!("http://{}/Xy?x=2&y=2", server.word(0)?);
+        Ok(Box::new(Door { url, _server: server, _folder: folder }))
+    }
+}
+
+struct Door {
+    url: String,
+    _server: OtherEnd,
+    _folder: TempDir,
+}
+
+impl Running for Door {
+    fn run(&mut self, load: &Load) -> Result<Sample> {
+        wrk(&self.url, load)
+    }
+}
+
+fn serve_http(mesh: &Path) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let node = node(mesh).await?;
+        let pool = node.pool::<Worker>().processes(WORKERS).start().await;
+        let pool = pool.context("cannot start the workers")?;
+        pool.wait_for(WORKERS).await;
+        let door = node.http("127.0.0.1:0").bind::<Xy>(pool).await?;
+        other_end::ready(&[&door.local_addr().to_string()])?;
+        let _ = door.run().await;
+        Ok(())
+    })
+}

@@ -1,0 +1,34 @@
+//! The yardsticks: what the same machine does with as little as possible in the way.
+
+mod frames;
+mod grpc;
+mod http;
+mod quic;
+mod unix;
+
+use anyhow::{Result, bail};
+
+pub(crate) use self::http::wrk;
+use crate::contestant::Contestant;
+
+/// All yardsticks.
+pub(crate) fn contestants() -> Vec<Box<dyn Contestant>> {
+    vec![Box::new(unix::Unix), Box::new(quic::Quic), Box::new(grpc::Grpc), Box::new(http::Http)]
+}
+
+/// Runs the serving process of a yardstick.
+pub(crate) fn serve(name: &str, args: &[String]) -> Result<()> {
+    match (name, args) {
+        (unix::NAME, [path]) => unix::serve(path),
+        (quic::NAME, []) => quic::serve(),
+        (grpc::NAME, []) => grpc::serve(),
+        (http::NAME, []) => http::serve(),
+        _ => bail!("nobody serves `{name}` with {args:?}"),
+    }
+}
+
+/// One thread for everything: two workers are slower on small messages, since each hand-over
+/// between them costs a wake-up.
+pub(crate) fn one_thread() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}

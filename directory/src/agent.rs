@@ -1,0 +1,523 @@
+//! A node's side of the directory: what it has published and asked for, and what it knows.
+//!
+//! It decides and does nothing; the shell carries out its [`Effect`]s in order. It outlives host
+//! directories: while there is none it keeps what it knew, and registers everything again with the
+//! next one, so that a take-over changes nothing for its subscribers.
+//!
+//! # What always holds
+//! - A publication is pending until it is granted or refused; only what is granted is visible.
+//! - A grant is kept through take-overs, with its time and its fence, until it is withdrawn or an
+//!   older claim takes the name.
+//! - Of this node's own records nobody else can say anything but that a claim was lost.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use layercake_wire::id::{ActorAddr, ActorSerial, HostId, NodeAddr, NodeId, PeerId};
+
+use crate::{
+    message::{self, HostView, Refusal, ToHost, ToNode},
+    name::{Name, Pattern, Scope},
+    record::{DropReason, Instance, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
+    registry::{self, Registry},
+};
+
+/// What the shell should do.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Post this to the host directory; dropped while there is none.
+    ToHost(ToHost),
+    /// A publication is granted, or has got another fencing number.
+    Granted(Arc<Record>),
+    /// A publication is refused.
+    Refused { serial: u64, reason: Refusal },
+    /// A granted publication was lost to an older claim.
+    Lost { serial: u64, holder: Arc<Record> },
+    /// Tell a subscriber.
+    Tell(registry::Effect),
+    /// Close the links to a process that has ended.
+    CloseProcess(PeerId),
+    /// Close the links to a host that is lost.
+    CloseHost(HostId),
+    /// The host directory stops while its process goes on: look for another one.
+    Reseat,
+    /// The host directory answered.
+    Hosts { request: u64, hosts: Vec<HostView> },
+}
+
+/// What is to be published.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    pub(crate) name: Name,
+    pub(crate) scope: Scope,
+    pub(crate) exclusive: bool,
+    pub(crate) actor: ActorSerial,
+    pub(crate) meta: Bytes,
+}
+
+struct Own {
+    record: Arc<Record>,
+    granted: bool,
+}
+
+/// See the module.
+pub(crate) struct Agent {
+    me: PeerId,
+    registry: Registry,
+    own: BTreeMap<u64, Own>,
+    subscriptions: BTreeMap<u64, (Pattern, Scope)>,
+    next: u64,
+    last_fence: u64,
+    connected: bool,
+    directory: Option<NodeAddr>,
+    /// Views of which the last part has not come.
+    views: HashMap<HostId, Vec<Arc<Record>>>,
+}
+
+impl Agent {
+    pub(crate) fn new(me: PeerId) -> Self {
+        Self {
+            me,
+            registry: Registry::new(me),
+            own: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            next: 1,
+            last_fence: 0,
+            connected: false,
+            directory: None,
+            views: HashMap::new(),
+        }
+    }
+
+    /// Whether anything here reaches beyond the process.
+    pub(crate) fn needs_host(&self) -> bool {
+        self.subscriptions.values().any(|(_, scope)| *scope >= Scope::Host)
+            || self.own.values().any(|own| own.record.scope >= Scope::Host)
+    }
+
+    /// Where the host directory is, as far as other hosts are concerned.
+    pub(crate) fn directory(&self) -> Option<&NodeAddr> {
+        self.directory.as_ref()
+    }
+
+    /// Claims a name; the answer comes as an effect, at once where the scope is this process.
+    /// Returns the number of the publication.
+    pub(crate) fn publish(
+        &mut self,
+        draft: Draft,
+        addr: NodeAddr,
+        wall_ms: u64,
+        out: &mut Vec<Effect>,
+    ) -> u64 {
+        let serial = self.next;
+        self.next += 1;
+        if self.own.len() >= MAX_RECORDS {
+            out.push(Effect::Refused { serial, reason: Refusal::TooMany });
+            return serial;
+        }
+        let Draft { name, scope, exclusive, actor, meta } = draft;
+        let instance = Instance { host: self.me.host, node: self.me.node, serial };
+        let address = ActorAddr { node: addr, serial: actor };
+        let mut record =
+            Record { name, scope, exclusive, address, instance, claimed: 0, fence: 0, meta };
+        if scope > Scope::Process {
+            let record = Arc::new(record);
+            self.own.insert(serial, Own { record: record.clone(), granted: false });
+            self.to_host(ToHost::Publish(vec![record]), out);
+        } else if let Some(holder) = self.registry.conflict(&record.name, exclusive) {
+            out.push(Effect::Refused { serial, reason: Refusal::Held(holder.clone()) });
+        } else {
+            self.last_fence = fence(self.last_fence, wall_ms);
+            record.claimed = wall_ms;
+            record.fence = self.last_fence;
+            let record = Arc::new(record);
+            self.own.insert(serial, Own { record: record.clone(), granted: true });
+            self.in_registry(out, |registry, out| registry.put(record.clone(), out));
+            out.push(Effect::Granted(record));
+        }
+        serial
+    }
+
+    /// Gives a name back; also one that was not granted yet.
+    pub(crate) fn withdraw(&mut self, serial: u64, out: &mut Vec<Effect>) {
+        let Some(own) = self.own.remove(&serial) else { return };
+        self.in_registry(out, |registry, out| {
+            registry.remove(own.record.instance, DropReason::Withdrawn, out);
+        });
+        if own.record.scope > Scope::Process {
+            self.to_host(ToHost::Withdraw(serial), out);
+        }
+    }
+
+    /// Adds a subscription under a fresh number. `false` when there are too many.
+    #[must_use]
+    pub(crate) fn subscribe(
+        &mut self,
+        id: u64,
+        pattern: Pattern,
+        scope: Scope,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+            return false;
+        }
+        self.subscriptions.insert(id, (pattern.clone(), scope));
+        if scope > Scope::Process {
+            self.to_host(ToHost::Subscribe { id, pattern: pattern.clone(), scope }, out);
+        }
+        self.in_registry(out, |registry, out| registry.subscribe(id, pattern, scope, out));
+        true
+    }
+
+    /// Ends a subscription.
+    pub(crate) fn unsubscribe(&mut self, id: u64, out: &mut Vec<Effect>) {
+        let Some((_, scope)) = self.subscriptions.remove(&id) else { return };
+        self.registry.unsubscribe(id);
+        if scope > Scope::Process {
+            self.to_host(ToHost::Unsubscribe(id), out);
+        }
+    }
+
+    /// This node is reached at other addresses now: records with one that is no more are told again.
+    /// A further address is no news to those who can reach it already.
+    pub(crate) fn on_address(&mut self, addr: &NodeAddr, out: &mut Vec<Effect>) {
+        let mut changed = Vec::new();
+        let stale = |own: &&mut Own| {
+            let hints = &own.record.address.node.hints;
+            hints.iter().any(|hint| !addr.hints.contains(hint))
+                || (hints.is_empty() && !addr.hints.is_empty())
+        };
+        for own in self.own.values_mut().filter(stale) {
+            let address = ActorAddr { node: addr.clone(), serial: own.record.address.serial };
+            own.record = Arc::new(Record { address, ..(*own.record).clone() });
+            changed.push((own.record.clone(), own.granted));
+        }
+        for (record, granted) in &changed {
+            if *granted {
+                self.in_registry(out, |registry, out| registry.put(record.clone(), out));
+            }
+        }
+        let wider = changed.into_iter().map(|(r, _)| r).filter(|r| r.scope > Scope::Process);
+        for part in message::parts(wider).into_iter().filter(|part| !part.is_empty()) {
+            self.to_host(ToHost::Publish(part), out);
+        }
+    }
+
+    /// A host directory is there: registers everything with it.
+    pub(crate) fn on_host_up(&mut self, out: &mut Vec<Effect>) {
+        self.connected = true;
+        self.views.clear();
+        self.to_host(ToHost::Register, out);
+        let own = self.own.values().map(|own| own.record.clone());
+        for part in message::parts(own.filter(|r| r.scope > Scope::Process)) {
+            self.to_host(ToHost::Publish(part), out);
+        }
+        for (id, (pattern, scope)) in self.subscriptions.clone() {
+            if scope > Scope::Process {
+                self.to_host(ToHost::Subscribe { id, pattern, scope }, out);
+            }
+        }
+        self.to_host(ToHost::Registered, out);
+    }
+
+    /// The host directory is gone. What it told stays true until the next one says otherwise, except
+    /// for what the process that embedded it had published itself, if that has `died`.
+    pub(crate) fn on_host_down(&mut self, died: Option<PeerId>, out: &mut Vec<Effect>) {
+        self.connected = false;
+        self.directory = None;
+        self.views.clear();
+        if let Some(peer) = died {
+            self.on_process_gone(peer, out);
+        }
+    }
+
+    /// The host directory says something.
+    pub(crate) fn on_host(&mut self, message: ToNode, out: &mut Vec<Effect>) {
+        match message {
+            ToNode::Welcome { addr } => self.directory = Some(addr),
+            ToNode::Granted { serial, claimed, fence } => {
+                self.on_granted(serial, claimed, fence, out)
+            }
+            ToNode::Refused { serial, reason } => self.on_refused(serial, reason, out),
+            ToNode::Changed { put, dropped } => {
+                let me = self.me;
+                self.in_registry(out, |registry, out| {
+                    for (instance, reason) in dropped {
+                        if instance.peer() != me {
+                            registry.remove(instance, reason, out);
+                        }
+                    }
+                    for record in put.into_iter().filter(|r| r.instance.peer() != me) {
+                        registry.put(record, out);
+                    }
+                });
+            }
+            ToNode::View { host, nodes, records, last } => {
+                self.views.entry(host).or_default().extend(records);
+                if last {
+                    let records = self.views.remove(&host).unwrap_or_default();
+                    self.on_view(host, &nodes, records, out);
+                }
+            }
+            ToNode::Known(hosts) => {
+                let ours = self.me.host;
+                self.in_registry(out, |registry, out| {
+                    let lost = |r: &Record| {
+                        let host = r.instance.host;
+                        (host != ours && !hosts.contains(&host)).then_some(DropReason::HostLost)
+                    };
+                    registry.remove_where(lost, out);
+                });
+            }
+            ToNode::ProcessGone(peer) if peer != self.me => self.on_process_gone(peer, out),
+            ToNode::HostGone(host) if host != self.me.host => {
+                self.in_registry(out, |registry, out| {
+                    let lost =
+                        |r: &Record| (r.instance.host == host).then_some(DropReason::HostLost);
+                    registry.remove_where(lost, out);
+                });
+                out.push(Effect::CloseHost(host));
+            }
+            ToNode::ProcessGone(_) | ToNode::HostGone(_) => {}
+            ToNode::Leaving => out.push(Effect::Reseat),
+            ToNode::Hosts { request, hosts } => out.push(Effect::Hosts { request, hosts }),
+        }
+    }
+
+    fn on_granted(&mut self, serial: u64, claimed: u64, fence: u64, out: &mut Vec<Effect>) {
+        // Withdrawn meanwhile: the withdrawal is on its way.
+        let Some(own) = self.own.get_mut(&serial) else { return };
+        if own.granted && (own.record.claimed, own.record.fence) == (claimed, fence) {
+            return;
+        }
+        own.granted = true;
+        own.record = Arc::new(Record { claimed, fence, ..(*own.record).clone() });
+        let record = own.record.clone();
+        self.in_registry(out, |registry, out| registry.put(record.clone(), out));
+        out.push(Effect::Granted(record));
+    }
+
+    fn on_refused(&mut self, serial: u64, reason: Refusal, out: &mut Vec<Effect>) {
+        let Some(own) = self.own.remove(&serial) else { return };
+        match reason {
+            Refusal::Held(holder) if own.granted => {
+                let instance = own.record.instance;
+                self.in_registry(out, |registry, out| {
+                    registry.remove(instance, DropReason::Outranked, out);
+                });
+                out.push(Effect::Lost { serial, holder });
+            }
+            reason => {
+                let instance = own.record.instance;
+                self.in_registry(out, |registry, out| {
+                    registry.remove(instance, DropReason::Withdrawn, out);
+                });
+                out.push(Effect::Refused { serial, reason });
+            }
+        }
+    }
+
+    fn on_process_gone(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
+        self.in_registry(out, |registry, out| {
+            let died = |r: &Record| (r.instance.peer() == peer).then_some(DropReason::ProcessDied);
+            registry.remove_where(died, out);
+        });
+        out.push(Effect::CloseProcess(peer));
+    }
+
+    fn on_view(
+        &mut self,
+        host: HostId,
+        nodes: &BTreeSet<NodeId>,
+        records: Vec<Arc<Record>>,
+        out: &mut Vec<Effect>,
+    ) {
+        let missing = |r: &Record| {
+            let lives = nodes.contains(&r.instance.node);
+            if lives { DropReason::Withdrawn } else { DropReason::ProcessDied }
+        };
+        self.in_registry(out, |registry, out| registry.set_host(host, records, missing, out));
+    }
+
+    /// Takes back everything that was published; for a node that stops.
+    pub(crate) fn withdraw_all(&mut self, out: &mut Vec<Effect>) {
+        for serial in self.own.keys().copied().collect::<Vec<_>>() {
+            self.withdraw(serial, out);
+        }
+    }
+
+    fn to_host(&self, message: ToHost, out: &mut Vec<Effect>) {
+        if self.connected {
+            out.push(Effect::ToHost(message));
+        }
+    }
+
+    fn in_registry(
+        &mut self,
+        out: &mut Vec<Effect>,
+        act: impl FnOnce(&mut Registry, &mut Vec<registry::Effect>),
+    ) {
+        let mut told = Vec::new();
+        act(&mut self.registry, &mut told);
+        out.extend(told.into_iter().map(Effect::Tell));
+    }
+}
+
+/// The next fencing number: above every one seen, and above the clock in microseconds, so that a
+/// directory that lost its memory goes on where it was.
+pub(crate) const fn fence(last_seen: u64, wall_ms: u64) -> u64 {
+    let (next, clock) = (last_seen.saturating_add(1), wall_ms.saturating_mul(1000));
+    if next > clock { next } else { clock }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{peer, record};
+
+    const ME: (u64, u64) = (1, 1);
+
+    fn agent() -> (Agent, Vec<Effect>) {
+        (Agent::new(peer(ME.0, ME.1)), Vec::new())
+    }
+
+    fn draft(name: &str, scope: Scope, exclusive: bool) -> Draft {
+        Draft { name: Name::new(name).unwrap(), scope, exclusive, actor: 7, meta: Bytes::new() }
+    }
+
+    fn addr() -> NodeAddr {
+        NodeAddr::new(peer(ME.0, ME.1), &[])
+    }
+
+    fn to_host(out: &mut Vec<Effect>) -> Vec<ToHost> {
+        out.drain(..)
+            .filter_map(|effect| match effect {
+                Effect::ToHost(message) => Some(message),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_name_within_the_process_needs_no_directory() {
+        let (mut agent, mut out) = agent();
+        assert!(agent.subscribe(1, Pattern::new("a").unwrap(), Scope::Process, &mut out));
+        agent.publish(draft("a", Scope::Process, true), addr(), 5, &mut out);
+        assert!(matches!(out[0], Effect::Tell(registry::Effect::Available { .. })), "{out:?}");
+        assert!(matches!(out[1], Effect::Granted(_)) && !agent.needs_host());
+        out.clear();
+        agent.publish(draft("a", Scope::Process, false), addr(), 5, &mut out);
+        let Effect::Refused { reason: Refusal::Held(holder), .. } = &out[0] else {
+            panic!("{out:?}")
+        };
+        assert_eq!(holder.instance.serial, 1, "it says who holds it");
+    }
+
+    #[test]
+    fn a_wider_name_is_visible_once_it_is_granted() {
+        let (mut agent, mut out) = agent();
+        assert!(agent.subscribe(1, Pattern::new("a").unwrap(), Scope::Process, &mut out));
+        let serial = agent.publish(draft("a", Scope::Lan, false), addr(), 5, &mut out);
+        assert!(out.is_empty() && agent.needs_host());
+        agent.on_host_up(&mut out);
+        let said = to_host(&mut out);
+        assert!(
+            matches!(&said[..], [ToHost::Register, ToHost::Publish(p), ToHost::Registered]
+            if p[0].fence == 0),
+            "{said:?}"
+        );
+        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
+        assert_eq!(out.len(), 2, "{out:?}");
+    }
+
+    #[test]
+    fn a_new_directory_gets_everything_again_and_subscribers_notice_nothing() {
+        let (mut agent, mut out) = agent();
+        let serial = agent.publish(draft("a", Scope::Lan, true), addr(), 5, &mut out);
+        assert!(agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
+        agent.on_host_up(&mut out);
+        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
+        let far = Arc::new(record(peer(2, 1), 1, "b", Scope::Lan));
+        let put = vec![far.clone()];
+        agent.on_host(ToNode::Changed { put, dropped: Vec::new() }, &mut out);
+        out.clear();
+
+        agent.on_host_down(None, &mut out);
+        agent.on_host_up(&mut out);
+        let said = to_host(&mut out);
+        let ToHost::Publish(again) = &said[1] else { panic!("{said:?}") };
+        assert_eq!((again[0].claimed, again[0].fence), (5, 9), "the grant is kept");
+        let view = |records, last| ToNode::View {
+            host: far.instance.host,
+            nodes: [far.instance.node].into(),
+            records,
+            last,
+        };
+        agent.on_host(view(vec![far.clone()], false), &mut out);
+        agent.on_host(view(Vec::new(), true), &mut out);
+        assert!(out.is_empty(), "{out:?}");
+        agent.on_host(ToNode::Known(BTreeSet::new()), &mut out);
+        assert!(matches!(
+            &out[..],
+            [Effect::Tell(registry::Effect::Dropped { reason: DropReason::HostLost, .. })]
+        ));
+    }
+
+    #[test]
+    fn an_older_claim_takes_a_name_away_and_its_holder_is_told() {
+        let (mut agent, mut out) = agent();
+        agent.on_host_up(&mut out);
+        let serial = agent.publish(draft("a", Scope::Lan, true), addr(), 5, &mut out);
+        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
+        out.clear();
+        let holder = Arc::new(record(peer(2, 1), 1, "a", Scope::Lan));
+        let reason = Refusal::Held(holder.clone());
+        agent.on_host(ToNode::Refused { serial, reason }, &mut out);
+        assert_eq!(out, [Effect::Lost { serial, holder }]);
+    }
+
+    #[test]
+    fn nobody_else_speaks_for_this_nodes_records() {
+        let (mut agent, mut out) = agent();
+        assert!(agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
+        agent.on_host_up(&mut out);
+        let serial = agent.publish(draft("a", Scope::Lan, false), addr(), 5, &mut out);
+        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
+        out.clear();
+        let me = peer(ME.0, ME.1);
+        let instance = Instance { host: me.host, node: me.node, serial };
+        let dropped = vec![(instance, DropReason::HostLost)];
+        agent.on_host(ToNode::Changed { put: Vec::new(), dropped }, &mut out);
+        agent.on_host(ToNode::ProcessGone(me), &mut out);
+        agent.on_host(ToNode::HostGone(me.host), &mut out);
+        assert!(out.is_empty(), "{out:?}");
+    }
+
+    #[test]
+    fn a_moved_node_tells_its_new_address() {
+        let (mut agent, mut out) = agent();
+        let at = |ports: &[u16]| {
+            let hints: Vec<_> = ports.iter().map(|port| ([10, 0, 0, 9], *port).into()).collect();
+            NodeAddr::new(peer(ME.0, ME.1), &hints)
+        };
+        agent.on_host_up(&mut out);
+        let serial = agent.publish(draft("a", Scope::Lan, false), at(&[7]), 5, &mut out);
+        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
+        out.clear();
+        agent.on_address(&at(&[7, 8]), &mut out);
+        assert!(out.is_empty(), "one more is no news");
+        let moved = at(&[9]);
+        agent.on_address(&moved, &mut out);
+        let said = to_host(&mut out);
+        assert!(
+            matches!(&said[..], [ToHost::Publish(p)]
+            if p[0].address.node == moved && p[0].fence == 9),
+            "{said:?}"
+        );
+        agent.on_address(&moved, &mut out);
+        assert!(out.is_empty());
+    }
+}

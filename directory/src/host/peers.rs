@@ -1,0 +1,484 @@
+//! The other hosts: introductions, replication of their records, and their fate.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
+
+use super::{Change, Effect, HostCore, LINKLESS, MEETING, digest};
+use crate::{
+    dial::{MAX_TARGETS, Target},
+    membership::{self, Identity},
+    message::{self, HostView, ToNode, ToPeer},
+    name::Scope,
+    record::{DropReason, Instance, Record},
+};
+
+/// Records of one other host that are kept; what exceeds it is not seen here.
+const MAX_HOST_RECORDS: usize = 262_144;
+/// The longest name of a host that is kept, in bytes.
+const MAX_HOST_NAME: usize = 255;
+
+/// Another host.
+#[derive(Default)]
+pub(super) struct Remote {
+    host_name: String,
+    addr: Option<NodeAddr>,
+    /// The node that embeds its directory, while there is a link and it has said hello.
+    pub(super) link: Option<PeerId>,
+    /// To whom we have said hello over the present link.
+    greeted: Option<PeerId>,
+    identity: Option<Identity>,
+    incarnation: u64,
+    sequence: u64,
+    /// Whether a snapshot of the present incarnation has come, so that deltas make sense.
+    primed: bool,
+    /// Whether a complete snapshot has ever come to this directory.
+    pub(super) synced: bool,
+    /// Whether a snapshot is on its way because of a gap.
+    pulled: bool,
+    part: Vec<Arc<Record>>,
+    pub(super) records: BTreeMap<Instance, Arc<Record>>,
+    /// Whether membership says it is there.
+    member: bool,
+    /// When the link or the membership changed last.
+    since: Duration,
+    lost: bool,
+}
+
+impl Remote {
+    /// Whether somebody has to look after it until it is a member with a link, or lost.
+    pub(super) const fn is_unsettled(&self) -> bool {
+        !self.lost && (self.link.is_some() != self.member || (self.link.is_none() && !self.member))
+    }
+
+    pub(super) const fn is_known(&self) -> bool {
+        !self.lost && (self.link.is_some() || self.member)
+    }
+
+    pub(super) fn view(&self, host: HostId) -> HostView {
+        let nodes: BTreeSet<_> = self.records.keys().map(|instance| instance.node).collect();
+        HostView {
+            host,
+            host_name: self.host_name.clone(),
+            directory: self.addr.clone(),
+            linked: self.link.is_some(),
+            alive: self.member,
+            nodes: nodes.len(),
+            records: self.records.len(),
+        }
+    }
+}
+
+impl HostCore {
+    /// Says hello to a node of another host, which may be its directory.
+    pub(super) fn greet(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
+        if peer.host == self.me.host || self.membership.is_none() || !self.make_room(peer.host) {
+            return;
+        }
+        let remote = self.remotes.entry(peer.host).or_insert_with(|| Remote {
+            // Nothing to lose before it has said hello.
+            lost: true,
+            ..Remote::default()
+        });
+        if remote.link == Some(peer) {
+            return;
+        }
+        remote.greeted = Some(peer);
+        let hello = self.hello();
+        out.push(Effect::ToPeer { peer, message: hello });
+    }
+
+    /// The link to a node of another host is down.
+    pub(crate) fn on_peer_down(&mut self, peer: PeerId, now: Duration) {
+        self.leaving.remove(&peer);
+        let Some(remote) = self.remotes.get_mut(&peer.host) else { return };
+        if remote.greeted == Some(peer) {
+            remote.greeted = None;
+        }
+        if remote.link == Some(peer) {
+            remote.link = None;
+            remote.part.clear();
+            remote.since = now;
+            self.dialer.unlinked(peer.host, false, now);
+        }
+    }
+
+    /// A node of another host speaks for its host's directory.
+    pub(crate) fn on_peer(
+        &mut self,
+        from: PeerId,
+        message: ToPeer,
+        now: Duration,
+        out: &mut Vec<Effect>,
+    ) {
+        if from.host == self.me.host {
+            tracing::warn!(
+                node = %from.node,
+                "another directory claims to be this host: are two machines using one mesh folder?"
+            );
+            return;
+        }
+        match message {
+            ToPeer::Hello { incarnation, renewal, addr, host_name } => {
+                self.on_hello(from, (incarnation, renewal), addr, host_name, now, out);
+                return;
+            }
+            ToPeer::Elsewhere(addr) => {
+                if addr.peer.host == from.host {
+                    self.dialer.hint(Target::Host(from.host), &addr.hints, now);
+                }
+                return;
+            }
+            // Also from and to those who have just left.
+            ToPeer::Flush => {
+                out.push(Effect::ToPeer { peer: from, message: ToPeer::Flushed });
+                return;
+            }
+            ToPeer::Flushed => {
+                self.leaving.remove(&from);
+                return;
+            }
+            _ => {}
+        }
+        let Some(remote) = self.remotes.get_mut(&from.host) else { return };
+        if remote.link != Some(from) {
+            tracing::debug!(%from, "a former directory still speaks");
+            return;
+        }
+        match message {
+            ToPeer::Snapshot { incarnation, sequence, complete, nodes, records, last } => {
+                if incarnation != remote.incarnation {
+                    return;
+                }
+                remote.part.extend(records);
+                remote.part.truncate(MAX_HOST_RECORDS);
+                if last {
+                    remote.sequence = sequence;
+                    remote.primed = true;
+                    remote.pulled = false;
+                    let records = std::mem::take(&mut remote.part);
+                    self.on_snapshot(from.host, complete.then_some(&nodes), records, out);
+                }
+            }
+            ToPeer::Delta { incarnation, sequence, put, dropped } => {
+                if incarnation != remote.incarnation || !remote.primed {
+                    return;
+                }
+                if sequence == remote.sequence + 1 {
+                    remote.sequence = sequence;
+                    self.on_delta(from.host, put, &dropped, out);
+                } else if sequence > remote.sequence {
+                    self.pull(from, out);
+                }
+            }
+            ToPeer::Digest { incarnation, sequence, count, sum } => {
+                if incarnation != remote.incarnation || sequence < remote.sequence {
+                    return;
+                }
+                let same = digest(remote.records.values()) == (count, sum);
+                if !remote.primed || sequence > remote.sequence || !same {
+                    tracing::warn!(host = %from.host, "records differ; asking for all of them");
+                    self.pull(from, out);
+                }
+            }
+            ToPeer::Pull => self.snapshot(from, out),
+            ToPeer::ProcessGone(node) => self.on_process_gone(PeerId { node, ..from }, out),
+            ToPeer::Bye => {
+                remote.link = None;
+                remote.member = false;
+                self.lose(from.host, DropReason::Withdrawn, now, out);
+            }
+            ToPeer::Hello { .. } | ToPeer::Elsewhere(_) | ToPeer::Flush | ToPeer::Flushed => {}
+        }
+    }
+
+    /// Repeats introductions, and gives up those who cannot be reached in any way.
+    pub(super) fn round(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        let mut meet = Vec::new();
+        let mut lost = Vec::new();
+        for (host, remote) in &self.remotes {
+            let idle = now.saturating_sub(remote.since);
+            match (remote.link, remote.member) {
+                _ if remote.lost => {}
+                (Some(peer), false) if idle > MEETING => {
+                    out.push(Effect::ClosePeer(peer));
+                    lost.push(*host);
+                }
+                (Some(_), false) => meet.extend(remote.identity.clone()),
+                (None, false) if idle > LINKLESS => lost.push(*host),
+                _ => {}
+            }
+        }
+        for host in lost {
+            self.lose(host, DropReason::HostLost, now, out);
+        }
+        for them in meet {
+            self.in_membership(now, out, |m, out| m.meet(them, now, out));
+        }
+    }
+
+    pub(super) fn on_membership(
+        &mut self,
+        effect: membership::Effect,
+        now: Duration,
+        out: &mut Vec<Effect>,
+    ) {
+        match effect {
+            membership::Effect::Send { to, packet } => {
+                match self.remotes.get(&to.host).and_then(|remote| remote.link) {
+                    Some(peer) => out.push(Effect::Datagram { peer, packet }),
+                    None => {
+                        // Who is only heard of is dialled.
+                        if !self.remotes.contains_key(&to.host) {
+                            self.dialer.hint(Target::Host(to.host), &to.addr().hints, now);
+                        }
+                    }
+                }
+            }
+            membership::Effect::Up(them) => {
+                if !self.make_room(them.host) {
+                    return;
+                }
+                let remote = self.remotes.entry(them.host).or_default();
+                remote.member = true;
+                remote.lost = false;
+                remote.since = now;
+                if remote.link.is_none() {
+                    self.dialer.hint(Target::Host(them.host), &them.addr().hints, now);
+                }
+                tracing::info!(host = %them.host, "host is up");
+            }
+            membership::Effect::Down(them) => {
+                let Some(remote) = self.remotes.get_mut(&them.host) else { return };
+                // A successor of its directory, or the host itself after a renewal, is there already.
+                let stale = remote.identity.as_ref().is_some_and(|now| {
+                    (now.incarnation, now.renewal) > (them.incarnation, them.renewal)
+                });
+                remote.member = false;
+                remote.since = now;
+                if !stale {
+                    self.lose(them.host, DropReason::HostLost, now, out);
+                }
+            }
+            membership::Effect::Renewed(_) => {
+                // The others take this host for dead: they must hear the new identity soon.
+                let linked = self.remotes.values().filter(|r| r.link.is_some());
+                let all: Vec<_> = linked.filter_map(|r| r.identity.clone()).collect();
+                for them in all {
+                    self.in_membership(now, out, |m, out| m.meet(them, now, out));
+                }
+            }
+        }
+    }
+
+    /// Sends all records of this host for the mesh.
+    pub(super) fn snapshot(&self, peer: PeerId, out: &mut Vec<Effect>) {
+        let parts = message::parts(self.lan_records().cloned());
+        let count = parts.len();
+        let nodes: BTreeSet<NodeId> = self.nodes.keys().copied().collect();
+        for (at, records) in parts.into_iter().enumerate() {
+            let message = ToPeer::Snapshot {
+                incarnation: self.config.incarnation,
+                sequence: self.sequence,
+                complete: self.settles.is_none(),
+                nodes: nodes.clone(),
+                records,
+                last: at + 1 == count,
+            };
+            out.push(Effect::ToPeer { peer, message });
+        }
+    }
+
+    fn hello(&self) -> ToPeer {
+        ToPeer::Hello {
+            incarnation: self.config.incarnation,
+            renewal: self.membership.as_ref().map_or(0, |m| m.me().renewal),
+            addr: self.config.addr.clone(),
+            host_name: self.config.host_name.clone(),
+        }
+    }
+
+    fn on_hello(
+        &mut self,
+        from: PeerId,
+        (incarnation, renewal): (u64, u16),
+        addr: NodeAddr,
+        mut host_name: String,
+        now: Duration,
+        out: &mut Vec<Effect>,
+    ) {
+        if addr.peer != from || self.membership.is_none() || !self.make_room(from.host) {
+            return;
+        }
+        let remote = self.remotes.entry(from.host).or_default();
+        if incarnation < remote.incarnation {
+            tracing::debug!(%from, "a former directory says hello");
+            return;
+        }
+        if host_name.len() > MAX_HOST_NAME {
+            host_name.clear();
+        }
+        if incarnation > remote.incarnation {
+            remote.incarnation = incarnation;
+            remote.primed = false;
+        }
+        if remote.link != Some(from) {
+            tracing::info!(host = %from.host, host_name, "linked to a host directory");
+            remote.link = Some(from);
+            remote.since = now;
+        }
+        remote.lost = false;
+        remote.pulled = false;
+        remote.part.clear();
+        remote.host_name = host_name;
+        remote.identity = Some(Identity::new(&addr, incarnation, renewal));
+        self.dialer.linked(from.host, &addr.hints, now);
+        remote.addr = Some(addr);
+        let answered = remote.greeted.replace(from) == Some(from);
+        let identity = remote.identity.clone();
+        if !answered {
+            let hello = self.hello();
+            out.push(Effect::ToPeer { peer: from, message: hello });
+        }
+        if let Some(departed) = self.config.departed {
+            out.push(Effect::ToPeer { peer: from, message: ToPeer::ProcessGone(departed) });
+        }
+        self.snapshot(from, out);
+        if let Some(them) = identity {
+            self.in_membership(now, out, |m, out| m.meet(them, now, out));
+        }
+    }
+
+    /// `nodes` are those that the host has, where the snapshot is complete.
+    fn on_snapshot(
+        &mut self,
+        host: HostId,
+        nodes: Option<&BTreeSet<NodeId>>,
+        records: Vec<Arc<Record>>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(remote) = self.remotes.get_mut(&host) else { return };
+        let mut change = Change::default();
+        let mut first = false;
+        if let Some(nodes) = nodes {
+            first = !std::mem::replace(&mut remote.synced, true);
+            let listed: BTreeSet<_> = records.iter().map(|r| r.instance).collect();
+            let missing = remote.records.values().filter(|r| !listed.contains(&r.instance));
+            for record in missing.cloned().collect::<Vec<_>>() {
+                let lives = nodes.contains(&record.instance.node);
+                let reason = if lives { DropReason::Withdrawn } else { DropReason::ProcessDied };
+                self.forget(&record);
+                change.dropped.push((record, reason));
+            }
+        }
+        change.put = self.accept(host, records);
+        self.spread(change, out);
+        if first {
+            // A node may remember more of that host, from a directory before this one.
+            for node in self.registered() {
+                self.view(node, host, out);
+            }
+        }
+    }
+
+    fn on_delta(
+        &mut self,
+        host: HostId,
+        put: Vec<Arc<Record>>,
+        dropped: &[(Instance, DropReason)],
+        out: &mut Vec<Effect>,
+    ) {
+        let mut change = Change::default();
+        for (instance, reason) in dropped {
+            let known = self.remotes.get(&host).and_then(|r| r.records.get(instance));
+            if let Some(record) = known.cloned() {
+                self.forget(&record);
+                change.dropped.push((record, *reason));
+            }
+        }
+        change.put = self.accept(host, put);
+        self.spread(change, out);
+    }
+
+    /// Stores what a host may say, and returns what of it is new.
+    fn accept(&mut self, host: HostId, records: Vec<Arc<Record>>) -> Vec<Arc<Record>> {
+        let mut accepted = Vec::new();
+        for record in records {
+            let own = record.instance.host == host && record.is_sound(record.instance.peer());
+            if !own || record.scope != Scope::Lan {
+                tracing::warn!(%host, name = %record.name, "a host says what it may not say");
+                continue;
+            }
+            let Some(remote) = self.remotes.get(&host) else { break };
+            let known = remote.records.get(&record.instance);
+            let full = known.is_none() && remote.records.len() >= MAX_HOST_RECORDS;
+            if full || known.is_some_and(|known| *known == record) {
+                continue;
+            }
+            if let Some(known) = known.cloned() {
+                // By the rules its name never changes, but nobody enforces that over there.
+                self.forget(&known);
+            }
+            self.keep(&record);
+            accepted.push(record);
+        }
+        accepted
+    }
+
+    fn on_process_gone(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
+        let Some(remote) = self.remotes.get(&peer.host) else { return };
+        let gone: Vec<_> =
+            remote.records.values().filter(|r| r.instance.peer() == peer).cloned().collect();
+        for record in &gone {
+            self.forget(record);
+        }
+        let dropped = gone.into_iter().map(|r| (r, DropReason::ProcessDied)).collect();
+        self.spread(Change { dropped, ..Change::default() }, out);
+        self.tell_all(&ToNode::ProcessGone(peer), out);
+    }
+
+    fn pull(&mut self, from: PeerId, out: &mut Vec<Effect>) {
+        if let Some(remote) = self.remotes.get_mut(&from.host)
+            && !std::mem::replace(&mut remote.pulled, true)
+        {
+            out.push(Effect::ToPeer { peer: from, message: ToPeer::Pull });
+        }
+    }
+
+    /// A host has left or is out of reach: everything of it goes.
+    fn lose(&mut self, host: HostId, why: DropReason, now: Duration, out: &mut Vec<Effect>) {
+        let Some(remote) = self.remotes.get_mut(&host) else { return };
+        if std::mem::replace(&mut remote.lost, true) {
+            return;
+        }
+        tracing::info!(%host, host_name = remote.host_name, reason = %why, "host is gone");
+        remote.link = None;
+        remote.greeted = None;
+        remote.primed = false;
+        remote.part.clear();
+        remote.since = now;
+        self.dialer.unlinked(host, why == DropReason::Withdrawn, now);
+        let gone: Vec<_> = remote.records.values().cloned().collect();
+        for record in &gone {
+            self.forget(record);
+        }
+        let dropped = gone.into_iter().map(|record| (record, why)).collect();
+        self.spread(Change { dropped, ..Change::default() }, out);
+        if why == DropReason::HostLost {
+            self.tell_all(&ToNode::HostGone(host), out);
+        }
+    }
+
+    /// Whether one more host may be known; one that is lost makes room.
+    fn make_room(&mut self, host: HostId) -> bool {
+        if self.remotes.len() < MAX_TARGETS || self.remotes.contains_key(&host) {
+            return true;
+        }
+        let lost = self.remotes.iter().find(|(_, remote)| remote.lost).map(|(host, _)| *host);
+        lost.is_some_and(|host| self.remotes.remove(&host).is_some())
+    }
+}

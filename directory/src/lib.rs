@@ -1,0 +1,49 @@
+//! Names, scopes, registries, replication and discovery of layer-cake.
+//!
+//! A node [publishes](Directory::publish) names for its actors and [subscribes](Directory::subscribe)
+//! to patterns of names; the directory introduces the one to the other, within the process, the host
+//! or the mesh. Only introductions pass through it: messages go node to node.
+//!
+//! There is nothing to install. The first process of a host that needs more than itself embeds the
+//! host's directory, and another one takes over when it ends; host directories find each other and
+//! send each other what their hosts offer.
+//!
+//! # Map
+//! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
+//! `host` (a host's side), `membership` (which hosts are there), `dial` (whom to dial when). Around
+//! them: `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may
+//! be), `shell` (the task that carries it all out) and `service`, the interface.
+
+mod agent;
+mod dial;
+mod discovery;
+mod hints;
+mod host;
+mod inlet;
+mod membership;
+mod message;
+mod name;
+mod queue;
+mod record;
+mod registry;
+mod seat;
+mod service;
+mod shell;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod testing;
+
+pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
+pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};
+pub use message::HostView;
+pub use name::{
+    MAX_NAME, MAX_PATTERN, MAX_PATTERN_SIZE, Name, NameError, ParseScopeError, Pattern,
+    PatternError, Scope,
+};
+pub use queue::{Event, MAX_QUEUE};
+pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
+pub use service::{
+    Directory, DirectoryConfig, NotPublished, NotSubscribed, PUBLISH_TIME, Publication, Publish,
+    Subscription,
+};

@@ -1,0 +1,301 @@
+//! What is published and asked for: names, patterns over names, and how far both reach.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
+
+/// The longest name, in bytes.
+pub const MAX_NAME: usize = 255;
+/// The longest pattern, in bytes.
+pub const MAX_PATTERN: usize = 256;
+/// The memory that a compiled pattern may take, in bytes.
+pub const MAX_PATTERN_SIZE: usize = 1 << 20;
+
+/// Why a piece of text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// It is longer than [`MAX_NAME`].
+    #[error("the name has {0} bytes; at most {MAX_NAME} are allowed")]
+    TooLong(usize),
+    /// Nothing stands before, after or between two colons.
+    #[error("`{0}` has an empty field; write it like `textures:worker:7f3a`")]
+    EmptyField(String),
+    /// Names are printed, logged and matched by line.
+    #[error("`{0}` has a space or a control character; use letters, digits, dots and dashes")]
+    Unprintable(String),
+}
+
+/// A published name: colon-separated fields, as in `textures:worker:7f3a`. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`NameError`] says what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        if text.len() > MAX_NAME {
+            return Err(NameError::TooLong(text.len()));
+        }
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(NameError::Unprintable(text.escape_debug().to_string()));
+        }
+        if text.split(':').any(str::is_empty) {
+            return Err(NameError::EmptyField(text.to_owned()));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::new(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Name({})", self.0)
+    }
+}
+
+/// Why a piece of text is not a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PatternError {
+    /// It is longer than [`MAX_PATTERN`].
+    #[error("the pattern has {0} bytes; at most {MAX_PATTERN} are allowed")]
+    TooLong(usize),
+    /// It is not a regular expression, or one that grows too large when compiled.
+    #[error("`{text}` is not a usable pattern: {reason}")]
+    Invalid {
+        /// The pattern.
+        text: String,
+        /// What the compiler of regular expressions said.
+        reason: String,
+    },
+}
+
+/// A regular expression over whole names: `textures:worker:.*` does not match `my:textures:worker:1`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern {
+    text: Arc<str>,
+    regex: Regex,
+}
+
+impl Pattern {
+    /// Compiles a pattern.
+    ///
+    /// # Errors
+    /// [`PatternError`] says what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, PatternError> {
+        if text.len() > MAX_PATTERN {
+            return Err(PatternError::TooLong(text.len()));
+        }
+        let compile = |regex: &str| {
+            RegexBuilder::new(regex).size_limit(MAX_PATTERN_SIZE).build().map_err(|error| {
+                let reason = match error {
+                    regex::Error::CompiledTooBig(limit) => {
+                        format!("it takes more than {limit} bytes when compiled")
+                    }
+                    // The compiler draws a picture over several lines; its last one says what is wrong.
+                    other => other.to_string().lines().last().unwrap_or("").trim().to_owned(),
+                };
+                PatternError::Invalid { text: text.to_owned(), reason }
+            })
+        };
+        // On its own first: `a)|(b` would slip out of the group that anchors it.
+        compile(text)?;
+        Ok(Self { text: text.into(), regex: compile(&format!("^(?:{text})$"))? })
+    }
+
+    /// The pattern that matches one name and nothing else.
+    #[must_use]
+    pub fn exactly(name: &Name) -> Self {
+        let text = regex::escape(name.as_str());
+        // An escaped name may be longer than a pattern may be, and is harmless all the same.
+        let regex = Regex::new(&format!("^(?:{text})$")).expect("an escaped text is an expression");
+        Self { text: text.into(), regex }
+    }
+
+    /// Whether the whole name matches.
+    #[must_use]
+    pub fn matches(&self, name: &Name) -> bool {
+        self.regex.is_match(name.as_str())
+    }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = PatternError;
+
+    fn try_from(text: String) -> Result<Self, PatternError> {
+        Self::new(&text)
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.text.as_ref().to_owned()
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pattern({})", self.text)
+    }
+}
+
+/// How far a record is visible, and how far a subscription looks. Ordered from near to far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    /// This process.
+    Process,
+    /// The processes of one home. Comes with homes; refused until then.
+    Group,
+    /// The processes of one host.
+    Host,
+    /// The hosts of the mesh.
+    Lan,
+}
+
+/// The text is not a scope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a scope: use process, group, host or lan")]
+pub struct ParseScopeError(String);
+
+impl FromStr for Scope {
+    type Err = ParseScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ParseScopeError> {
+        match text.to_ascii_lowercase().as_str() {
+            "process" => Ok(Self::Process),
+            "group" => Ok(Self::Group),
+            "host" => Ok(Self::Host),
+            "lan" => Ok(Self::Lan),
+            _ => Err(ParseScopeError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Process => "process",
+            Self::Group => "group",
+            Self::Host => "host",
+            Self::Lan => "lan",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_fields_between_colons() {
+        for good in ["worker", "textures:worker:7f3a", "a.b-c_d:größe"] {
+            assert_eq!(Name::new(good).expect(good).as_str(), good);
+        }
+        for bad in ["", ":", "a:", ":a", "a::b", "a b", "a\n", "a\u{0}"] {
+            assert!(Name::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(Name::new(&"x".repeat(255)).is_ok());
+        assert_eq!(Name::new(&"x".repeat(256)), Err(NameError::TooLong(256)));
+    }
+
+    #[test]
+    fn a_pattern_is_about_whole_names() {
+        let pattern = Pattern::new("textures:worker:.*|spare").unwrap();
+        let matches = |text: &str| pattern.matches(&Name::new(text).unwrap());
+        assert!(matches("textures:worker:1") && matches("spare"));
+        assert!(!matches("my:textures:worker:1") && !matches("spare:2") && !matches("textures"));
+    }
+
+    #[test]
+    fn a_bad_pattern_is_refused_with_its_reason() {
+        for bad in ["a)|(b", "(", "[", "*", "(?x)a#", &"x".repeat(257)] {
+            assert!(Pattern::new(bad).is_err(), "{bad:?}");
+        }
+        let text = Pattern::new(r"(\w{99}){99}").unwrap_err().to_string();
+        assert!(text.contains("when compiled"), "{text}");
+        let text = Pattern::new("a[").unwrap_err().to_string();
+        assert!(text.contains("`a[`") && text.contains("unclosed"), "{text}");
+    }
+
+    #[test]
+    fn one_name_is_matched_exactly() {
+        let name = Name::new("a.b:c+").unwrap();
+        assert!(Pattern::exactly(&name).matches(&name));
+        assert!(!Pattern::exactly(&name).matches(&Name::new("axb:c+").unwrap()));
+    }
+
+    #[test]
+    fn scopes_are_ordered_and_read_back() {
+        let all = [Scope::Process, Scope::Group, Scope::Host, Scope::Lan];
+        assert!(all.is_sorted());
+        for scope in all {
+            assert_eq!(scope.to_string().parse(), Ok(scope));
+        }
+        assert!("wan".parse::<Scope>().is_err());
+    }
+}

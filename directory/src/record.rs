@@ -1,0 +1,119 @@
+//! Records: what a publication looks like to everybody else.
+
+use std::fmt;
+
+use bytes::Bytes;
+use layercake_wire::id::{ActorAddr, HostId, MAX_HINTS, NodeId, PeerId};
+use serde::{Deserialize, Serialize};
+
+use crate::name::{Name, Scope};
+
+/// The largest description that may go with a record, in bytes.
+pub const MAX_META: usize = 64 << 10;
+/// Records that one node may have published at a time.
+pub const MAX_RECORDS: usize = 65_536;
+/// Subscriptions that one node may have at a time.
+pub const MAX_SUBSCRIPTIONS: usize = 1024;
+
+/// Tells publications apart, also those of one name. Ordered by host, node and number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Instance {
+    /// The host of the publisher.
+    pub host: HostId,
+    /// Its node.
+    pub node: NodeId,
+    /// The number of the publication within the node; never used twice.
+    pub serial: u64,
+}
+
+impl Instance {
+    /// The process that published it.
+    #[must_use]
+    pub const fn peer(&self) -> PeerId {
+        PeerId { host: self.host, node: self.node }
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.peer(), self.serial)
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Instance({self})")
+    }
+}
+
+/// One publication of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The name.
+    pub name: Name,
+    /// How far it is visible.
+    pub scope: Scope,
+    /// Whether the name has one holder in its scope; otherwise it may have many instances.
+    pub exclusive: bool,
+    /// The actor behind the name.
+    pub address: ActorAddr,
+    /// Which publication this is.
+    pub instance: Instance,
+    /// When it was granted, in milliseconds since 1970 by the clock of its host. Between two claims
+    /// of an exclusive name the older one stays.
+    pub claimed: u64,
+    /// Rises with every grant that the granting directory knows of: what has a lower number than a
+    /// record seen before of the same exclusive name comes from a former holder.
+    pub fence: u64,
+    /// A description for those who find it, opaque to the directory; at most [`MAX_META`] bytes.
+    pub meta: Bytes,
+}
+
+impl Record {
+    /// Who of two holders of an exclusive name stays: the lower rank.
+    pub(crate) const fn rank(&self) -> (u64, Instance) {
+        (self.claimed, self.instance)
+    }
+
+    /// Whether a node may say this of itself.
+    pub(crate) fn is_sound(&self, from: PeerId) -> bool {
+        self.instance.peer() == from
+            && self.address.node.peer == from
+            && self.address.node.hints.len() <= MAX_HINTS
+            && self.meta.len() <= MAX_META
+            && self.scope != Scope::Group
+    }
+
+    /// Roughly what it takes when encoded, for cutting long lists.
+    pub(crate) fn size(&self) -> usize {
+        128 + self.name.as_str().len() + self.meta.len() + 24 * self.address.node.hints.len()
+    }
+}
+
+/// Why a record went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// Its publisher withdrew it, or left in order.
+    Withdrawn,
+    /// The process of its publisher ended without a word.
+    ProcessDied,
+    /// Its host cannot be reached any more.
+    HostLost,
+    /// A nearer holder of the exclusive name took its place for this subscriber.
+    Replaced,
+    /// An older claim of the exclusive name turned up, as after a partition.
+    Outranked,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Withdrawn => "withdrawn",
+            Self::ProcessDied => "process died",
+            Self::HostLost => "host lost",
+            Self::Replaced => "replaced by a nearer one",
+            Self::Outranked => "outranked by an older claim",
+        })
+    }
+}

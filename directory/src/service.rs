@@ -1,0 +1,412 @@
+//! The directory as a node uses it: publish, subscribe, and who is there.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use layercake_wire::{Endpoint, StartError, id::ActorSerial};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::{
+    agent::Draft,
+    hints::{DEFAULT_PORT, SEEDS_VARIABLE, split_seeds},
+    inlet::{Inlet, Input, Outlet},
+    message::{HostView, Refusal},
+    name::{Name, Pattern, Scope},
+    queue::{Event, Queue},
+    record::{MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
+    shell,
+};
+
+/// How long a claim waits for a host directory. One is found or made within milliseconds; beyond this
+/// something is broken.
+pub const PUBLISH_TIME: Duration = Duration::from_secs(10);
+
+/// How a directory looks for other hosts.
+#[derive(Debug, Clone)]
+pub struct DirectoryConfig {
+    /// Where other hosts may be, `host[:port]`, for networks without multicast. A name that stands for
+    /// several addresses stands for several hosts. At most [`MAX_SEEDS`](crate::MAX_SEEDS).
+    pub seeds: Vec<String>,
+    /// Whether to announce and browse by mDNS.
+    pub mdns: bool,
+    /// The UDP port that the host directory listens on, where it is free.
+    pub port: u16,
+}
+
+impl DirectoryConfig {
+    /// mDNS, the default port, and the seeds in `LAYERCAKE_SEEDS`.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let seeds = std::env::var(SEEDS_VARIABLE).map(|text| split_seeds(&text));
+        Self { seeds: seeds.unwrap_or_default(), mdns: true, port: DEFAULT_PORT }
+    }
+}
+
+/// What to publish.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// The name.
+    pub name: Name,
+    /// How far it is visible.
+    pub scope: Scope,
+    /// Whether nobody else may have the name in that scope.
+    pub exclusive: bool,
+    /// The actor of this node that is behind it.
+    pub actor: ActorSerial,
+    /// A description for those who find it; at most [`MAX_META`] bytes.
+    pub meta: Bytes,
+}
+
+/// Why a name was not published. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotPublished {
+    /// Somebody else has the name: exclusively, or it was claimed exclusively here. Pick another name,
+    /// publish it shared, or wait until the holder's record is dropped.
+    #[error(
+        "`{}` is held at scope {} by node {} on host {}",
+        .0.name, .0.scope, .0.instance.node.short(), .0.instance.host.short()
+    )]
+    Held(Arc<Record>),
+    /// Groups come with homes.
+    #[error("scope group needs a home, and this process is in none: use scope process or host")]
+    Group,
+    /// The node has [`MAX_RECORDS`] publications.
+    #[error("this node has {MAX_RECORDS} publications already; withdraw some")]
+    TooMany,
+    /// The description is larger than [`MAX_META`].
+    #[error("the description of `{name}` has {size} bytes; at most {MAX_META} are allowed")]
+    MetaTooLarge {
+        /// The name.
+        name: Name,
+        /// The size of its description.
+        size: usize,
+    },
+    /// Other hosts could not reach this node.
+    #[error("cannot be reached by other hosts")]
+    Listen(#[source] StartError),
+    /// There is no host directory and none can be made.
+    #[error("no host directory after {PUBLISH_TIME:?}: {0}")]
+    NoDirectory(String),
+    /// The directory is closed.
+    #[error("this node's directory is closed")]
+    Closed,
+}
+
+/// Why there is no subscription.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotSubscribed {
+    /// Groups come with homes.
+    #[error("scope group needs a home, and this process is in none: use scope process or host")]
+    Group,
+    /// The node has [`MAX_SUBSCRIPTIONS`] subscriptions.
+    #[error("this node has {MAX_SUBSCRIPTIONS} subscriptions already; drop some")]
+    TooMany,
+    /// The directory is closed.
+    #[error("this node's directory is closed")]
+    Closed,
+}
+
+/// A publication as it stands, and whether it was lost.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    pub(crate) record: Arc<Record>,
+    pub(crate) lost_to: Option<Arc<Record>>,
+}
+
+pub(crate) type Granted = Result<watch::Receiver<Standing>, NotPublished>;
+
+pub(crate) struct PublishCall {
+    pub(crate) draft: Draft,
+    pub(crate) answer: oneshot::Sender<Granted>,
+}
+
+pub(crate) struct SubscribeCall {
+    pub(crate) id: u64,
+    pub(crate) pattern: Pattern,
+    pub(crate) scope: Scope,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) answer: oneshot::Sender<Result<(), NotSubscribed>>,
+}
+
+/// What a subscription and the directory's task share.
+#[derive(Default)]
+pub(crate) struct Feed {
+    queue: Mutex<Queue>,
+    closed: AtomicBool,
+    notify: Notify,
+}
+
+impl Feed {
+    pub(crate) fn push(&self, event: Event) {
+        self.queue().push(event);
+        self.notify.notify_one();
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the task shows to everybody.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    pub(crate) holder: watch::Sender<bool>,
+    /// Why there is no host directory.
+    pub(crate) trouble: Mutex<String>,
+}
+
+/// The directory of a node. A clone is another handle. Until something beyond this process is
+/// published or asked for it does nothing at all: no socket, no multicast, no QUIC.
+#[derive(Clone)]
+pub struct Directory {
+    endpoint: Endpoint,
+    inlet: Inlet,
+    status: Arc<Status>,
+    next: Arc<std::sync::atomic::AtomicU64>,
+    _last: Arc<Last>,
+}
+
+/// Closes the directory with its last handle.
+struct Last(Inlet);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        let (answer, _) = oneshot::channel();
+        self.0.send(Input::Close(answer));
+    }
+}
+
+impl Directory {
+    /// Starts the directory of a node. What the node's links bring must go into the [`Inlet`] that
+    /// belongs to `outlet`. Ends with [`Self::close`], or when the last handle is dropped.
+    #[must_use]
+    pub fn start(endpoint: Endpoint, outlet: Outlet, config: DirectoryConfig) -> Self {
+        let status = Arc::new(Status::default());
+        let inlet = outlet.inlet.clone();
+        let task = shell::run(endpoint.clone(), outlet, config, status.clone());
+        endpoint.spawn_io(task);
+        let last = Arc::new(Last(inlet.clone()));
+        Self { endpoint, inlet, status, next: Arc::default(), _last: last }
+    }
+
+    /// Claims a name for an actor of this node.
+    ///
+    /// # Errors
+    /// [`NotPublished`]; [`NotPublished::Held`] says who holds the name.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it withdraws the claim.
+    pub async fn publish(&self, publish: Publish) -> Result<Publication, NotPublished> {
+        let Publish { name, scope, exclusive, actor, meta } = publish;
+        if scope == Scope::Group {
+            return Err(NotPublished::Group);
+        }
+        if meta.len() > MAX_META {
+            return Err(NotPublished::MetaTooLarge { name, size: meta.len() });
+        }
+        if scope == Scope::Lan {
+            self.endpoint.listen_quic(None).await.map_err(NotPublished::Listen)?;
+        }
+        let draft = Draft { name, scope, exclusive, actor, meta };
+        let (answer, granted) = oneshot::channel();
+        if !self.inlet.send(Input::Publish(PublishCall { draft, answer })) {
+            return Err(NotPublished::Closed);
+        }
+        // The task withdraws what nobody waits for any more.
+        let standing = match tokio::time::timeout(PUBLISH_TIME, granted).await {
+            Ok(answer) => answer.unwrap_or(Err(NotPublished::Closed))?,
+            Err(_) => {
+                let trouble = self.status.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                let reason = if trouble.is_empty() { "it does not answer" } else { &trouble };
+                return Err(NotPublished::NoDirectory(reason.to_owned()));
+            }
+        };
+        Ok(Publication { standing, inlet: self.inlet.clone() })
+    }
+
+    /// Asks for every record whose name matches, up to a scope, now and later.
+    ///
+    /// # Errors
+    /// [`NotSubscribed`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it leaves nothing behind.
+    pub async fn subscribe(
+        &self,
+        pattern: Pattern,
+        scope: Scope,
+    ) -> Result<Subscription, NotSubscribed> {
+        if scope == Scope::Group {
+            return Err(NotSubscribed::Group);
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, done) = oneshot::channel();
+        let feed = Arc::new(Feed::default());
+        let subscription = Subscription { id, feed: feed.clone(), inlet: self.inlet.clone() };
+        let call = SubscribeCall { id, pattern, scope, feed, answer };
+        if !self.inlet.send(Input::Subscribe(call)) {
+            return Err(NotSubscribed::Closed);
+        }
+        done.await.unwrap_or(Err(NotSubscribed::Closed))?;
+        Ok(subscription)
+    }
+
+    /// Makes this node the host's directory, with or without anything to publish: for a daemon. Where
+    /// another process is the directory already it stays that, and this one waits its turn: it takes
+    /// over at once when the other ends. From now on other hosts are looked for, too.
+    ///
+    /// Returns `false` when the directory was closed before its turn came.
+    ///
+    /// # Cancel safety
+    /// The wish stands, whether or not somebody waits here.
+    pub async fn serve_host(&self) -> bool {
+        let mut holder = self.status.holder.subscribe();
+        if !self.inlet.send(Input::Serve) {
+            return false;
+        }
+        let task_ends = self.inlet.closed();
+        tokio::select! {
+            held = holder.wait_for(|held| *held) => held.is_ok(),
+            () = task_ends => false,
+        }
+    }
+
+    /// Whether this node embeds the directory of its host.
+    #[must_use]
+    pub fn is_host_directory(&self) -> bool {
+        *self.status.holder.borrow()
+    }
+
+    /// The hosts that the host directory knows, this one first. Empty while there is none, as before
+    /// anything beyond this process was published or asked for.
+    pub async fn hosts(&self) -> Vec<HostView> {
+        let (answer, hosts) = oneshot::channel();
+        if !self.inlet.send(Input::Hosts(answer)) {
+            return Vec::new();
+        }
+        tokio::time::timeout(PUBLISH_TIME, hosts)
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_default()
+    }
+
+    /// Withdraws everything, says goodbye, and ends: others see `Withdrawn`, and another process of
+    /// the host takes over what this one embedded. Subscriptions end. To be called before the
+    /// endpoint is closed.
+    pub async fn close(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.inlet.send(Input::Close(answer)) {
+            let _ = done.await;
+        }
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Directory({})", self.endpoint.peer())
+    }
+}
+
+/// A name held by an actor of this node. Dropped, it is withdrawn.
+#[derive(Debug)]
+pub struct Publication {
+    standing: watch::Receiver<Standing>,
+    inlet: Inlet,
+}
+
+impl Publication {
+    /// The record as others see it; its fence may rise.
+    #[must_use]
+    pub fn record(&self) -> Arc<Record> {
+        self.standing.borrow().record.clone()
+    }
+
+    /// Waits until the name is lost to an older claim, as when a partition heals, and says to whom.
+    /// Never returns for a shared name.
+    ///
+    /// # Cancel safety
+    /// Safe: called again, it tells the same.
+    pub async fn lost(&mut self) -> Arc<Record> {
+        let lost = self.standing.wait_for(|standing| standing.lost_to.is_some()).await;
+        match lost.ok().and_then(|standing| standing.lost_to.clone()) {
+            Some(holder) => holder,
+            // The directory has been closed: nobody will tell any more.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        let serial = self.standing.borrow().record.instance.serial;
+        self.inlet.send(Input::Withdraw(serial));
+    }
+}
+
+/// Records that match a pattern. Dropped, it ends.
+pub struct Subscription {
+    id: u64,
+    feed: Arc<Feed>,
+    inlet: Inlet,
+}
+
+impl Subscription {
+    /// The next change; `None` once the directory is closed. A subscriber that reads slower than the
+    /// mesh changes misses what came and went meanwhile, and nothing else (see
+    /// [`MAX_QUEUE`](crate::MAX_QUEUE)).
+    ///
+    /// # Cancel safety
+    /// Safe: no event is lost.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.try_next() {
+                return Some(event);
+            }
+            if self.feed.closed.load(Ordering::Acquire) {
+                return self.try_next();
+            }
+            self.feed.notify.notified().await;
+        }
+    }
+
+    /// The next change, if there is one already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.feed.queue().pop()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.inlet.send(Input::Unsubscribe(self.id));
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subscription({})", self.id)
+    }
+}
+
+impl From<Refusal> for NotPublished {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Held(holder) => Self::Held(holder),
+            Refusal::TooMany => Self::TooMany,
+        }
+    }
+}

@@ -1,0 +1,835 @@
+//! The task that owns a node's [`Agent`] and, where this node embeds it, the host's directory.
+//!
+//! It runs on the I/O thread, where no handler can starve it. Everything that can happen comes through
+//! one queue; between two inputs it carries out all effects, in order. It never waits for anything
+//! else.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use layercake_wire::{
+    Endpoint, Link, LinkDown, Service,
+    id::{HostId, NodeAddr, NodeId, PeerId},
+};
+use serde::Serialize;
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+use crate::{
+    agent::{self, Agent},
+    dial::Target,
+    discovery::Mdns,
+    hints,
+    host::{self, HostConfig, HostCore},
+    inlet::{Inlet, Input, Outlet},
+    message::{self, HostView, Refusal, ToHost, ToNode, ToPeer},
+    queue::Event,
+    registry,
+    seat::{self, Held, Seated},
+    service::{
+        DirectoryConfig, Feed, Granted, NotPublished, NotSubscribed, PublishCall, Standing, Status,
+        SubscribeCall,
+    },
+};
+
+/// How often the node's own addresses are looked at.
+const ADDRESS_PERIOD: Duration = Duration::from_secs(2);
+/// The pause after which something that failed locally is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often seeds are resolved again.
+const SEED_PERIOD: Duration = Duration::from_secs(10);
+/// How long leaving waits until the other hosts have heard it.
+const FAREWELL: Duration = Duration::from_millis(300);
+/// Inputs that are read before time is looked at again.
+const BATCH: usize = 256;
+
+/// Runs until it is closed.
+pub(crate) async fn run(
+    endpoint: Endpoint,
+    outlet: Outlet,
+    config: DirectoryConfig,
+    status: Arc<Status>,
+) {
+    let Outlet { inlet, mut inputs } = outlet;
+    let mut shell = Shell::new(endpoint, inlet, config, status);
+    let done = loop {
+        let first = tokio::select! {
+            biased; // what has arrived is heard before time passes
+            input = inputs.recv() => input,
+            () = tokio::time::sleep_until(shell.next_deadline()) => None,
+        };
+        // It holds a sender itself: the queue never ends.
+        let mut next = first;
+        let mut read = 0;
+        let mut done = None;
+        while let Some(input) = next {
+            if let Input::Close(answer) = input {
+                done = Some(answer);
+                break;
+            }
+            shell.on_input(input);
+            shell.carry_out();
+            read += 1;
+            next = if read < BATCH { inputs.try_recv().ok() } else { None };
+        }
+        if done.is_some() {
+            break done;
+        }
+        shell.on_time();
+        shell.carry_out();
+    };
+    shell.leave();
+    let deadline = Instant::now() + FAREWELL;
+    while !shell.has_left() {
+        tokio::select! {
+            Some(input) = inputs.recv() => {
+                shell.on_input(input);
+                shell.carry_out();
+            }
+            () = tokio::time::sleep_until(deadline) => break,
+        }
+    }
+    shell.end().await;
+    inputs.close();
+    if let Some(answer) = done {
+        let _ = answer.send(());
+    }
+}
+
+/// Where the host directory is.
+enum Seat {
+    /// Nobody here needs one.
+    None,
+    Seeking,
+    /// Looking for one failed; again at that time.
+    Broken(Instant),
+    Client(Link),
+    Holder(Box<Holder>),
+}
+
+struct Holder {
+    core: HostCore,
+    held: Held,
+    lan: Lan,
+    stored: Vec<(HostId, Vec<std::net::SocketAddr>)>,
+}
+
+/// How far looking for other hosts has got.
+enum Lan {
+    Off,
+    Starting,
+    Broken(Instant),
+    On { mdns: Option<Mdns>, next_store: Instant },
+}
+
+/// A publication of this node.
+struct Published {
+    standing: Option<watch::Sender<Standing>>,
+    answer: Option<oneshot::Sender<Granted>>,
+}
+
+struct Shell {
+    endpoint: Endpoint,
+    me: PeerId,
+    inlet: Inlet,
+    config: DirectoryConfig,
+    status: Arc<Status>,
+    agent: Agent,
+    seat: Seat,
+    /// Whether this node should become the directory whenever it can.
+    serve: bool,
+    started: Instant,
+    links: HashMap<PeerId, Link>,
+    published: HashMap<u64, Published>,
+    feeds: HashMap<u64, Arc<Feed>>,
+    asked: HashMap<u64, oneshot::Sender<Vec<HostView>>>,
+    next_request: u64,
+    addr: NodeAddr,
+    next_address: Instant,
+    agent_effects: VecDeque<agent::Effect>,
+    host_effects: VecDeque<host::Effect>,
+    tasks: JoinSet<()>,
+    /// Troubles that were told, so that each is told once.
+    told: HashSet<String>,
+}
+
+impl Shell {
+    fn new(endpoint: Endpoint, inlet: Inlet, config: DirectoryConfig, status: Arc<Status>) -> Self {
+        let started = Instant::now();
+        Self {
+            me: endpoint.peer(),
+            agent: Agent::new(endpoint.peer()),
+            addr: endpoint.addr(),
+            endpoint,
+            inlet,
+            config,
+            status,
+            seat: Seat::None,
+            serve: false,
+            started,
+            links: HashMap::new(),
+            published: HashMap::new(),
+            feeds: HashMap::new(),
+            asked: HashMap::new(),
+            next_request: 0,
+            next_address: started + ADDRESS_PERIOD,
+            agent_effects: VecDeque::new(),
+            host_effects: VecDeque::new(),
+            tasks: JoinSet::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn on_input(&mut self, input: Input) {
+        match input {
+            Input::Up(link) => self.on_up(link),
+            Input::Down(link, down) => self.on_down(&link, &down),
+            Input::Post(link, service, body) => {
+                self.inlet.give_back(body.len());
+                self.on_post(&link, service, &body);
+            }
+            Input::Datagram(from, body) => {
+                self.inlet.give_back(body.len());
+                self.in_core(|core, now, out| core.on_datagram(from, &body, now, out));
+            }
+            Input::Overrun(peer) => {
+                tracing::warn!(%peer, "a peer sends more directory messages than can be read");
+                self.endpoint.close_link(peer.node, "too many directory messages");
+            }
+            Input::Publish(call) => self.on_publish(call),
+            Input::Withdraw(serial) => {
+                self.published.remove(&serial);
+                self.in_agent(|agent, out| agent.withdraw(serial, out));
+            }
+            Input::Subscribe(call) => self.on_subscribe(call),
+            Input::Unsubscribe(id) => {
+                self.feeds.remove(&id);
+                self.in_agent(|agent, out| agent.unsubscribe(id, out));
+            }
+            Input::Serve => {
+                self.serve = true;
+                self.in_core(|core, _, out| core.want_lan(out));
+                match self.seat {
+                    Seat::None => self.seek(),
+                    Seat::Client(_) => self.wait_turn(),
+                    Seat::Seeking | Seat::Broken(_) | Seat::Holder(_) => {}
+                }
+            }
+            Input::Hosts(answer) => self.on_hosts(answer),
+            Input::Seated(seated) => self.on_seated(seated),
+            Input::Dialled(target, link) => {
+                let link = link.filter(|link| !link.is_closed());
+                let peer = link.as_ref().map(Link::peer);
+                if let Some(link) = link {
+                    self.on_up(link);
+                }
+                self.in_core(|core, _, out| core.on_dialled(target, peer, out));
+            }
+            Input::Found(target, addrs) => {
+                self.in_core(|core, now, _| core.on_hint(target, &addrs, now));
+            }
+            Input::Listening(result) => self.on_listening(result),
+            Input::Close(_) => {}
+        }
+    }
+
+    fn on_up(&mut self, link: Link) {
+        let peer = link.peer();
+        let old = self.links.insert(peer, link.clone());
+        if old.is_some_and(|old| old != link) && peer.host != self.me.host {
+            // Its own end comes later, and is not taken for the end of the new one.
+            self.in_core(|core, now, _| core.on_peer_down(peer, now));
+        }
+    }
+
+    fn on_down(&mut self, link: &Link, down: &LinkDown) {
+        let peer = link.peer();
+        let current = self.links.get(&peer) == Some(link);
+        if current {
+            self.links.remove(&peer);
+        }
+        // End of file within the host: the process is gone. (Not so where a newer link replaced it.)
+        let died = matches!(down, LinkDown::Lost(_))
+            && link.is_local()
+            && self.endpoint.existing(peer.node).is_none();
+        if matches!(&self.seat, Seat::Client(directory) if directory == link) {
+            tracing::debug!(%peer, %down, "the host directory is gone");
+            self.unseat(died.then_some(peer));
+        }
+        if !current {
+            return;
+        }
+        if peer.host == self.me.host {
+            self.in_core(|core, _, out| core.on_node_down(peer.node, died, out));
+        } else {
+            self.in_core(|core, now, _| core.on_peer_down(peer, now));
+        }
+    }
+
+    fn on_post(&mut self, link: &Link, service: Service, body: &[u8]) {
+        let from = link.peer();
+        let result = match service {
+            Service::Directory if from.host == self.me.host => {
+                message::decode::<ToHost>(body).map(|message| {
+                    let wall = wall_ms();
+                    self.in_core(|core, _, out| core.on_node(from.node, message, wall, out));
+                })
+            }
+            Service::Agent => message::decode::<ToNode>(body).map(|message| {
+                // Only the directory that this node has chosen is believed.
+                if matches!(&self.seat, Seat::Client(directory) if directory == link) {
+                    self.in_agent(|agent, out| agent.on_host(message, out));
+                }
+            }),
+            Service::Peer => {
+                message::decode::<ToPeer>(body).map(|message| self.on_peer(link, message))
+            }
+            Service::Directory => {
+                tracing::warn!(%from, "a node of another host takes this one for its directory");
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            self.tell_once(format!("{} says what this node does not understand: {error}", from));
+        }
+    }
+
+    fn on_peer(&mut self, link: &Link, message: ToPeer) {
+        let from = link.peer();
+        if matches!(self.seat, Seat::Holder(_)) {
+            self.in_core(|core, now, out| core.on_peer(from, message, now, out));
+        } else if matches!(message, ToPeer::Hello { .. })
+            && let Some(addr) = self.agent.directory()
+        {
+            post(link, Service::Peer, &ToPeer::Elsewhere(addr.clone()));
+        }
+    }
+
+    fn on_publish(&mut self, call: PublishCall) {
+        let PublishCall { draft, answer } = call;
+        let addr = self.endpoint.addr();
+        let wall = wall_ms();
+        let serial = self.in_agent(|agent, out| agent.publish(draft, addr, wall, out));
+        self.published.insert(serial, Published { standing: None, answer: Some(answer) });
+        self.seek_if_needed();
+    }
+
+    fn on_subscribe(&mut self, call: SubscribeCall) {
+        let SubscribeCall { id, pattern, scope, feed, answer } = call;
+        self.feeds.insert(id, feed);
+        let room = self.in_agent(|agent, out| agent.subscribe(id, pattern, scope, out));
+        if !room {
+            self.feeds.remove(&id);
+        }
+        let answered = answer.send(if room { Ok(()) } else { Err(NotSubscribed::TooMany) });
+        if room && answered.is_err() {
+            self.feeds.remove(&id);
+            self.in_agent(|agent, out| agent.unsubscribe(id, out));
+        }
+        self.seek_if_needed();
+    }
+
+    fn on_hosts(&mut self, answer: oneshot::Sender<Vec<HostView>>) {
+        match &self.seat {
+            Seat::Holder(holder) => {
+                let _ = answer.send(holder.core.hosts());
+            }
+            Seat::Client(link) => {
+                self.asked.retain(|_, waiting| !waiting.is_closed());
+                self.next_request += 1;
+                self.asked.insert(self.next_request, answer);
+                post(link, Service::Directory, &ToHost::Hosts(self.next_request));
+            }
+            Seat::None | Seat::Seeking | Seat::Broken(_) => {
+                let _ = answer.send(Vec::new());
+            }
+        }
+    }
+
+    // ----- the seat -----
+
+    fn seek_if_needed(&mut self) {
+        if matches!(self.seat, Seat::None) && self.agent.needs_host() {
+            self.seek();
+        }
+    }
+
+    fn seek(&mut self) {
+        self.seat = Seat::Seeking;
+        let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
+        self.tasks.spawn(async move {
+            inlet.send(Input::Seated(seat::seek(endpoint, wall_ms()).await));
+        });
+    }
+
+    fn wait_turn(&mut self) {
+        let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
+        self.tasks.spawn(async move {
+            inlet.send(Input::Seated(seat::wait_turn(endpoint, wall_ms()).await));
+        });
+    }
+
+    /// The directory is gone; `died` is the process that had it, if that is known to have ended.
+    fn unseat(&mut self, died: Option<PeerId>) {
+        self.in_agent(|agent, out| agent.on_host_down(died, out));
+        self.asked.clear();
+        self.seek();
+    }
+
+    fn on_seated(&mut self, seated: Seated) {
+        match seated {
+            // A daemon whose turn came while it was looking for the next directory.
+            Seated::Client(_) | Seated::Failed(_) if matches!(self.seat, Seat::Holder(_)) => {}
+            Seated::Client(link) => {
+                if link.is_closed() {
+                    self.seek();
+                    return;
+                }
+                self.set_trouble(String::new());
+                self.seat = Seat::Client(link);
+                self.in_agent(Agent::on_host_up);
+                if self.serve {
+                    self.wait_turn();
+                }
+            }
+            Seated::Holder(held) => {
+                if matches!(self.seat, Seat::Client(_)) {
+                    self.in_agent(|agent, out| agent.on_host_down(None, out));
+                }
+                self.hold(*held);
+            }
+            Seated::Failed(trouble) => {
+                self.tell_once(format!(
+                    "no host directory: {trouble}; names within this process still work"
+                ));
+                self.set_trouble(trouble);
+                self.seat = Seat::Broken(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    fn hold(&mut self, held: Held) {
+        let now = self.now();
+        tracing::info!(incarnation = held.incarnation, "this node embeds the host directory");
+        let config = HostConfig {
+            addr: self.endpoint.addr(),
+            host_name: self.endpoint.mesh().host_name().to_owned(),
+            incarnation: held.incarnation,
+            departed: held.departed,
+            seed: self.me.node.to_bits() ^ held.incarnation,
+        };
+        let mut core = HostCore::new(config, now);
+        for (host, addrs) in &held.peers {
+            core.on_hint(Target::Host(*host), addrs, now);
+        }
+        let stored = held.peers.clone();
+        self.seat = Seat::Holder(Box::new(Holder { core, held, lan: Lan::Off, stored }));
+        self.set_trouble(String::new());
+        self.status.holder.send_replace(true);
+        self.in_agent(Agent::on_host_up);
+        if self.serve {
+            self.in_core(|core, _, out| core.want_lan(out));
+        }
+    }
+
+    // ----- other hosts -----
+
+    fn start_lan(&mut self) {
+        let Seat::Holder(holder) = &mut self.seat else { return };
+        holder.lan = Lan::Starting;
+        let (endpoint, inlet, port) = (self.endpoint.clone(), self.inlet.clone(), self.config.port);
+        self.tasks.spawn(async move {
+            let listening = endpoint.listen_quic(Some(port)).await;
+            inlet.send(Input::Listening(listening.map_err(|error| chain(&error))));
+        });
+    }
+
+    fn on_listening(&mut self, result: Result<NodeAddr, String>) {
+        let now = self.now();
+        let addr = match result {
+            Ok(addr) => addr,
+            Err(trouble) => {
+                self.tell_once(format!(
+                    "cannot be reached by other hosts: {trouble}; names within this host still work"
+                ));
+                if let Seat::Holder(holder) = &mut self.seat {
+                    holder.lan = Lan::Broken(Instant::now() + RETRY);
+                }
+                return;
+            }
+        };
+        let mdns = if self.config.mdns { self.start_mdns(&addr) } else { None };
+        let Seat::Holder(holder) = &mut self.seat else { return };
+        holder.core.start_lan(addr, now);
+        holder.lan = Lan::On { mdns, next_store: Instant::now() + RETRY };
+        for seed in self.config.seeds.iter().take(hints::MAX_SEEDS) {
+            self.tasks.spawn(resolve(seed.clone(), self.inlet.clone()));
+        }
+    }
+
+    fn start_mdns(&mut self, addr: &NodeAddr) -> Option<Mdns> {
+        let ports = || addr.hints.iter().map(std::net::SocketAddr::port);
+        let port = ports().find(|port| *port == self.config.port).or_else(|| ports().next());
+        let Some(port) = port else {
+            self.tell_once("this host has no address that others could reach".to_owned());
+            return None;
+        };
+        let mesh = self.endpoint.mesh().id();
+        match Mdns::start(self.me, mesh, port) {
+            Ok(mdns) => {
+                let inlet = self.inlet.clone();
+                let found = move |host, addrs| inlet.found(host, addrs);
+                self.tasks.spawn(mdns.browse(self.me.host, mesh, found));
+                self.tasks.spawn(mdns.watch());
+                Some(mdns)
+            }
+            Err(error) => {
+                self.tell_once(format!(
+                    "mDNS does not work: {error}; hosts are still found by seeds, by other hosts and \
+                     where they were before"
+                ));
+                None
+            }
+        }
+    }
+
+    // ----- time -----
+
+    fn next_deadline(&self) -> Instant {
+        let mut next = self.next_address;
+        match &self.seat {
+            Seat::Broken(again) => next = next.min(*again),
+            Seat::Holder(holder) => {
+                let due = [holder.core.next_deadline(), holder.core.next_dial()];
+                for due in due.into_iter().flatten() {
+                    next = next.min(self.started + due);
+                }
+                match &holder.lan {
+                    Lan::Broken(again) => next = next.min(*again),
+                    Lan::On { next_store, .. } => next = next.min(*next_store),
+                    Lan::Off | Lan::Starting => {}
+                }
+            }
+            Seat::None | Seat::Seeking | Seat::Client(_) => {}
+        }
+        next
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        while self.tasks.try_join_next().is_some() {}
+        if self.next_address <= now {
+            self.next_address = now + ADDRESS_PERIOD;
+            self.look_at_address();
+            self.forget_abandoned();
+        }
+        if matches!(self.seat, Seat::Broken(again) if again <= now) {
+            self.seek();
+        }
+        let since = self.now();
+        let mut attempts = Vec::new();
+        let mut restart = false;
+        if let Seat::Holder(holder) = &mut self.seat {
+            if holder.core.next_deadline().is_some_and(|due| due <= since) {
+                let mut out = Vec::new();
+                holder.core.on_time(since, &mut out);
+                self.host_effects.extend(out);
+            }
+            attempts = holder.core.dials(since);
+            match &mut holder.lan {
+                Lan::Broken(again) => restart = *again <= now,
+                Lan::On { next_store, .. } if *next_store <= now => {
+                    *next_store = now + RETRY;
+                    let known = holder.core.known_hosts();
+                    if known != holder.stored {
+                        holder.stored.clone_from(&known);
+                        let folder = holder.held.folder.clone();
+                        tokio::task::spawn_blocking(move || {
+                            if let Err(error) = hints::store_peers(&folder, &known) {
+                                tracing::debug!(%error, "cannot remember the peers");
+                            }
+                        });
+                    }
+                }
+                Lan::Off | Lan::Starting | Lan::On { .. } => {}
+            }
+        }
+        if restart {
+            self.start_lan();
+        }
+        for attempt in attempts {
+            let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
+            self.tasks.spawn(async move {
+                let link = endpoint.dial_any(&attempt.addrs).await;
+                if let Err(error) = &link {
+                    tracing::debug!(target = ?attempt.target, %error, "a dial failed");
+                }
+                inlet.send(Input::Dialled(attempt.target, link.ok()));
+            });
+        }
+    }
+
+    /// Addresses change: a cable, a new lease, another network.
+    fn look_at_address(&mut self) {
+        let addr = self.endpoint.addr();
+        if addr == self.addr {
+            return;
+        }
+        self.addr = addr.clone();
+        self.in_agent(|agent, out| agent.on_address(&addr, out));
+        self.in_core(|core, _, _| core.set_addr(addr));
+    }
+
+    /// Claims that nobody waits for any more while no directory answers them.
+    fn forget_abandoned(&mut self) {
+        let abandoned = |p: &Published| p.answer.as_ref().is_some_and(oneshot::Sender::is_closed);
+        let all = self.published.iter();
+        let serials: Vec<_> = all.filter(|(_, p)| abandoned(p)).map(|(s, _)| *s).collect();
+        for serial in serials {
+            self.on_input(Input::Withdraw(serial));
+        }
+    }
+
+    // ----- effects -----
+
+    fn carry_out(&mut self) {
+        loop {
+            if let Some(effect) = self.agent_effects.pop_front() {
+                self.on_agent_effect(effect);
+            } else if let Some(effect) = self.host_effects.pop_front() {
+                self.on_host_effect(effect);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn on_agent_effect(&mut self, effect: agent::Effect) {
+        match effect {
+            agent::Effect::ToHost(message) => match &self.seat {
+                Seat::Client(link) => post(link, Service::Directory, &message),
+                Seat::Holder(_) => {
+                    let (node, wall) = (self.me.node, wall_ms());
+                    self.in_core(|core, _, out| core.on_node(node, message, wall, out));
+                }
+                Seat::None | Seat::Seeking | Seat::Broken(_) => {}
+            },
+            agent::Effect::Granted(record) => {
+                let serial = record.instance.serial;
+                let Some(published) = self.published.get_mut(&serial) else { return };
+                if let Some(standing) = &published.standing {
+                    standing.send_modify(|standing| standing.record = record);
+                } else if let Some(answer) = published.answer.take() {
+                    let (sender, standing) = watch::channel(Standing { record, lost_to: None });
+                    published.standing = Some(sender);
+                    if answer.send(Ok(standing)).is_err() {
+                        self.on_input(Input::Withdraw(serial));
+                    }
+                }
+            }
+            agent::Effect::Refused { serial, reason } => {
+                if let Some(answer) = self.published.remove(&serial).and_then(|p| p.answer) {
+                    let _ = answer.send(Err(NotPublished::from(reason)));
+                } else if let Refusal::Held(holder) = reason {
+                    tracing::warn!(name = %holder.name, "a publication was taken back");
+                }
+            }
+            agent::Effect::Lost { serial, holder } => {
+                if let Some(standing) = self.published.remove(&serial).and_then(|p| p.standing) {
+                    standing.send_modify(|standing| standing.lost_to = Some(holder));
+                }
+            }
+            agent::Effect::Tell(told) => {
+                let (subscription, event) = match told {
+                    registry::Effect::Available { subscription, record } => {
+                        (subscription, Event::Available(record))
+                    }
+                    registry::Effect::Dropped { subscription, record, reason } => {
+                        (subscription, Event::Dropped(record, reason))
+                    }
+                };
+                if let Some(feed) = self.feeds.get(&subscription) {
+                    feed.push(event);
+                }
+            }
+            agent::Effect::CloseProcess(peer) => {
+                self.endpoint.close_link(peer.node, "the process has ended");
+            }
+            agent::Effect::CloseHost(host) => {
+                for link in self.endpoint.links() {
+                    if link.peer().host == host {
+                        self.endpoint.close_link(link.peer().node, "the host is lost");
+                    }
+                }
+            }
+            agent::Effect::Reseat => {
+                if matches!(self.seat, Seat::Client(_)) {
+                    self.unseat(None);
+                }
+            }
+            agent::Effect::Hosts { request, hosts } => {
+                if let Some(answer) = self.asked.remove(&request) {
+                    let _ = answer.send(hosts);
+                }
+            }
+        }
+    }
+
+    fn on_host_effect(&mut self, effect: host::Effect) {
+        match effect {
+            host::Effect::ToNode { node, message } if node == self.me.node => {
+                self.in_agent(|agent, out| agent.on_host(message, out));
+            }
+            host::Effect::ToNode { node, message } => {
+                if let Some(link) = self.link_to_node(node) {
+                    post(link, Service::Agent, &message);
+                }
+            }
+            host::Effect::ToPeer { peer, message } => {
+                if let Some(link) = self.links.get(&peer) {
+                    post(link, Service::Peer, &message);
+                }
+            }
+            host::Effect::Datagram { peer, packet } => {
+                if let Some(link) = self.links.get(&peer) {
+                    link.datagram(packet);
+                }
+            }
+            host::Effect::StartLan => self.start_lan(),
+            host::Effect::ClosePeer(peer) => {
+                self.endpoint.close_link(peer.node, "the host does not answer probes");
+            }
+        }
+    }
+
+    fn link_to_node(&self, node: NodeId) -> Option<&Link> {
+        self.links.get(&PeerId { host: self.me.host, node })
+    }
+
+    fn in_agent<T>(&mut self, act: impl FnOnce(&mut Agent, &mut Vec<agent::Effect>) -> T) -> T {
+        let mut out = Vec::new();
+        let result = act(&mut self.agent, &mut out);
+        self.agent_effects.extend(out);
+        result
+    }
+
+    /// Where this node embeds the directory; nothing happens otherwise.
+    fn in_core(&mut self, act: impl FnOnce(&mut HostCore, Duration, &mut Vec<host::Effect>)) {
+        let now = self.now();
+        if let Seat::Holder(holder) = &mut self.seat {
+            let mut out = Vec::new();
+            act(&mut holder.core, now, &mut out);
+            self.host_effects.extend(out);
+        }
+    }
+
+    fn set_trouble(&self, trouble: String) {
+        *self.status.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    fn tell_once(&mut self, trouble: String) {
+        // Bounded, since what peers do may be part of it.
+        if self.told.len() < 256 && self.told.insert(trouble.clone()) {
+            tracing::warn!("{trouble}");
+        }
+    }
+
+    /// Says goodbye to everybody.
+    fn leave(&mut self) {
+        self.in_agent(Agent::withdraw_all);
+        self.carry_out();
+        match &mut self.seat {
+            Seat::Client(link) => post(link, Service::Directory, &ToHost::Bye),
+            // From here on nobody should come to this directory.
+            Seat::Holder(holder) => drop(holder.held.socket.take()),
+            Seat::None | Seat::Seeking | Seat::Broken(_) => {}
+        }
+        self.in_core(|core, now, out| core.leave(now, out));
+        self.carry_out();
+    }
+
+    fn has_left(&self) -> bool {
+        match &self.seat {
+            Seat::Holder(holder) => holder.core.has_left(),
+            _ => true,
+        }
+    }
+
+    async fn end(&mut self) {
+        self.tasks.abort_all();
+        self.published.clear();
+        for (_, feed) in self.feeds.drain() {
+            feed.close();
+        }
+        let seat = std::mem::replace(&mut self.seat, Seat::None);
+        self.status.holder.send_replace(false);
+        if let Seat::Holder(holder) = seat {
+            let Holder { held, lan, .. } = *holder;
+            // Others may take over while this host is still saying goodbye on the network.
+            drop(held);
+            if let Lan::On { mdns: Some(mdns), .. } = lan {
+                mdns.stop().await;
+            }
+        }
+    }
+}
+
+/// Encodes and posts; a link that is closed is noticed elsewhere.
+fn post<T: Serialize>(link: &Link, service: Service, message: &T) {
+    match message::encode(message) {
+        Ok(body) => {
+            let _ = link.post(service, body);
+        }
+        Err(error) => tracing::error!(%error, "a directory message cannot be encoded"),
+    }
+}
+
+/// Resolves a seed now and then: what it stands for may change, and may not be there yet.
+async fn resolve(seed: String, inlet: Inlet) {
+    let name = hints::with_port(&seed);
+    let mut told = false;
+    loop {
+        match tokio::net::lookup_host(&name).await {
+            Ok(addrs) => {
+                for addr in addrs.take(hints::MAX_SEEDS) {
+                    if !inlet.send(Input::Found(Target::Addr(addr), vec![addr])) {
+                        return;
+                    }
+                }
+            }
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(seed, %error, "cannot resolve a seed; it will be tried again");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(SEED_PERIOD).await;
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Milliseconds since 1970.
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,673 @@
+//! Whole hosts in one address space: agents, host directories and membership as they are, under a
+//! hand-moved clock and a seeded network that loses, cuts, kills and takes over.
+//!
+//! Links are modelled as they are: reliable and in order, silent when the cable is out, noticed as
+//! dead only when somebody closes them. A failure names its seed.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use crate::{
+    agent::{self, Agent, Draft},
+    dial::Target,
+    host::{self, HostConfig, HostCore},
+    message::{self, ToHost, ToNode, ToPeer},
+    name::{Name, Pattern, Scope},
+    record::{DropReason, Instance, Record},
+    registry,
+    testing::peer,
+};
+
+const STEP: Duration = Duration::from_millis(2);
+/// The epoch of the simulated wall clock, in milliseconds.
+const EPOCH: u64 = 1_700_000_000_000;
+
+/// What the one subscription of a node (everything, LAN-wide) has been told.
+#[derive(Default)]
+struct Told {
+    live: BTreeMap<Instance, Arc<Record>>,
+    log: Vec<(Duration, Instance, Option<DropReason>)>,
+    lost: Vec<u64>,
+    refused: Vec<u64>,
+    granted: Vec<u64>,
+}
+
+struct Process {
+    agent: Agent,
+    told: Told,
+}
+
+struct Machine {
+    processes: BTreeMap<NodeId, Process>,
+    directory: Option<(NodeId, HostCore)>,
+    incarnation: u64,
+    /// What the runtime folder remembers.
+    peers: Vec<(HostId, Vec<SocketAddr>)>,
+    cut: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Move {
+    TakeOver(HostId, NodeId),
+    Register(PeerId),
+}
+
+enum Parcel {
+    Post(Bytes),
+    Datagram(Bytes),
+}
+
+struct World {
+    machines: BTreeMap<HostId, Machine>,
+    /// Links between nodes of different hosts, both ways, with what is under way.
+    links: BTreeMap<(PeerId, PeerId), VecDeque<(Duration, Parcel)>>,
+    dials: Vec<(Duration, PeerId, Target, Option<PeerId>)>,
+    /// Processes that have noticed the end of their directory and will act.
+    moves: Vec<(Duration, Move)>,
+    loss: f64,
+    rng: SmallRng,
+    now: Duration,
+    seed: u64,
+}
+
+fn addr(peer: PeerId) -> NodeAddr {
+    let host = u8::try_from(peer.host.to_bits()).unwrap();
+    let port = u16::try_from(peer.node.to_bits()).unwrap();
+    NodeAddr::new(peer, &[([10, 0, 0, host], port).into()])
+}
+
+impl World {
+    /// Hosts 1..=n with so many processes each, numbered host * 100 + 1 and so on; the first one of
+    /// each embeds the directory. Everybody subscribes to everything.
+    fn new(hosts: u64, processes: u64, seed: u64) -> Self {
+        let mut world = Self {
+            machines: BTreeMap::new(),
+            links: BTreeMap::new(),
+            dials: Vec::new(),
+            moves: Vec::new(),
+            loss: 0.0,
+            rng: SmallRng::seed_from_u64(seed),
+            now: Duration::ZERO,
+            seed,
+        };
+        for host in 1..=hosts {
+            let machine = Machine {
+                processes: BTreeMap::new(),
+                directory: None,
+                incarnation: 0,
+                // The seeds: every host knows the first process of every other.
+                peers: (1..=hosts)
+                    .filter(|other| *other != host)
+                    .map(|other| (HostId::from_bits(other), addr(id(other, 1)).hints.to_vec()))
+                    .collect(),
+                cut: false,
+            };
+            world.machines.insert(HostId::from_bits(host), machine);
+            for process in 1..=processes {
+                world.start(id(host, process));
+            }
+        }
+        world
+    }
+
+    fn wall(&self) -> u64 {
+        EPOCH + u64::try_from(self.now.as_millis()).unwrap()
+    }
+
+    fn start(&mut self, peer: PeerId) {
+        let mut process = Process { agent: Agent::new(peer), told: Told::default() };
+        let mut out = Vec::new();
+        assert!(process.agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
+        let machine = self.machines.get_mut(&peer.host).unwrap();
+        machine.processes.insert(peer.node, process);
+        if machine.directory.is_none() {
+            self.embed(peer, None);
+        } else {
+            self.register(peer);
+        }
+    }
+
+    fn embed(&mut self, peer: PeerId, departed: Option<NodeId>) {
+        let (now, seed) = (self.now, self.seed);
+        let machine = self.machines.get_mut(&peer.host).unwrap();
+        machine.incarnation += 1;
+        let config = HostConfig {
+            addr: addr(peer),
+            host_name: format!("host{}", peer.host.to_bits()),
+            incarnation: machine.incarnation,
+            departed,
+            seed: seed ^ peer.node.to_bits(),
+        };
+        let mut core = HostCore::new(config, now);
+        for (host, addrs) in machine.peers.clone() {
+            core.on_hint(Target::Host(host), &addrs, now);
+        }
+        machine.directory = Some((peer.node, core));
+        let nodes: Vec<_> = machine.processes.keys().copied().collect();
+        self.register(peer);
+        for node in nodes.into_iter().filter(|node| *node != peer.node) {
+            let takes = Duration::from_millis(self.rng.random_range(5..150));
+            self.moves.push((self.now + takes, Move::Register(PeerId { node, ..peer })));
+        }
+    }
+
+    fn register(&mut self, peer: PeerId) {
+        self.agent(peer, Agent::on_host_up);
+    }
+
+    fn publish(&mut self, peer: PeerId, name: &str, scope: Scope, exclusive: bool) -> u64 {
+        let name = Name::new(name).unwrap();
+        let draft = Draft { name, scope, exclusive, actor: 1, meta: Bytes::new() };
+        let wall = self.wall();
+        self.agent(peer, |agent, out| agent.publish(draft, addr(peer), wall, out))
+    }
+
+    /// Lets a node act, and carries out what follows on its host.
+    fn agent<T>(
+        &mut self,
+        peer: PeerId,
+        act: impl FnOnce(&mut Agent, &mut Vec<agent::Effect>) -> T,
+    ) -> T {
+        let machine = self.machines.get_mut(&peer.host).unwrap();
+        let process = machine.processes.get_mut(&peer.node).expect("it runs");
+        let mut out = Vec::new();
+        let result = act(&mut process.agent, &mut out);
+        self.from_agent(peer, out);
+        result
+    }
+
+    fn from_agent(&mut self, peer: PeerId, effects: Vec<agent::Effect>) {
+        let now = self.now;
+        for effect in effects {
+            let machine = self.machines.get_mut(&peer.host).unwrap();
+            let Some(process) = machine.processes.get_mut(&peer.node) else { return };
+            let told = &mut process.told;
+            match effect {
+                agent::Effect::ToHost(message) => {
+                    let message: ToHost = recode(&message);
+                    let wall = self.wall();
+                    self.directory(peer.host, |core, out| {
+                        core.on_node(peer.node, message, wall, out)
+                    });
+                }
+                agent::Effect::Tell(registry::Effect::Available { record, .. }) => {
+                    told.log.push((now, record.instance, None));
+                    told.live.insert(record.instance, record);
+                }
+                agent::Effect::Tell(registry::Effect::Dropped { record, reason, .. }) => {
+                    told.log.push((now, record.instance, Some(reason)));
+                    assert!(told.live.remove(&record.instance).is_some(), "dropped twice");
+                }
+                agent::Effect::CloseProcess(gone) => self.close(&|a, b| a == gone && b == peer),
+                agent::Effect::CloseHost(gone) => self.close(&|a, b| a.host == gone && b == peer),
+                agent::Effect::Lost { serial, .. } => told.lost.push(serial),
+                agent::Effect::Refused { serial, .. } => told.refused.push(serial),
+                agent::Effect::Granted(record) => told.granted.push(record.instance.serial),
+                agent::Effect::Hosts { .. } | agent::Effect::Reseat => {}
+            }
+        }
+    }
+
+    fn directory(&mut self, host: HostId, act: impl FnOnce(&mut HostCore, &mut Vec<host::Effect>)) {
+        if let Some((node, core)) = &mut self.machines.get_mut(&host).unwrap().directory {
+            let me = PeerId { host, node: *node };
+            let mut out = Vec::new();
+            act(core, &mut out);
+            self.from_directory(me, out);
+        }
+    }
+
+    fn from_directory(&mut self, me: PeerId, out: Vec<host::Effect>) {
+        let (host, now) = (me.host, self.now);
+        for effect in out {
+            match effect {
+                host::Effect::ToNode { node, message } => {
+                    let message: ToNode = recode(&message);
+                    if self.machines[&host].processes.contains_key(&node) {
+                        self.agent(PeerId { host, node }, |agent, out| agent.on_host(message, out));
+                    }
+                }
+                host::Effect::ToPeer { peer, message } => {
+                    self.send(me, peer, Parcel::Post(message::encode(&message).unwrap()));
+                }
+                host::Effect::Datagram { peer, packet } => {
+                    assert!(packet.len() <= 1100);
+                    self.send(me, peer, Parcel::Datagram(packet));
+                }
+                host::Effect::StartLan => {
+                    let directory = &mut self.machines.get_mut(&host).unwrap().directory;
+                    directory.as_mut().unwrap().1.start_lan(addr(me), now);
+                }
+                host::Effect::ClosePeer(peer) => self.close(&|a, b| a == peer && b == me),
+            }
+        }
+    }
+
+    fn send(&mut self, from: PeerId, to: PeerId, parcel: Parcel) {
+        if matches!(parcel, Parcel::Datagram(_)) && self.rng.random_bool(self.loss) {
+            return;
+        }
+        let delay = Duration::from_micros(self.rng.random_range(200..2000));
+        if let Some(link) = self.links.get_mut(&(from, to)) {
+            link.push_back((self.now + delay, parcel));
+        }
+    }
+
+    /// Takes down the links that a test on both ends picks; either side notices.
+    fn close(&mut self, which: &dyn Fn(PeerId, PeerId) -> bool) {
+        let doomed: Vec<_> = self.links.keys().filter(|(a, b)| which(*a, *b)).copied().collect();
+        for (a, b) in doomed {
+            self.links.remove(&(a, b));
+            self.links.remove(&(b, a));
+            let now = self.now;
+            for (here, there) in [(a, b), (b, a)] {
+                let machine = &self.machines[&here.host];
+                if machine.directory.as_ref().is_some_and(|(node, _)| *node == here.node) {
+                    self.directory(here.host, |core, _| core.on_peer_down(there, now));
+                }
+            }
+        }
+    }
+
+    /// Kills a process; another one of its host takes over if it embedded the directory.
+    fn kill(&mut self, peer: PeerId) {
+        let machine = self.machines.get_mut(&peer.host).unwrap();
+        machine.processes.remove(&peer.node).expect("it runs");
+        // Other hosts do not notice that its links are dead.
+        self.links.retain(|(_, b), _| *b != peer);
+        if machine.directory.as_ref().is_some_and(|(node, _)| *node == peer.node) {
+            let (_, core) = machine.directory.take().unwrap();
+            machine.peers = core.known_hosts();
+            let takes = Duration::from_millis(self.rng.random_range(1..20));
+            self.moves.push((self.now + takes, Move::TakeOver(peer.host, peer.node)));
+            for node in machine.processes.keys().copied().collect::<Vec<_>>() {
+                let survivor = PeerId { node, ..peer };
+                self.agent(survivor, |agent, out| agent.on_host_down(Some(peer), out));
+            }
+        } else {
+            self.directory(peer.host, |core, out| core.on_node_down(peer.node, true, out));
+        }
+    }
+
+    fn act(&mut self, next: Move) {
+        match next {
+            Move::TakeOver(host, departed) => {
+                let machine = &self.machines[&host];
+                if let Some(node) = machine.processes.keys().next().copied() {
+                    self.embed(PeerId { host, node }, Some(departed));
+                }
+            }
+            Move::Register(peer) => {
+                let machine = &self.machines[&peer.host];
+                if machine.processes.contains_key(&peer.node) && machine.directory.is_some() {
+                    self.register(peer);
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, from: PeerId, target: Target, addrs: &[SocketAddr]) {
+        let answer = addrs.iter().find_map(|addr| {
+            let std::net::IpAddr::V4(ip) = addr.ip() else { return None };
+            let host = HostId::from_bits(u64::from(ip.octets()[3]));
+            let node = NodeId::from_bits(u64::from(addr.port()));
+            let machine = self.machines.get(&host)?;
+            machine.processes.contains_key(&node).then_some(PeerId { host, node })
+        });
+        let reachable =
+            answer.filter(|to| !self.machines[&to.host].cut && !self.machines[&from.host].cut);
+        let takes = if reachable.is_some() { 6 } else { 3000 };
+        self.dials.push((self.now + Duration::from_millis(takes), from, target, reachable));
+    }
+
+    fn dialled(&mut self, from: PeerId, target: Target, to: Option<PeerId>) {
+        let alive = |p: PeerId| self.machines[&p.host].processes.contains_key(&p.node);
+        let to = to.filter(|to| alive(*to));
+        if let Some(to) = to {
+            self.links.entry((from, to)).or_default();
+            self.links.entry((to, from)).or_default();
+        }
+        let directory = self.machines[&from.host].directory.as_ref().map(|(node, _)| *node);
+        if directory == Some(from.node) {
+            self.directory(from.host, |core, out| core.on_dialled(target, to, out));
+        }
+    }
+
+    fn deliver(&mut self, from: PeerId, to: PeerId, parcel: Parcel) {
+        let now = self.now;
+        let machine = &self.machines[&to.host];
+        let Some(process) = machine.processes.get(&to.node) else { return };
+        let embeds = machine.directory.as_ref().is_some_and(|(node, _)| *node == to.node);
+        match parcel {
+            Parcel::Datagram(packet) if embeds => {
+                self.directory(to.host, |core, out| core.on_datagram(from, &packet, now, out));
+            }
+            Parcel::Post(bytes) if embeds => {
+                let message: ToPeer = message::decode(&bytes).unwrap();
+                self.directory(to.host, |core, out| core.on_peer(from, message, now, out));
+            }
+            Parcel::Post(_) => {
+                if let Some(addr) = process.agent.directory().cloned() {
+                    let reply = message::encode(&ToPeer::Elsewhere(addr)).unwrap();
+                    self.send(to, from, Parcel::Post(reply));
+                }
+            }
+            Parcel::Datagram(_) => {}
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += STEP;
+            let now = self.now;
+            let ends: Vec<_> = self.links.keys().copied().collect();
+            for (from, to) in ends {
+                let cut = self.machines[&from.host].cut || self.machines[&to.host].cut;
+                loop {
+                    let Some(link) = self.links.get_mut(&(from, to)) else { break };
+                    let Some((at, parcel)) = link.front() else { break };
+                    if *at > now || (cut && matches!(parcel, Parcel::Post(_))) {
+                        break;
+                    }
+                    let (_, parcel) = link.pop_front().unwrap();
+                    if !cut {
+                        self.deliver(from, to, parcel);
+                    }
+                }
+            }
+            let moves = std::mem::take(&mut self.moves);
+            let (due, later): (Vec<_>, Vec<_>) = moves.into_iter().partition(|m| m.0 <= now);
+            self.moves = later;
+            due.into_iter().for_each(|(_, next)| self.act(next));
+            let dials = std::mem::take(&mut self.dials);
+            let (due, later): (Vec<_>, Vec<_>) = dials.into_iter().partition(|d| d.0 <= now);
+            self.dials = later;
+            for (_, from, target, to) in due {
+                self.dialled(from, target, to);
+            }
+            for host in self.machines.keys().copied().collect::<Vec<_>>() {
+                let Some((node, core)) = &mut self.machines.get_mut(&host).unwrap().directory
+                else {
+                    continue;
+                };
+                let from = PeerId { host, node: *node };
+                let due = core.next_deadline().is_some_and(|at| at <= now);
+                for attempt in core.dials(now) {
+                    self.dial(from, attempt.target, &attempt.addrs);
+                }
+                if due {
+                    self.directory(host, |core, out| core.on_time(now, out));
+                }
+            }
+        }
+    }
+
+    fn told(&mut self, peer: PeerId) -> &mut Told {
+        let machine = self.machines.get_mut(&peer.host).unwrap();
+        &mut machine.processes.get_mut(&peer.node).expect("it runs").told
+    }
+
+    fn everybody(&self) -> Vec<PeerId> {
+        let hosts = self.machines.iter();
+        hosts
+            .flat_map(|(host, m)| {
+                m.processes.keys().map(|node| PeerId { host: *host, node: *node })
+            })
+            .collect()
+    }
+
+    /// Every process sees the shared names in `present` and nothing else of that kind.
+    fn assert_all_see(&mut self, present: &[Instance]) {
+        let seed = self.seed;
+        for peer in self.everybody() {
+            let seen: Vec<_> = self.told(peer).live.keys().copied().collect();
+            let mut expected = present.to_vec();
+            expected.sort();
+            assert_eq!(seen, expected, "seen by {peer:?}, seed {seed}");
+        }
+    }
+
+    fn forget_logs(&mut self) {
+        for peer in self.everybody() {
+            self.told(peer).log.clear();
+        }
+    }
+
+    fn log(&mut self, peer: PeerId) -> Vec<(Duration, Instance, Option<DropReason>)> {
+        self.told(peer).log.clone()
+    }
+}
+
+fn id(host: u64, process: u64) -> PeerId {
+    peer(host, host * 100 + process)
+}
+
+fn instance(peer: PeerId, serial: u64) -> Instance {
+    Instance { host: peer.host, node: peer.node, serial }
+}
+
+/// Through the codec, as on a link.
+fn recode<T: serde::Serialize + serde::de::DeserializeOwned>(message: &T) -> T {
+    message::decode(&message::encode(message).unwrap()).unwrap()
+}
+
+fn secs(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// Three hosts of three processes, each of which publishes one shared name LAN-wide.
+fn three_hosts(seed: u64) -> (World, Vec<Instance>) {
+    let mut world = World::new(3, 3, seed);
+    let mut present = Vec::new();
+    for peer in world.everybody() {
+        let name = format!("worker:{}", peer.node.to_bits());
+        present.push(instance(peer, world.publish(peer, &name, Scope::Lan, false)));
+    }
+    world.run(secs(1.0));
+    world.assert_all_see(&present);
+    world.run(secs(4.0));
+    (world, present)
+}
+
+#[test]
+fn names_are_known_everywhere_within_milliseconds_of_a_link() {
+    let (mut world, mut present) = three_hosts(1);
+    let serial = world.publish(id(2, 2), "late", Scope::Lan, false);
+    world.run(secs(0.006));
+    present.push(instance(id(2, 2), serial));
+    world.assert_all_see(&present);
+}
+
+#[test]
+fn a_killed_process_is_dropped_everywhere_at_once() {
+    let (mut world, present) = three_hosts(2);
+    world.forget_logs();
+    world.kill(id(1, 2));
+    world.run(secs(0.01));
+    let gone = present.iter().find(|i| i.peer() == id(1, 2)).copied().unwrap();
+    for peer in world.everybody() {
+        let log = world.log(peer);
+        assert!(
+            matches!(log[..], [(_, i, Some(DropReason::ProcessDied))] if i == gone),
+            "{peer:?}: {log:?}"
+        );
+    }
+}
+
+#[test]
+fn a_take_over_drops_the_dead_process_and_nothing_else() {
+    for seed in 0..10 {
+        let (mut world, present) = three_hosts(seed);
+        world.forget_logs();
+        world.kill(id(1, 1));
+        world.run(secs(0.1));
+        let gone = present.iter().find(|i| i.peer() == id(1, 1)).copied().unwrap();
+        for peer in world.everybody() {
+            let log = world.log(peer);
+            assert!(
+                matches!(log[..], [(_, i, Some(DropReason::ProcessDied))] if i == gone),
+                "{peer:?}, seed {seed}: {log:?}"
+            );
+        }
+        world.forget_logs();
+        world.run(secs(8.0));
+        for peer in world.everybody() {
+            assert!(world.log(peer).is_empty(), "{peer:?}, seed {seed}: {:?}", world.log(peer));
+        }
+    }
+}
+
+#[test]
+fn a_pulled_cable_is_noticed_in_two_seconds_and_forgotten_in_three() {
+    for (seed, out) in [(1, 1.9), (2, 4.0), (3, 20.0), (4, 60.0), (5, 2.5)] {
+        let (mut world, present) = three_hosts(seed);
+        world.forget_logs();
+        world.machines.get_mut(&id(1, 1).host).unwrap().cut = true;
+        world.run(secs(1.9));
+        for peer in world.everybody() {
+            let far = |i: &Instance| (i.host == id(1, 1).host) != (peer.host == id(1, 1).host);
+            let expected = present.iter().filter(|i| far(i)).count();
+            let log = world.log(peer);
+            assert_eq!(log.len(), expected, "{peer:?}, seed {seed}: {log:?}");
+            assert!(log.iter().all(|(_, i, why)| far(i) && *why == Some(DropReason::HostLost)));
+        }
+        world.run(secs(out - 1.9));
+        world.machines.get_mut(&id(1, 1).host).unwrap().cut = false;
+        world.run(secs(2.5));
+        world.assert_all_see(&present);
+        world.forget_logs();
+        world.run(secs(6.0));
+        for peer in world.everybody() {
+            assert!(world.log(peer).is_empty(), "{peer:?}, seed {seed}: {:?}", world.log(peer));
+        }
+    }
+}
+
+#[test]
+fn a_short_break_is_not_noticed_at_all() {
+    let (mut world, _) = three_hosts(6);
+    world.forget_logs();
+    world.machines.get_mut(&id(1, 1).host).unwrap().cut = true;
+    world.run(secs(0.4));
+    world.machines.get_mut(&id(1, 1).host).unwrap().cut = false;
+    world.run(secs(5.0));
+    for peer in world.everybody() {
+        assert!(world.log(peer).is_empty(), "{peer:?}: {:?}", world.log(peer));
+    }
+}
+
+#[test]
+fn links_that_are_only_re_established_drop_nothing() {
+    let (mut world, _) = three_hosts(7);
+    world.forget_logs();
+    world.close(&|_, _| true);
+    world.run(secs(5.0));
+    for peer in world.everybody() {
+        assert!(world.log(peer).is_empty(), "{peer:?}: {:?}", world.log(peer));
+    }
+}
+
+#[test]
+fn both_sides_of_a_partition_may_claim_a_name_and_the_older_claim_stays() {
+    let (mut world, _) = three_hosts(8);
+    let first = world.publish(id(1, 2), "leader", Scope::Lan, true);
+    world.run(secs(0.1));
+    let second = world.publish(id(2, 1), "leader", Scope::Lan, true);
+    assert_eq!(world.told(id(2, 1)).refused, [second], "it is held");
+    world.machines.get_mut(&id(1, 1).host).unwrap().cut = true;
+    world.run(secs(2.0));
+    let third = world.publish(id(2, 1), "leader", Scope::Lan, true);
+    world.run(secs(0.1));
+    assert!(world.told(id(2, 1)).granted.contains(&third));
+    let fence = world.told(id(3, 1)).live[&instance(id(2, 1), third)].fence;
+    world.machines.get_mut(&id(1, 1).host).unwrap().cut = false;
+    world.run(secs(3.0));
+    assert_eq!(world.told(id(2, 1)).lost, [third]);
+    for peer in world.everybody() {
+        let live = &world.told(peer).live;
+        let leaders: Vec<_> = live.values().filter(|r| r.name.as_str() == "leader").collect();
+        assert_eq!(leaders.len(), 1);
+        assert_eq!(leaders[0].instance, instance(id(1, 2), first));
+        assert!(leaders[0].fence > fence, "the number only rises");
+    }
+}
+
+#[test]
+fn a_host_that_leaves_is_withdrawn_and_not_lost() {
+    let (mut world, present) = three_hosts(9);
+    world.forget_logs();
+    for process in [3, 2, 1] {
+        let (peer, now) = (id(3, process), world.now);
+        let embeds = process == 1;
+        if embeds {
+            world.directory(peer.host, |core, out| core.leave(now, out));
+            world.run(secs(0.01));
+            world.machines.get_mut(&peer.host).unwrap().directory = None;
+        } else {
+            world.directory(peer.host, |core, out| core.on_node_down(peer.node, false, out));
+        }
+        world.machines.get_mut(&peer.host).unwrap().processes.remove(&peer.node);
+    }
+    world.run(secs(4.0));
+    for peer in world.everybody() {
+        let log = world.log(peer);
+        let reasons: Vec<_> = log.iter().filter_map(|(_, _, why)| *why).collect();
+        assert_eq!(reasons, [DropReason::Withdrawn; 3], "{peer:?}: {log:?}");
+    }
+    let rest: Vec<_> = present.into_iter().filter(|i| i.host != id(3, 1).host).collect();
+    world.assert_all_see(&rest);
+}
+
+#[test]
+fn hosts_agree_after_any_trouble() {
+    for seed in 0..12 {
+        let mut world = World::new(4, 3, seed);
+        world.loss = 0.1;
+        let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed);
+        let mut present = Vec::new();
+        for _ in 0..30 {
+            let everybody = world.everybody();
+            let somebody = everybody[rng.random_range(0..everybody.len())];
+            match rng.random_range(0..10) {
+                0..5 => {
+                    let name = format!("n{}", rng.random_range(0..5));
+                    let serial = world.publish(somebody, &name, Scope::Lan, false);
+                    present.push(instance(somebody, serial));
+                }
+                5 => {
+                    let own = present.iter().position(|i| i.peer() == somebody);
+                    if let Some(at) = own {
+                        let serial = present.remove(at).serial;
+                        world.agent(somebody, |agent, out| agent.withdraw(serial, out));
+                    }
+                }
+                6 if world.machines[&somebody.host].processes.len() > 1 => {
+                    world.kill(somebody);
+                    present.retain(|i| i.peer() != somebody);
+                }
+                7 => {
+                    let machine = world.machines.get_mut(&somebody.host).unwrap();
+                    machine.cut = !machine.cut;
+                }
+                8 => world.close(&|a, b| a == somebody || b == somebody),
+                _ => {}
+            }
+            world.run(Duration::from_millis(rng.random_range(1..1200)));
+        }
+        for machine in world.machines.values_mut() {
+            machine.cut = false;
+        }
+        world.loss = 0.0;
+        world.run(secs(5.0));
+        world.assert_all_see(&present);
+    }
+}

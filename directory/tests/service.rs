@@ -1,0 +1,408 @@
+//! Directories over real endpoints: one mesh folder is one host, two joined folders are two hosts that
+//! reach each other over QUIC. What is to be killed is a child process: this test binary again.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use layercake_directory::{
+    Directory, DirectoryConfig, DropReason, Event, Inlet, Name, NotPublished, Pattern, Publication,
+    Publish, Scope, Subscription, inlet,
+};
+use layercake_wire::{
+    Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
+    id::NodeId,
+    trust::{self, Mesh},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+const CHILD: &str = "LAYERCAKE_TEST_CHILD";
+
+struct Forward(Inlet);
+
+impl Receive for Forward {
+    fn on_up(&self, link: Link) {
+        self.0.on_up(link);
+    }
+    fn on_down(&self, link: &Link, down: LinkDown) {
+        self.0.on_down(link, down);
+    }
+    fn on_post(&self, from: &Link, service: Service, body: Bytes) {
+        self.0.on_post(from, service, body);
+    }
+    fn on_datagram(&self, from: &Link, body: Bytes) {
+        self.0.on_datagram(from, body);
+    }
+    fn on_message(&self, _: Inbound) {}
+}
+
+struct Node {
+    endpoint: Endpoint,
+    directory: Directory,
+}
+
+impl Node {
+    fn start(mesh: &Mesh) -> Self {
+        Self::with_seeds(mesh, &[])
+    }
+
+    fn with_seeds(mesh: &Mesh, seeds: &[SocketAddr]) -> Self {
+        let (inlet, outlet) = inlet();
+        let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
+        let endpoint = Endpoint::start(config, Arc::new(Forward(inlet))).expect("starts");
+        let seeds = seeds.iter().map(ToString::to_string).collect();
+        let config = DirectoryConfig { seeds, mdns: true, port: 0 };
+        let directory = Directory::start(endpoint.clone(), outlet, config);
+        Self { endpoint, directory }
+    }
+
+    async fn publish(&self, name: &str, scope: Scope) -> Publication {
+        self.claim(name, scope, false).await.expect("publishes")
+    }
+
+    async fn claim(
+        &self,
+        name: &str,
+        scope: Scope,
+        exclusive: bool,
+    ) -> Result<Publication, NotPublished> {
+        let name = Name::new(name).expect("a good name");
+        let publish =
+            Publish { name, scope, exclusive, actor: 1, meta: Bytes::from_static(b"api") };
+        self.directory.publish(publish).await
+    }
+
+    async fn subscribe(&self, pattern: &str, scope: Scope) -> Subscription {
+        let pattern = Pattern::new(pattern).expect("a good pattern");
+        self.directory.subscribe(pattern, scope).await.expect("subscribes")
+    }
+
+    async fn stop(self) {
+        self.directory.close().await;
+        self.endpoint.close().await;
+    }
+}
+
+/// One host.
+fn host() -> (tempfile::TempDir, Mesh) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mesh = Mesh::init(&folder.path().join("mesh"), None).expect("a mesh");
+    (folder, mesh)
+}
+
+/// Two hosts, and where the first one listens: `first` embeds its directory.
+async fn two_hosts() -> (tempfile::TempDir, Node, Mesh, Vec<SocketAddr>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mesh = Mesh::init(&folder.path().join("a"), None).expect("a mesh");
+    let first = Node::start(&mesh);
+    let addr = first.endpoint.listen_quic(None).await.expect("listens");
+    let token = mesh.invite(Duration::from_secs(60), &addr.hints).expect("invites");
+    let joined = trust::join(&token, &folder.path().join("b"), Some("b")).await.expect("joins");
+    (folder, first, joined, addr.hints.to_vec())
+}
+
+async fn next(subscription: &mut Subscription) -> Event {
+    tokio::time::timeout(SOON, subscription.next()).await.expect("in time").expect("not closed")
+}
+
+async fn available(subscription: &mut Subscription) -> String {
+    match next(subscription).await {
+        Event::Available(record) => record.name.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn dropped(subscription: &mut Subscription) -> (String, DropReason) {
+    match next(subscription).await {
+        Event::Dropped(record, reason) => (record.name.to_string(), reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Nothing more is told for a while.
+async fn quiet(subscription: &mut Subscription, time: Duration) {
+    if let Ok(event) = tokio::time::timeout(time, subscription.next()).await {
+        panic!("{event:?}");
+    }
+}
+
+async fn eventually(what: &str, mut test: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !test() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A process that publishes a name and lives until it is killed, or its parent is.
+struct Worker(Child);
+
+impl Worker {
+    fn start(mesh: &Path, name: &str, seeds: &[SocketAddr]) -> Self {
+        let seeds: Vec<_> = seeds.iter().map(ToString::to_string).collect();
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "a_child_publishes_until_it_is_killed", "--nocapture"])
+            .env(CHILD, format!("{}\n{name}\n{}", mesh.display(), seeds.join(" ")))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        let ready = out.lines().map_while(Result::ok).any(|line| line.contains("ready"));
+        assert!(ready, "the child ended early");
+        Self(child)
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().expect("kills");
+        self.0.wait().expect("ends");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_child_publishes_until_it_is_killed() {
+    let Ok(task) = std::env::var(CHILD) else { return };
+    let mut task = task.split('\n');
+    let folder = PathBuf::from(task.next().expect("a folder"));
+    let name = task.next().expect("a name");
+    let seeds = task.next().unwrap_or_default().split_whitespace();
+    let seeds: Vec<_> = seeds.map(|seed| seed.parse().expect("an address")).collect();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mesh = Mesh::open(&folder).expect("opens");
+        let node = Node::with_seeds(&mesh, &seeds);
+        let _publication = node.publish(name, Scope::Lan).await;
+        println!("ready");
+        // End of file on the standard input: the parent is gone.
+        let wait = tokio::task::spawn_blocking(|| std::io::stdin().lines().for_each(drop));
+        wait.await.expect("waits");
+    });
+    std::process::exit(0);
+}
+
+#[tokio::test]
+async fn what_one_process_publishes_another_on_the_host_finds() {
+    let (_folder, mesh) = host();
+    let (one, two) = (Node::start(&mesh), Node::start(&mesh));
+    assert!(!one.directory.is_host_directory() && one.directory.hosts().await.is_empty());
+    let mut seen = two.subscribe("w:.*", Scope::Host).await;
+    let first = one.publish("w:1", Scope::Host).await;
+    let _private = one.publish("w:private", Scope::Process).await;
+    assert_eq!(available(&mut seen).await, "w:1");
+    let second = two.publish("w:2", Scope::Lan).await;
+    assert_eq!(available(&mut seen).await, "w:2");
+    assert_eq!(&first.record().meta[..], b"api");
+    drop(first);
+    assert_eq!(dropped(&mut seen).await, ("w:1".to_owned(), DropReason::Withdrawn));
+    assert!(one.directory.is_host_directory() != two.directory.is_host_directory());
+    let hosts = one.directory.hosts().await;
+    assert_eq!((hosts.len(), hosts[0].nodes, hosts[0].records), (1, 2, 1));
+    assert_eq!(two.directory.hosts().await, hosts, "whoever asks");
+    drop(second);
+    assert_eq!(dropped(&mut seen).await, ("w:2".to_owned(), DropReason::Withdrawn));
+    two.directory.close().await;
+    assert_eq!(seen.next().await, None);
+}
+
+#[tokio::test]
+async fn an_exclusive_name_has_one_holder_and_the_other_is_told_who() {
+    let (_folder, mesh) = host();
+    let (one, two) = (Node::start(&mesh), Node::start(&mesh));
+    let held = one.claim("leader", Scope::Host, true).await.expect("is free");
+    let refused = two.claim("leader", Scope::Host, true).await.expect_err("is held");
+    let NotPublished::Held(holder) = &refused else { panic!("{refused}") };
+    assert_eq!(holder.instance, held.record().instance);
+    assert!(refused.to_string().contains("`leader` is held at scope host by node"), "{refused}");
+    assert!(two.claim("leader", Scope::Host, false).await.is_err(), "nor shared");
+    let fence = held.record().fence;
+    let mut seen = two.subscribe("leader", Scope::Host).await;
+    assert_eq!(available(&mut seen).await, "leader");
+    drop(held);
+    dropped(&mut seen).await;
+    let again = two.claim("leader", Scope::Host, true).await.expect("is free again");
+    assert!(again.record().fence > fence);
+    let refused = two.claim("x", Scope::Group, false).await.expect_err("no groups yet");
+    assert!(refused.to_string().contains("scope group needs a home"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_killed_process_is_dropped_within_100_ms() {
+    let (folder, mesh) = host();
+    let here = Node::start(&mesh);
+    let mut seen = here.subscribe(".*", Scope::Host).await;
+    eventually("the directory is here", || here.directory.is_host_directory()).await;
+    let mut worker = Worker::start(&folder.path().join("mesh"), "w:child", &[]);
+    assert_eq!(available(&mut seen).await, "w:child");
+    let killed = Instant::now();
+    worker.kill();
+    assert_eq!(dropped(&mut seen).await, ("w:child".to_owned(), DropReason::ProcessDied));
+    assert!(killed.elapsed() < Duration::from_millis(100), "{:?}", killed.elapsed());
+}
+
+#[tokio::test]
+async fn when_the_directory_is_killed_another_takes_over_and_names_stay() {
+    let (folder, mesh) = host();
+    let mut worker = Worker::start(&folder.path().join("mesh"), "w:child", &[]);
+    let (one, two) = (Node::start(&mesh), Node::start(&mesh));
+    let mut seen = one.subscribe(".*", Scope::Host).await;
+    assert_eq!(available(&mut seen).await, "w:child");
+    let _kept = two.publish("w:kept", Scope::Host).await;
+    assert_eq!(available(&mut seen).await, "w:kept");
+    let link = one.endpoint.link(&two.endpoint.addr()).await.expect("a conversation");
+    let killed = Instant::now();
+    worker.kill();
+    assert_eq!(dropped(&mut seen).await, ("w:child".to_owned(), DropReason::ProcessDied));
+    let _fresh = two.publish("w:fresh", Scope::Host).await;
+    assert_eq!(available(&mut seen).await, "w:fresh");
+    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+    let mut late = two.subscribe(".*", Scope::Host).await;
+    let mut names = [available(&mut late).await, available(&mut late).await];
+    names.sort();
+    assert_eq!(names, ["w:fresh", "w:kept"]);
+    // Beyond the time after which the new directory says what has gone.
+    quiet(&mut seen, Duration::from_millis(3500)).await;
+    assert!(!link.is_closed(), "conversations go on");
+}
+
+#[tokio::test]
+async fn a_directory_that_leaves_in_order_is_followed_by_another() {
+    let (_folder, mesh) = host();
+    let first = Node::start(&mesh);
+    let gone = first.publish("w:gone", Scope::Host).await;
+    assert!(first.directory.is_host_directory());
+    let (one, two) = (Node::start(&mesh), Node::start(&mesh));
+    let mut seen = one.subscribe(".*", Scope::Host).await;
+    assert_eq!(available(&mut seen).await, "w:gone");
+    let _kept = two.publish("w:kept", Scope::Host).await;
+    assert_eq!(available(&mut seen).await, "w:kept");
+    first.stop().await;
+    drop(gone);
+    assert_eq!(dropped(&mut seen).await, ("w:gone".to_owned(), DropReason::Withdrawn));
+    eventually("somebody takes over", || {
+        one.directory.is_host_directory() || two.directory.is_host_directory()
+    })
+    .await;
+    let _fresh = two.publish("w:fresh", Scope::Host).await;
+    assert_eq!(available(&mut seen).await, "w:fresh");
+    quiet(&mut seen, Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn a_daemon_waits_for_its_turn() {
+    let (_folder, mesh) = host();
+    let first = Node::start(&mesh);
+    let _name = first.publish("w:1", Scope::Host).await;
+    let daemon = Node::start(&mesh);
+    let waiting = daemon.directory.serve_host();
+    tokio::pin!(waiting);
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut waiting).await.is_err());
+    first.stop().await;
+    assert!(tokio::time::timeout(SOON, waiting).await.expect("its turn comes"));
+    assert!(daemon.directory.is_host_directory());
+}
+
+#[tokio::test]
+async fn hosts_find_each_other_by_a_seed_and_names_cross() {
+    let (_folder, first, mesh, seeds) = two_hosts().await;
+    let mut seen = first.subscribe("w:.*", Scope::Lan).await;
+    let second = Node::with_seeds(&mesh, &seeds);
+    let near = second.publish("w:near", Scope::Host).await;
+    let far = second.publish("w:far", Scope::Lan).await;
+    assert_eq!(available(&mut seen).await, "w:far");
+    let refused = first.claim("w:far", Scope::Lan, true).await.expect_err("is taken");
+    let NotPublished::Held(holder) = refused else { panic!("{refused}") };
+    assert_eq!(holder.instance, far.record().instance);
+    assert!(!far.record().address.node.hints.is_empty(), "it can be reached");
+    let sent = Instant::now();
+    let _more = second.publish("w:more", Scope::Lan).await;
+    assert_eq!(available(&mut seen).await, "w:more");
+    assert!(sent.elapsed() < Duration::from_millis(500), "{:?}", sent.elapsed());
+    let hosts = first.directory.hosts().await;
+    assert!(hosts.len() == 2 && hosts[1].linked && hosts[1].host_name == "b", "{hosts:?}");
+    second.stop().await;
+    drop(near);
+    for _ in 0..2 {
+        assert_eq!(dropped(&mut seen).await.1, DropReason::Withdrawn);
+    }
+    quiet(&mut seen, Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn a_process_killed_on_another_host_is_dropped_within_100_ms() {
+    let (folder, first, mesh, seeds) = two_hosts().await;
+    let mut seen = first.subscribe("w:.*", Scope::Lan).await;
+    let second = Node::with_seeds(&mesh, &seeds);
+    let _kept = second.publish("w:kept", Scope::Lan).await;
+    assert_eq!(available(&mut seen).await, "w:kept");
+    let mut worker = Worker::start(&folder.path().join("b"), "w:child", &seeds);
+    assert_eq!(available(&mut seen).await, "w:child");
+    let killed = Instant::now();
+    worker.kill();
+    assert_eq!(dropped(&mut seen).await, ("w:child".to_owned(), DropReason::ProcessDied));
+    assert!(killed.elapsed() < Duration::from_millis(100), "{:?}", killed.elapsed());
+    quiet(&mut seen, Duration::from_millis(500)).await;
+}
+
+#[tokio::test]
+async fn a_directory_killed_on_another_host_takes_nothing_with_it_but_its_own() {
+    let (folder, first, mesh, seeds) = two_hosts().await;
+    let mut seen = first.subscribe("w:.*", Scope::Lan).await;
+    let mut worker = Worker::start(&folder.path().join("b"), "w:child", &seeds);
+    assert_eq!(available(&mut seen).await, "w:child");
+    let second = Node::with_seeds(&mesh, &seeds);
+    let _kept = second.publish("w:kept", Scope::Lan).await;
+    assert_eq!(available(&mut seen).await, "w:kept");
+    let link = first.endpoint.link(&second.endpoint.addr()).await.expect("a conversation");
+    let killed = Instant::now();
+    worker.kill();
+    assert_eq!(dropped(&mut seen).await, ("w:child".to_owned(), DropReason::ProcessDied));
+    assert!(killed.elapsed() < Duration::from_millis(500), "{:?}", killed.elapsed());
+    let _fresh = second.publish("w:fresh", Scope::Lan).await;
+    assert_eq!(available(&mut seen).await, "w:fresh");
+    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+    quiet(&mut seen, Duration::from_millis(3500)).await;
+    assert!(!link.is_closed(), "conversations go on");
+}
+
+#[tokio::test]
+async fn another_mesh_sees_nothing() {
+    let (_ours, mesh) = host();
+    let (_theirs, other) = host();
+    let us = Node::start(&mesh);
+    let _name = us.publish("w:1", Scope::Lan).await;
+    let here = us.endpoint.addr().hints.to_vec();
+    let them = Node::with_seeds(&other, &here);
+    let mut seen = them.subscribe(".*", Scope::Lan).await;
+    quiet(&mut seen, Duration::from_secs(2)).await;
+    assert_eq!(them.directory.hosts().await.len(), 1);
+    assert_eq!(us.directory.hosts().await.len(), 1);
+}
+
+#[tokio::test]
+async fn zz_mdns() {
+    let (_folder, first, mesh, _seeds) = two_hosts().await;
+    let mut seen = first.subscribe("w:.*", Scope::Lan).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let at = Instant::now();
+    let second = Node::start(&mesh);
+    let _far = second.publish("w:far", Scope::Lan).await;
+    assert_eq!(available(&mut seen).await, "w:far");
+    eprintln!("by mdns after {:?}", at.elapsed());
+    let at = Instant::now();
+    second.stop().await;
+    eprintln!("stop took {:?}", at.elapsed());
+    eprintln!("{:?}", next(&mut seen).await);
+}

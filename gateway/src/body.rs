@@ -1,0 +1,96 @@
+//! Reading a request's body: no more than allowed, no longer than allowed.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{header, request::Parts};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How much of a refused body is read and thrown away.
+const DISCARD_BYTES: usize = 16 << 20;
+/// How long that may take.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Why a body was not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// It has more bytes than allowed.
+    TooLarge,
+    /// It did not come in time.
+    Late,
+    /// Its framing is broken, or the connection is.
+    Broken,
+}
+
+/// The body of a request, which may still be on its way.
+pub(crate) struct RequestBody {
+    incoming: Incoming,
+    /// Whether the client holds the body back until it is told to go on.
+    held_back: bool,
+}
+
+impl RequestBody {
+    pub(crate) fn new(head: &Parts, incoming: Incoming) -> Self {
+        Self { incoming, held_back: head.headers.contains_key(header::EXPECT) }
+    }
+
+    /// Whether it is known that nothing (more) comes.
+    pub(crate) fn is_end(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    /// Reads it, if it has at most `limit` bytes.
+    pub(crate) async fn read(&mut self, limit: usize, until: Instant) -> Result<Bytes, Unread> {
+        self.held_back = false; // hyper tells it to go on at the first read
+        match timeout_at(until, collect(&mut self.incoming, limit)).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Err(Unread::Late),
+        }
+    }
+
+    /// Reads on, in the background, what a refused client is still sending.
+    ///
+    /// Closing a socket with unread data resets the connection, and the reset may overtake the answer
+    /// on its way: the client would see a broken pipe in place of the 413. The task ends with the
+    /// connection, after [`DISCARD_BYTES`] or after [`DISCARD_TIME`].
+    pub(crate) fn discard(mut self) {
+        if self.is_end() || self.held_back {
+            return;
+        }
+        tokio::spawn(timeout(DISCARD_TIME, async move {
+            let mut left = DISCARD_BYTES;
+            while let Some(Ok(frame)) = self.incoming.frame().await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    break;
+                }
+            }
+        }));
+    }
+}
+
+async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Unread> {
+    // Most bodies are one piece, which is then passed on without a copy.
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > limit {
+            return Err(Unread::TooLarge);
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&rest);
+    Ok(whole.freeze())
+}

@@ -1,0 +1,224 @@
+//! What is counted, and how it is shown to Prometheus.
+//!
+//! Labels come from a bounded set: messages of the API (`-` for every other path), methods that HTTP
+//! defines (`other`), statuses of the problem table. A request that its client gave up counts under
+//! status 499, as nginx has it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::Instant,
+};
+
+use http::{Method, StatusCode};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// The status under which a request counts that nobody waited for.
+const GIVEN_UP: u16 = 499;
+
+/// Upper bounds of the latency buckets, in seconds.
+const BUCKETS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    message: Arc<str>,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MessageLabel {
+    message: Arc<str>,
+}
+
+/// The counts of one gateway.
+pub(crate) struct Metrics {
+    pub(crate) registry: Registry,
+    no_message: Arc<str>,
+    requests: Family<RequestLabels, Counter<u64, AtomicU64>>,
+    durations: Family<MessageLabel, Histogram>,
+    in_flight: Gauge<i64, AtomicI64>,
+    pub(crate) connections: Gauge<i64, AtomicI64>,
+    pub(crate) accept_errors: Counter<u64, AtomicU64>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            no_message: "-".into(),
+            requests: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            accept_errors: Counter::default(),
+        };
+        let registry = metrics.registry.sub_registry_with_prefix("layercake_http");
+        registry.register("requests", "Requests answered", metrics.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "Time from the head of a request to its answer",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        let in_flight = metrics.in_flight.clone();
+        registry.register("requests_in_flight", "Requests under way", in_flight);
+        registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register(
+            "accept_errors",
+            "Connections that could not be accepted",
+            metrics.accept_errors.clone(),
+        );
+        metrics
+    }
+
+    /// Begins to observe a request.
+    pub(crate) fn begin(&self, method: &Method, now: Instant) -> Observation<'_> {
+        self.in_flight.inc();
+        Observation {
+            metrics: self,
+            message: self.no_message.clone(),
+            method: method_label(method),
+            begun: now,
+            status: GIVEN_UP,
+        }
+    }
+
+    /// Everything, as OpenMetrics or in the older text format (0.0.4).
+    pub(crate) fn encode(&self, open_metrics: bool) -> String {
+        let mut text = String::new();
+        // A `String` takes everything; the encoder has no error of its own.
+        let _ = text::encode(&mut text, &self.registry);
+        if open_metrics { text } else { to_older_format(&text) }
+    }
+}
+
+/// A request under way. Dropped, it is counted: with its status, or as given up.
+pub(crate) struct Observation<'m> {
+    metrics: &'m Metrics,
+    message: Arc<str>,
+    method: &'static str,
+    begun: Instant,
+    status: u16,
+}
+
+impl Observation<'_> {
+    /// The request is for that message.
+    pub(crate) fn of_message(&mut self, name: &Arc<str>) {
+        self.message = name.clone();
+    }
+
+    /// The request was answered.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = status.as_u16();
+    }
+}
+
+impl Drop for Observation<'_> {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+        let label = MessageLabel { message: self.message.clone() };
+        let elapsed = self.begun.elapsed().as_secs_f64();
+        self.metrics.durations.get_or_create(&label).observe(elapsed);
+        let labels =
+            RequestLabels { message: label.message, method: self.method, status: self.status };
+        self.metrics.requests.get_or_create(&labels).inc();
+    }
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Rewrites OpenMetrics text to the text format 0.0.4, in which the `TYPE` of a counter carries the
+/// name with its suffix, and which knows no `UNIT`, no `EOF` and fewer types.
+fn to_older_format(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let mut help = None;
+    for line in open_metrics.lines() {
+        if let Some(described) = line.strip_prefix("# HELP ") {
+            help = described.split_once(' ');
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|typed| typed.split_once(' '))
+        {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                "gauge" | "histogram" | "summary" => ("", kind),
+                _ => ("", "untyped"),
+            };
+            if let Some((_, help)) = help.take() {
+                text.push_str(&format!("# HELP {name}{suffix} {help}\n"));
+            }
+            text.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+        } else if !line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted() -> Metrics {
+        let metrics = Metrics::new();
+        let mut seen = metrics.begin(&Method::GET, Instant::now());
+        seen.of_message(&"Xy".into());
+        seen.answered(StatusCode::OK);
+        drop(seen);
+        metrics
+    }
+
+    #[test]
+    fn a_request_is_counted_once_by_message_method_and_status() {
+        let text = counted().encode(true);
+        let line = r#"layercake_http_requests_total{message="Xy",method="GET",status="200"} 1"#;
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("layercake_http_request_duration_seconds_count"), "{text}");
+        assert!(text.contains("layercake_http_requests_in_flight 0"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn a_request_that_was_given_up_counts_as_499() {
+        let metrics = Metrics::new();
+        drop(metrics.begin(&Method::from_bytes(b"BREW").unwrap(), Instant::now()));
+        let line = r#"requests_total{message="-",method="other",status="499"} 1"#;
+        assert!(metrics.encode(true).contains(line));
+    }
+
+    #[test]
+    fn the_older_format_names_a_counter_as_its_samples_do() {
+        let text = counted().encode(false);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(
+            lines.contains(&"# HELP layercake_http_requests_total Requests answered."),
+            "{text}"
+        );
+        assert!(lines.contains(&"# TYPE layercake_http_requests_total counter"), "{text}");
+        assert!(
+            lines.contains(&"# TYPE layercake_http_request_duration_seconds histogram"),
+            "{text}"
+        );
+        assert!(!text.contains("EOF") && !text.contains("UNIT"), "{text}");
+    }
+}

@@ -1,0 +1,9 @@
+//! What users of the gateway see, over real sockets on loopback and with a service that does as told.
+
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
+mod client;
+mod connection;
+mod fake;
+mod input;
+mod outcome;

@@ -1,0 +1,187 @@
+//! One network namespace by name: making, entering, emptying and removing it, and the sweep of
+//! those whose maker is gone.
+
+use std::{
+    fs,
+    process::{self, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{POLL_INTERVAL, tool};
+
+/// What every name begins with; the pid and start time of the maker follow.
+const FAMILY: &str = "lclab";
+
+/// How long killed programs may take to go before it is an error.
+const EMPTYING_MAX: Duration = Duration::from_secs(5);
+
+/// The longest part of a name that a story or a host may give; file names end at 255 bytes.
+const WORD_MAX: usize = 40;
+
+/// A named network namespace. Dropping this value removes nothing: see [`remove_all`].
+#[derive(Debug, Clone)]
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    pub(crate) fn make(name: String) -> Result<Self, String> {
+        tool::output(tool::command("ip").args(["netns", "add", &name]))?;
+        Ok(Self { name })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `ip` on the links, addresses and routes inside.
+    pub(crate) fn ip(&self, args: &[&str]) -> Result<String, String> {
+        tool::output(tool::command("ip").args(["-n", &self.name]).args(args))
+    }
+
+    /// A command that runs inside. `ip` replaces itself, so the child's pid is the program's.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = tool::command("ip");
+        command.args(["netns", "exec", &self.name]).arg(
+            // The program is looked up again inside, with the same `PATH`.
+            tool::find(program).unwrap_or_else(|| program.into()),
+        );
+        command
+    }
+
+    /// The programs that run inside or are about to; those that have ended but were not awaited do
+    /// not count.
+    pub(crate) fn pids(&self) -> Result<Vec<u32>, String> {
+        // A program just started is still `ip`, on its way in. Nobody goes the other way, so
+        // looking at the door first misses none.
+        let mut pids = self.at_the_door();
+        let inside = tool::output(tool::command("ip").args(["netns", "pids", &self.name]))?;
+        pids.extend(inside.lines().filter_map(|line| line.trim().parse::<u32>().ok()));
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
+    }
+
+    /// Processes that are still the `ip netns exec` of [`command`](Self::command).
+    fn at_the_door(&self) -> Vec<u32> {
+        let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+        let pids = processes.flatten().filter_map(|file| file.file_name().to_str()?.parse().ok());
+        pids.filter(|pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0).skip(1);
+            ["netns", "exec", &self.name].iter().all(|word| words.next() == Some(word.as_bytes()))
+        })
+        .collect()
+    }
+
+    /// Kills every program inside and waits until they are gone.
+    pub(crate) fn empty(&self) -> Result<(), String> {
+        let deadline = Instant::now() + EMPTYING_MAX;
+        loop {
+            let pids = self.pids()?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{pids:?} in {} survive SIGKILL", self.name));
+            }
+            for pid in pids.iter().filter_map(|&pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+                let _ = kill_process(pid, Signal::KILL); // gone meanwhile is as good
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    fn remove(&self) {
+        if let Err(cause) = self.empty() {
+            eprintln!("lab: {cause}");
+        }
+        // A sweep of another test may have been faster; only what is left over matters.
+        if let Err(cause) = tool::output(tool::command("ip").args(["netns", "del", &self.name]))
+            && names().contains(&self.name)
+        {
+            eprintln!("lab: {cause}");
+        }
+    }
+}
+
+/// The beginning of the names this process gives.
+pub(crate) fn own_prefix() -> String {
+    let pid = process::id();
+    format!("{FAMILY}-{pid}-{}", start_time(pid).unwrap_or_default())
+}
+
+/// A word that is safe within a name: lower-case letters, digits and underscores.
+pub(crate) fn tidy(word: &str) -> String {
+    let tidied = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    word.chars().map(tidied).take(WORD_MAX).collect()
+}
+
+/// Removes every namespace of one lab.
+pub(crate) fn remove_all(prefix: &str) {
+    let of_lab = format!("{prefix}-");
+    for name in names().into_iter().filter(|name| name.starts_with(&of_lab)) {
+        Namespace { name }.remove();
+    }
+}
+
+/// Removes the namespaces whose maker no longer runs, with what still runs inside them.
+pub(crate) fn sweep_stale() {
+    for name in names() {
+        if is_stale(&name) {
+            Namespace { name }.remove();
+        }
+    }
+}
+
+/// Whether a name is of our family and its maker is gone, even if its pid has a new owner.
+fn is_stale(name: &str) -> bool {
+    let mut parts = name.split('-');
+    if parts.next() != Some(FAMILY) {
+        return false;
+    }
+    let (Some(Ok(pid)), Some(Ok(started))) =
+        (parts.next().map(str::parse::<u32>), parts.next().map(str::parse::<u64>))
+    else {
+        return false;
+    };
+    start_time(pid) != Some(started)
+}
+
+/// When a process started, in clock ticks since boot; none if there is no such process.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in brackets and may hold anything; the start time is
+    // field 22, so the 20th after the closing bracket.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+fn names() -> Vec<String> {
+    let Ok(folder) = fs::read_dir("/run/netns") else { return Vec::new() };
+    folder.flatten().map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_namespaces_of_departed_makers_are_stale() {
+        let own = own_prefix();
+        let (pid, started) = (process::id(), start_time(process::id()).unwrap());
+        assert!(!is_stale(&format!("{own}-0-story-a")), "a living maker keeps its own");
+        assert!(is_stale(&format!("{FAMILY}-{pid}-{}-0-story-a", started + 1)), "pid used again");
+        assert!(is_stale(&format!("{FAMILY}-4194305-1-0-story-a")), "no such pid can be");
+        assert!(!is_stale("somebody-elses"));
+        assert!(!is_stale(&format!("{FAMILY}-odd")));
+    }
+
+    #[test]
+    fn any_word_becomes_part_of_a_name() {
+        assert_eq!(tidy("Rack 2/left-hand"), "rack_2_left_hand");
+        assert_eq!(tidy(&"x".repeat(300)).len(), WORD_MAX);
+    }
+}

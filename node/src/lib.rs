@@ -1,0 +1,63 @@
+//! Actors, mailboxes, pools and the node agent.
+//!
+//! The crate of the runtime: an actor is spawned on a [`Node`], addressed by an [`Address`], told and
+//! asked. A [`Pool`] spreads requests over many of them. It knows nothing of HTTP.
+
+// The macros name things by the path of the facade.
+extern crate self as layercake;
+
+mod actor;
+mod address;
+mod agent;
+pub mod check;
+mod entry;
+mod error;
+mod mailbox;
+mod message;
+mod node;
+mod packet;
+pub mod pool;
+mod process;
+mod restart;
+mod run;
+pub mod schema;
+pub mod service;
+
+pub use actor::{Accepts, Actor, Context};
+pub use address::{ASK_DEADLINE, Address, AnyAddress};
+pub use agent::{Agent, Listen};
+pub use entry::Entry;
+pub use error::{AskError, TellError};
+pub use mailbox::MAILBOX;
+pub use message::{Api, Data, Message, MessageApi};
+pub use node::{Node, NodeConfig, NodeError, PublishError, STOP_GRACE, SubscribeError};
+pub use packet::{Packet, Parcel, Reply};
+pub use pool::{Pool, PoolBuilder, PoolError};
+pub use process::ProcessError;
+pub use run::{
+    Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_until_stopped,
+};
+
+pub use layercake_directory as directory;
+pub use layercake_wire as wire;
+
+/// What the macros name. Not for use by hand.
+#[doc(hidden)]
+pub mod __private {
+    pub use std::{
+        any::Any,
+        sync::{Arc, OnceLock},
+    };
+
+    pub use inventory;
+    pub use layercake_wire::payload::Tag;
+    pub use schemars;
+    pub use serde;
+    pub use tokio;
+
+    pub use crate::{
+        Accepts, Actor, Address, Api, Context, Entry, Message, MessageApi, Node, Outcome, Packet,
+        Parcel, Reply, run_main,
+        schema::{Empty, describe},
+    };
+}

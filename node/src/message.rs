@@ -1,0 +1,77 @@
+//! Messages and what is known of them without their Rust type: names, schemas, fingerprints.
+//!
+//! `#[message]` implements [`Message`]; an [`Api`] is the list of what an actor answers, and travels
+//! with its record in the directory, so that a gateway can check input that it never decodes.
+
+use std::sync::Arc;
+
+use layercake_wire::payload::{Fingerprint, Tag};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// What may be a reply or a field of a message. Implemented for every type that has these traits;
+/// `#[layercake::data]` derives them.
+pub trait Data: Serialize + DeserializeOwned + JsonSchema + Send + 'static {}
+impl<T: Serialize + DeserializeOwned + JsonSchema + Send + 'static> Data for T {}
+
+/// A message: a serde type with a name, a schema and a type of reply. Implement it with `#[message]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a message",
+    note = "put `#[message]` or `#[message(reply = …)]` on the struct"
+)]
+pub trait Message: Data {
+    /// What an ask of it is answered with.
+    type Reply: Data;
+    /// Its name in the mesh. Two types of one name are versions of one message.
+    const NAME: &'static str;
+    /// The name in eight bytes.
+    const TAG: Tag = Tag::of(Self::NAME);
+    /// Whether handling it twice is as good as once, so that a pool may send it to another worker
+    /// when the first one died with it.
+    const IDEMPOTENT: bool = false;
+    /// Its description, made once.
+    fn describe() -> &'static Arc<MessageApi>;
+}
+
+/// A message type as data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MessageApi {
+    /// [`Message::NAME`].
+    pub name: String,
+    /// JSON Schema (2020-12) of the message, always an object.
+    pub schema: Value,
+    /// The fingerprint of the message's structure.
+    pub fingerprint: Fingerprint,
+    /// JSON Schema of the reply.
+    pub reply_schema: Value,
+    /// The fingerprint of the reply's structure.
+    pub reply_fingerprint: Fingerprint,
+    /// [`Message::IDEMPOTENT`].
+    pub idempotent: bool,
+}
+
+impl MessageApi {
+    /// The tag of the name.
+    #[must_use]
+    pub fn tag(&self) -> Tag {
+        Tag::of(&self.name)
+    }
+}
+
+/// What an actor answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Api {
+    /// The name of the actor's type.
+    pub actor: String,
+    /// Its messages, in the order of its handlers.
+    pub messages: Vec<Arc<MessageApi>>,
+}
+
+impl Api {
+    /// The description of the message of that tag.
+    #[must_use]
+    pub fn message(&self, tag: Tag) -> Option<&Arc<MessageApi>> {
+        self.messages.iter().find(|m| m.tag() == tag)
+    }
+}

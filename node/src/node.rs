@@ -1,0 +1,468 @@
+//! The node: a process's membership of the mesh, and the owner of its actors.
+//!
+//! It holds the wire and the directory, spawns actors and ends them, and hands what links bring to
+//! their mailboxes. Several nodes may live in one process, as they do in tests.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use layercake_directory::{
+    self as directory, Directory, DirectoryConfig, NameError, NotPublished, NotSubscribed,
+    PatternError, Publication, Publish, Scope, Subscription,
+};
+use layercake_wire::{
+    Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
+    id::{ActorAddr, ActorSerial, NodeAddr, NodeId, PeerId},
+    payload::Fingerprint,
+    trust::{Mesh, TrustError},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    actor::{Actor, Context},
+    address::Address,
+    agent::{AGENT, Agent},
+    mailbox::{self, Ended, Inlet},
+    message::Api,
+    packet::Parcel,
+    pool::PoolBuilder,
+};
+
+/// How long closing a node waits for its actors before it ends them in the middle of a message.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The mesh folder; by default `$LAYERCAKE_MESH`, else the user's configuration folder. A mesh
+    /// is made there where none is.
+    pub mesh: Option<PathBuf>,
+    /// How the directory finds other hosts.
+    pub directory: DirectoryConfig,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self { mesh: None, directory: DirectoryConfig::from_env() }
+    }
+}
+
+/// Why a name is not published.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// It is not a name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The directory does not take it.
+    #[error("cannot publish `{name}` at scope {scope}")]
+    Directory {
+        /// The name.
+        name: String,
+        /// The scope.
+        scope: Scope,
+        /// Why.
+        #[source]
+        cause: NotPublished,
+    },
+}
+
+/// Why there is no subscription.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// It is not a pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The directory does not take it.
+    #[error("cannot subscribe to `{pattern}` at scope {scope}")]
+    Directory {
+        /// The pattern.
+        pattern: String,
+        /// The scope.
+        scope: Scope,
+        /// Why.
+        #[source]
+        cause: NotSubscribed,
+    },
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The mesh folder is not usable.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The wire does not start.
+    #[error(transparent)]
+    Wire(#[from] StartError),
+}
+
+/// A process's membership of the mesh. A clone is another handle.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    endpoint: Endpoint,
+    directory: Directory,
+    switch: Arc<Switch>,
+    serial: AtomicU64,
+    stopping: CancellationToken,
+    stop: CancellationToken,
+    actors: TaskTracker,
+}
+
+/// Where the wire puts what it brings.
+struct Switch {
+    node: OnceLock<Weak<Inner>>,
+    directory: directory::Inlet,
+    /// Actors whose address has left this process.
+    exported: papaya::HashMap<ActorSerial, Arc<dyn Inlet>>,
+    dead_letters: AtomicU64,
+}
+
+impl Switch {
+    fn node(&self) -> Option<Node> {
+        self.node.get().and_then(Weak::upgrade).map(Node)
+    }
+
+    fn dead_letter(&self, why: &str) {
+        let count = self.dead_letters.fetch_add(1, Ordering::Relaxed) + 1;
+        // The first ones one by one, then each power of two: a flood must not fill the log.
+        if count < 16 || count.is_power_of_two() {
+            tracing::warn!(count, why, "dead letter");
+        }
+    }
+}
+
+impl Receive for Switch {
+    fn on_up(&self, link: Link) {
+        self.directory.on_up(link);
+    }
+
+    fn on_down(&self, link: &Link, down: LinkDown) {
+        self.directory.on_down(link, down);
+    }
+
+    fn on_post(&self, from: &Link, service: Service, body: Bytes) {
+        self.directory.on_post(from, service, body);
+    }
+
+    fn on_datagram(&self, from: &Link, body: Bytes) {
+        self.directory.on_datagram(from, body);
+    }
+
+    fn on_message(&self, message: Inbound) {
+        let Some(node) = self.node() else { return };
+        let inlet = self.exported.pin().get(&message.to).cloned();
+        let parcel = Parcel::new(message, node);
+        match inlet {
+            Some(inlet) => inlet.deliver(parcel, false),
+            None => parcel.end(FailureCode::Stopped, "there is no such actor (any more)"),
+        }
+    }
+}
+
+thread_local! {
+    /// The node on whose behalf this thread decodes, so that addresses in messages belong to it.
+    static DECODING: RefCell<Option<Node>> = const { RefCell::new(None) };
+}
+
+/// Decodes on behalf of a node.
+pub(crate) fn decoding_for<R>(node: &Node, decode: impl FnOnce() -> R) -> R {
+    let before = DECODING.with(|current| current.replace(Some(node.clone())));
+    let result = decode();
+    DECODING.with(|current| current.replace(before));
+    result
+}
+
+pub(crate) fn decoding_node<R>(with: impl FnOnce(Option<&Node>) -> R) -> R {
+    DECODING.with(|current| with(current.borrow().as_ref()))
+}
+
+impl Node {
+    /// Starts a node in the default mesh folder; a mesh is made there where none is.
+    ///
+    /// # Errors
+    /// [`NodeError`] says which folder or socket is not usable.
+    pub async fn start() -> Result<Self, NodeError> {
+        Self::start_with(NodeConfig::default()).await
+    }
+
+    /// Starts a node.
+    ///
+    /// # Errors
+    /// [`NodeError`] says which folder or socket is not usable.
+    pub async fn start_with(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::start_as(config, NodeId::random()).await
+    }
+
+    /// Starts a node whose identity a parent process has chosen.
+    pub(crate) async fn start_as(config: NodeConfig, id: NodeId) -> Result<Self, NodeError> {
+        let folder = match config.mesh {
+            Some(folder) => folder,
+            None => Mesh::default_folder()?,
+        };
+        let mesh = Mesh::open_or_init(&folder)?;
+        let (inlet, outlet) = directory::inlet();
+        let switch = Arc::new(Switch {
+            node: OnceLock::new(),
+            directory: inlet,
+            exported: papaya::HashMap::new(),
+            dead_letters: AtomicU64::new(0),
+        });
+        let endpoint = Endpoint::start(EndpointConfig { mesh, node: id }, switch.clone())?;
+        let directory = Directory::start(endpoint.clone(), outlet, config.directory);
+        let stop = CancellationToken::new();
+        let inner = Inner {
+            endpoint,
+            directory,
+            switch: switch.clone(),
+            serial: AtomicU64::new(AGENT),
+            stopping: stop.child_token(),
+            stop,
+            actors: TaskTracker::new(),
+        };
+        let node = Self(Arc::new(inner));
+        let _ = switch.node.set(Arc::downgrade(&node.0));
+        // The first actor has the number 0, and is known to all.
+        if let Some(agent) = node.spawn(Agent).inlet() {
+            node.export(agent);
+        }
+        Ok(node)
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.0.endpoint.peer()
+    }
+
+    /// This node as others may reach it now.
+    #[must_use]
+    pub fn addr(&self) -> NodeAddr {
+        self.0.endpoint.addr()
+    }
+
+    /// The mesh that it belongs to.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        self.0.endpoint.mesh()
+    }
+
+    /// Its directory, for what the methods of the node do not cover.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    /// Its wire.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    /// Messages without an asker that could not be handled, since the start.
+    #[must_use]
+    pub fn dead_letters(&self) -> u64 {
+        self.0.switch.dead_letters.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn dead_letter(&self, why: &str) {
+        self.0.switch.dead_letter(why);
+    }
+
+    /// Starts an actor on the present runtime.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn spawn<A: Actor>(&self, actor: A) -> Address<A> {
+        self.spawn_watched(actor).0
+    }
+
+    /// Starts an actor and tells how it ends.
+    pub(crate) fn spawn_watched<A: Actor>(
+        &self,
+        actor: A,
+    ) -> (Address<A>, impl Future<Output = Ended> + Send + use<A>) {
+        let (address, run) = self.prepare(actor);
+        let task = self.0.actors.spawn(run);
+        (address, async move { task.await.unwrap_or(Ended::Panicked) })
+    }
+
+    /// Starts an actor on a thread of its own, where a handler may block or burn CPU without delaying
+    /// anybody else.
+    ///
+    /// # Errors
+    /// When the system grants no further thread.
+    pub(crate) fn spawn_thread<A: Actor>(
+        &self,
+        actor: A,
+    ) -> std::io::Result<(Address<A>, impl Future<Output = Ended> + Send + use<A>)> {
+        let (address, run) = self.prepare(actor);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let counted = self.0.actors.token();
+        std::thread::Builder::new().name(format!("layercake-{}", A::NAME)).spawn(move || {
+            let result = runtime.block_on(run);
+            let _ = end.send(result);
+            drop(counted);
+        })?;
+        Ok((address, async move { ended.await.unwrap_or(Ended::Panicked) }))
+    }
+
+    fn prepare<A: Actor>(
+        &self,
+        actor: A,
+    ) -> (Address<A>, impl Future<Output = Ended> + Send + use<A>) {
+        let serial = self.0.serial.fetch_add(1, Ordering::Relaxed);
+        let stop = self.0.stop.child_token();
+        let (mailbox, intake) = mailbox::mailbox::<A>(serial, self.clone(), stop.clone());
+        let address = Address::here(mailbox.clone());
+        let ctx = Context { node: self.clone(), address: address.clone(), stop };
+        (address, mailbox::run(actor, intake, ctx, mailbox))
+    }
+
+    /// Lets other nodes reach an actor: its address is about to leave this process.
+    pub(crate) fn export(&self, inlet: &Arc<dyn Inlet>) {
+        let exported = self.0.switch.exported.pin();
+        if !exported.contains_key(&inlet.serial()) && !inlet.is_stopped() {
+            exported.insert(inlet.serial(), inlet.clone());
+            let messages = inlet.api().messages;
+            // What only travels as JSON has no fingerprint.
+            let fingerprints = messages.iter().map(|m| m.fingerprint);
+            self.0.endpoint.announce(fingerprints.filter(|f| *f != Fingerprint::NONE));
+            // It may have ended meanwhile, and removed itself before it was there.
+            if inlet.is_stopped() {
+                exported.remove(&inlet.serial());
+            }
+        }
+    }
+
+    pub(crate) fn forget(&self, serial: ActorSerial) {
+        self.0.switch.exported.pin().remove(&serial);
+    }
+
+    pub(crate) fn find(&self, serial: ActorSerial) -> Option<Arc<dyn Inlet>> {
+        self.0.switch.exported.pin().get(&serial).cloned()
+    }
+
+    /// Makes an address that was read outside of any node, from a file say, one of this node.
+    #[must_use]
+    pub fn bind<T: ?Sized>(&self, addr: ActorAddr) -> Address<T> {
+        Address::bound(addr, Some(self))
+    }
+
+    /// Claims a name for one of this node's actors, as one of many instances of it. The record lives
+    /// until the publication is dropped, or the node ends.
+    ///
+    /// # Errors
+    /// [`PublishError`] says why: a name that is none, a scope that is not to be had, another holder.
+    pub async fn publish<T: ?Sized>(
+        &self,
+        name: &str,
+        address: &Address<T>,
+        scope: Scope,
+    ) -> Result<Publication, PublishError> {
+        self.publish_as(name, address, scope, false).await
+    }
+
+    /// As [`publish`](Self::publish), as the only holder of the name within the scope.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_exclusive<T: ?Sized>(
+        &self,
+        name: &str,
+        address: &Address<T>,
+        scope: Scope,
+    ) -> Result<Publication, PublishError> {
+        self.publish_as(name, address, scope, true).await
+    }
+
+    async fn publish_as<T: ?Sized>(
+        &self,
+        name: &str,
+        address: &Address<T>,
+        scope: Scope,
+        exclusive: bool,
+    ) -> Result<Publication, PublishError> {
+        let api = address.inlet().map_or_else(Api::default, |inlet| inlet.api());
+        let meta = Bytes::from(serde_json::to_vec(&api).unwrap_or_default());
+        let actor = address.id().serial;
+        let publish = Publish { name: name.parse()?, scope, exclusive, actor, meta };
+        let failed = |cause| PublishError::Directory { name: name.to_owned(), scope, cause };
+        self.0.directory.publish(publish).await.map_err(failed)
+    }
+
+    /// Hears of all instances of the names that match a pattern, up to a scope.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] says what is wrong with the pattern or the scope.
+    pub async fn subscribe(
+        &self,
+        pattern: &str,
+        scope: Scope,
+    ) -> Result<Subscription, SubscribeError> {
+        let failed =
+            |cause| SubscribeError::Directory { pattern: pattern.to_owned(), scope, cause };
+        self.0.directory.subscribe(pattern.parse()?, scope).await.map_err(failed)
+    }
+
+    /// Begins a pool of workers of one type.
+    #[must_use]
+    pub fn pool<A: Actor>(&self) -> PoolBuilder<A> {
+        PoolBuilder::new(self.clone())
+    }
+
+    /// Becomes ready when the node has been asked to stop, by a signal or by
+    /// [`begin_stop`](Self::begin_stop).
+    pub async fn stopping(&self) {
+        self.0.stopping.cancelled().await;
+    }
+
+    /// Asks everything in this node to finish: front doors close, pools take no new work.
+    pub fn begin_stop(&self) {
+        self.0.stopping.cancel();
+    }
+
+    pub(crate) fn stopping_token(&self) -> CancellationToken {
+        self.0.stopping.clone()
+    }
+
+    /// Ends the node in order: its names are withdrawn, its actors finish their present message (for at
+    /// most [`STOP_GRACE`]), its links say goodbye. Other handles are of no use afterwards.
+    pub async fn close(&self) {
+        self.begin_stop();
+        self.0.directory.close().await;
+        self.0.stop.cancel();
+        self.0.actors.close();
+        if tokio::time::timeout(STOP_GRACE, self.0.actors.wait()).await.is_err() {
+            tracing::warn!(
+                left = self.0.actors.len(),
+                "actors did not end within {STOP_GRACE:?}; leaving them"
+            );
+        }
+        self.0.endpoint.close().await;
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.actors
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({})", self.peer())
+    }
+}

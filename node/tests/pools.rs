@@ -1,0 +1,155 @@
+//! Pools as a user meets them: the same requests whatever the workers are.
+
+extern crate layercake_node as layercake;
+
+use std::time::Duration;
+
+use layercake::{AskError, Node, NodeConfig, Pool, PoolError, directory::Scope};
+use layercake_macros::{actor, message};
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[message(reply = u64)]
+struct Square {
+    n: u64,
+}
+
+#[message(reply = ())]
+struct Block {
+    ms: u64,
+}
+
+#[message(reply = ())]
+struct Fall {}
+
+#[derive(Default)]
+struct Worker;
+
+#[actor(no_entry)]
+impl Worker {
+    async fn square(&mut self, Square { n }: Square) -> u64 {
+        n * n
+    }
+
+    async fn block(&mut self, Block { ms }: Block) {
+        // A handler that burns its thread, as handlers do.
+        std::thread::sleep(Duration::from_millis(ms));
+    }
+
+    async fn fall(&mut self, _: Fall) {
+        panic!("it falls, as it was told to");
+    }
+}
+
+async fn node() -> (Node, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mesh = Some(folder.path().join("mesh"));
+    let config = NodeConfig { mesh, ..NodeConfig::default() };
+    (Node::start_with(config).await.expect("a node"), folder)
+}
+
+async fn squares(pool: &Pool<Worker>) {
+    let asks = (0..100).map(|n| async move { (n, pool.ask(Square { n }).await) });
+    for (n, answer) in futures_util::future::join_all(asks).await {
+        assert_eq!(answer, Ok(n * n));
+    }
+}
+
+#[tokio::test]
+async fn tasks_and_threads_answer_the_same() {
+    let (node, _folder) = node().await;
+    for threads in [false, true] {
+        let pool = node.pool::<Worker>();
+        let pool = if threads { pool.threads(3) } else { pool.tasks(3) };
+        let pool = pool.start().await.expect("starts");
+        pool.wait_for(3).await;
+        squares(&pool).await;
+        pool.stop().await;
+        assert_eq!(pool.ask(Square { n: 1 }).await, Err(AskError::Unavailable));
+    }
+    node.close().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_burns_cpu_in_a_thread_stalls_nobody() {
+    let (node, _folder) = node().await;
+    let pool = node.pool::<Worker>().threads(2).start().await.expect("starts");
+    pool.wait_for(2).await;
+    // Both threads are busy; this one runtime thread of the test goes on all the while.
+    let blocked =
+        futures_util::future::join(pool.ask(Block { ms: 300 }), pool.ask(Block { ms: 300 }));
+    let ticking = async {
+        let mut ticks = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            ticks += 1;
+            if ticks == 20 {
+                break;
+            }
+        }
+    };
+    let first = tokio::select! {
+        _ = blocked => "blocked",
+        () = ticking => "ticking",
+    };
+    assert_eq!(first, "ticking");
+    node.close().await;
+}
+
+#[tokio::test]
+async fn published_workers_are_found_by_name_from_another_node() {
+    let (there, folder) = node().await;
+    let mesh = Some(folder.path().join("mesh"));
+    let here =
+        Node::start_with(NodeConfig { mesh, ..NodeConfig::default() }).await.expect("a node");
+    let pool = here.pool::<Worker>().hosts("square:.*", Scope::Host).start().await.expect("starts");
+    assert_eq!(pool.ask(Square { n: 3 }).await, Err(AskError::Unavailable));
+    let workers = there.pool::<Worker>().tasks(2).publish("square:worker", Scope::Host);
+    let workers = workers.start().await.expect("starts");
+    tokio::time::timeout(SOON, pool.wait_for(2)).await.expect("found");
+    squares(&pool).await;
+    workers.stop().await;
+    let gone = async {
+        while pool.size() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.expect("they leave");
+    here.close().await;
+    there.close().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_says_overloaded_and_a_worker_that_panics_is_replaced() {
+    let (node, _folder) = node().await;
+    let pool = node
+        .pool::<Worker>()
+        .threads(1)
+        .concurrency(1)
+        .queue(2)
+        .stand_down(Duration::from_millis(10))
+        .start()
+        .await
+        .expect("starts");
+    let asks = (0..6).map(|_| pool.ask(Block { ms: 100 }));
+    let answers = futures_util::future::join_all(asks).await;
+    let overloaded = answers.iter().filter(|a| matches!(a, Err(AskError::Overloaded { .. })));
+    assert_eq!(overloaded.count(), 3, "{answers:?}: one runs, two wait");
+    assert_eq!(pool.ask(Fall {}).await, Err(AskError::Panicked));
+    // It is expected back, so the next request waits for it.
+    assert_eq!(pool.ask(Square { n: 4 }).await, Ok(16));
+    node.close().await;
+}
+
+#[tokio::test]
+async fn improbable_settings_are_refused_with_a_reason() {
+    let (node, _folder) = node().await;
+    let none = node.pool::<Worker>().tasks(0).start().await.expect_err("no workers");
+    assert!(matches!(none, PoolError::Count(0)), "{none}");
+    let queue = node.pool::<Worker>().queue(0).start().await.expect_err("no queue");
+    assert!(queue.to_string().contains("queue"), "{queue}");
+    let hasty = node.pool::<Worker>().responsiveness(Some(Duration::from_millis(1)));
+    let hasty = hasty.start().await.expect_err("too hasty");
+    assert!(hasty.to_string().contains("responsiveness"), "{hasty}");
+    node.close().await;
+}

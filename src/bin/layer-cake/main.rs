@@ -1,0 +1,58 @@
+//! The `layer-cake` command line: the demo, the host directory, the mesh, and what is published.
+//!
+//! Each command is a module; this file reads the arguments and turns a failure into a message and an
+//! exit status. Data goes to stdout, everything else to stderr.
+
+mod demo;
+mod host;
+mod ls;
+mod mesh;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use layercake::{Node, Outcome};
+
+/// Actors that find each other by name, in pools that spread over tasks, processes and hosts.
+#[derive(Debug, Parser)]
+#[command(name = "layer-cake", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve tables of random numbers over HTTP from a pool of workers.
+    Demo(demo::Demo),
+    /// Serve the directory of this host, in the foreground.
+    Host(host::Host),
+    /// Make, show or join a mesh.
+    #[command(subcommand)]
+    Mesh(mesh::Mesh),
+    /// List what is published.
+    Ls(ls::Ls),
+}
+
+fn main() -> ExitCode {
+    layercake::log_to_stderr();
+    if let Some(code) = layercake::run_as_worker() {
+        return code;
+    }
+    match Arguments::parse().command {
+        Command::Demo(command) => with_node(async move |node| command.run(node).await),
+        Command::Host(command) => with_node(async move |node| command.run(node).await),
+        Command::Ls(command) => with_node(async move |node| command.run(node).await),
+        Command::Mesh(command) => command.run(),
+    }
+}
+
+/// Runs a command on a node of this host's mesh.
+fn with_node<F, Fut>(run: F) -> ExitCode
+where
+    F: FnOnce(Node) -> Fut,
+    Fut: Future<Output: Outcome>,
+{
+    layercake::run_main(run)
+}

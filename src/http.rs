@@ -1,0 +1,144 @@
+//! The front door in one line: `node.http("127.0.0.1:5050").serve::<Xy>(pool).await`.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig};
+use layercake_node::{
+    Api, Message, Node,
+    service::{Call, Reply, Service},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Why there is no front door.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// The text is no address to listen on.
+    #[error("`{text}` is no address to listen on: write IP:PORT, as in `127.0.0.1:5050`")]
+    Address {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        cause: std::net::AddrParseError,
+    },
+    /// The address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The service does not answer the message.
+    #[error("the service does not answer `{0}`")]
+    NotServed(&'static str),
+}
+
+/// Front doors of a node.
+pub trait NodeHttp {
+    /// Begins a front door at an address, `127.0.0.1:5050` say; with port 0 the system picks one.
+    fn http(&self, listen: &str) -> Http;
+}
+
+impl NodeHttp for Node {
+    fn http(&self, listen: &str) -> Http {
+        let config = listen
+            .parse::<SocketAddr>()
+            .map(GatewayConfig::new)
+            .map_err(|cause| HttpError::Address { text: listen.to_owned(), cause });
+        Http { node: self.clone(), config }
+    }
+}
+
+/// A front door that is being described.
+#[must_use = "a front door opens with `serve`"]
+pub struct Http {
+    node: Node,
+    config: Result<GatewayConfig, HttpError>,
+}
+
+impl Http {
+    /// Changes the settings.
+    pub fn configure(mut self, change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        if let Ok(config) = &mut self.config {
+            change(config);
+        }
+        self
+    }
+
+    /// Serves one message of a service until the node is asked to stop; requests under way are
+    /// finished first.
+    ///
+    /// # Errors
+    /// [`HttpError`] when it cannot listen, or the service has no such message.
+    pub async fn serve<M: Message>(self, service: impl Service) -> Result<(), HttpError> {
+        let _ = self.bind::<M>(service).await?.run().await;
+        Ok(())
+    }
+
+    /// As [`serve`](Self::serve), in two steps: binds, so that the address is known.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub async fn bind<M: Message>(self, service: impl Service) -> Result<Bound, HttpError> {
+        let config = self.config?;
+        let answers = |api: &Api| api.message(M::TAG).cloned();
+        if answers(&service.api()).is_none() {
+            return Err(HttpError::NotServed(M::NAME));
+        }
+        let only = Only { service, answers };
+        let gateway = Gateway::bind(config, Arc::new(only)).await?;
+        Ok(Bound { node: self.node, gateway })
+    }
+}
+
+/// A front door that listens.
+pub struct Bound {
+    node: Node,
+    gateway: Gateway,
+}
+
+impl Bound {
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.gateway.local_addr()
+    }
+
+    /// Serves until the node is asked to stop, and says how that went.
+    pub async fn run(self) -> Drained {
+        let stop = CancellationToken::new();
+        let (node, asked) = (self.node, stop.clone());
+        let watch = async move {
+            node.stopping().await;
+            asked.cancel();
+        };
+        let (drained, ()) = tokio::join!(self.gateway.run(stop), watch);
+        if drained.unfinished > 0 {
+            tracing::warn!(unfinished = drained.unfinished, "requests were cut off at the end");
+        }
+        drained
+    }
+}
+
+/// One message of a service.
+struct Only<S, F> {
+    service: S,
+    answers: F,
+}
+
+impl<S, F> Service for Only<S, F>
+where
+    S: Service,
+    F: Fn(&Api) -> Option<Arc<layercake_node::MessageApi>> + Send + Sync + 'static,
+{
+    fn api(&self) -> Api {
+        let api = self.service.api();
+        let messages = (self.answers)(&api).into_iter().collect();
+        Api { actor: api.actor, messages }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.service.is_ready()
+    }
+
+    fn call(&self, call: Call) -> Reply<'_> {
+        self.service.call(call)
+    }
+}

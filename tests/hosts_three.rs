@@ -1,0 +1,187 @@
+//! Three hosts on a LAN: joined by token, found by mDNS, no address configured anywhere. A gateway
+//! on one, workers on the others, and what happens when processes and hosts go and come back.
+//!
+//! Every promise about time is checked with slack for a busy machine; the figure is printed.
+
+mod support;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use layercake_lab::{Host, Lab, Program, eventually};
+use support::{Folders, LAYER_CAKE, SOON, assert_table, curl_by, kill_9, of_mesh, run, workers_of};
+
+const URL: &str = "http://127.0.0.1:5050/Xy?x=2&y=2";
+
+/// A host of the lab with its own mesh folder.
+struct Machine {
+    host: Host,
+    mesh: PathBuf,
+}
+
+impl Machine {
+    fn new(lab: &Lab, folders: &Folders, name: &str) -> Self {
+        Self { host: lab.host(name), mesh: folders.mesh(name) }
+    }
+
+    fn command(&self, arguments: &[&str]) -> std::process::Command {
+        of_mesh(self.host.command(LAYER_CAKE), &self.mesh, arguments)
+    }
+
+    fn start(&self, arguments: &[&str]) -> Program {
+        Program::start(&mut self.command(arguments))
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let (ok, out, err) = run(self.command(arguments));
+        assert!(ok, "layer-cake {arguments:?}: {err}");
+        out
+    }
+
+    /// The host ids behind a name, as this host sees it.
+    fn hosts_of(&self, name: &str) -> Vec<String> {
+        let hosts = self.run(&["ls", "--json", name]);
+        hosts
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line))
+            .map(|row| row["host"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    fn id(&self) -> String {
+        let facts: serde_json::Value =
+            serde_json::from_str(&self.run(&["mesh", "show", "--json"])).expect("facts");
+        facts["host"].as_str().expect("an id").to_owned()
+    }
+
+    fn get(&self) -> (u16, String) {
+        curl_by(self.host.command("curl"), &[URL])
+    }
+}
+
+/// Joins hosts to the mesh of the first, on which something must run.
+fn join(first: &Machine, others: &[&Machine]) {
+    for other in others {
+        let token = first.run(&["mesh", "invite"]);
+        other.run(&["mesh", "join", &token]);
+    }
+}
+
+fn dropped_of<'a>(host: &'a str, reason: &'a str) -> impl Fn(&str) -> bool + 'a {
+    move |line| line.contains("\"dropped\"") && line.contains(host) && line.contains(reason)
+}
+
+#[test]
+fn workers_on_two_hosts_serve_a_gateway_on_a_third_and_come_and_go() {
+    let Some(lab) = layercake_lab::lab!("three") else { return };
+    let folders = Folders::new();
+    let [a, b, c] = ["a", "b", "c"].map(|name| Machine::new(&lab, &folders, name));
+    // Anything of layer-cake answers a joining host, so also the gateway.
+    let gateway = a.start(&["demo", "gateway"]);
+    eventually(SOON, "a gateway that listens", || (a.get().0 == 503).then_some(()));
+    join(&a, &[&b, &c]);
+    let _b = b.start(&["demo", "worker", "--workers", "2"]);
+    let _c = c.start(&["demo", "worker", "--workers", "2"]);
+    gateway.wait_line(|line| line.starts_with("ready: "), SOON);
+    let (b_id, c_id) = (b.id(), c.id());
+    eventually(SOON, "two workers on each of two hosts", || {
+        let hosts = a.hosts_of("textures:worker");
+        let on = |id| hosts.iter().filter(|host| *host == id).count();
+        (on(&b_id) == 2 && on(&c_id) == 2).then_some(())
+    });
+    let (status, body) = a.get();
+    assert_eq!(status, 200, "{body}");
+    assert_table(&body, 2, 2);
+
+    let views = [&a, &c].map(|m| m.start(&["ls", "--watch", "--json", "textures:worker"]));
+    for view in &views {
+        eventually(SOON, "a full view", || (view.lines().len() == 4).then_some(()));
+    }
+
+    // A process dies.
+    let victim = workers_of(&b.mesh, Some(&b.host.pids()))[0];
+    let killed = Instant::now();
+    kill_9(victim);
+    for view in &views {
+        let (at, _) = view.wait_line_since(killed, dropped_of(&b_id, ""), SOON);
+        println!("process killed: dropped elsewhere after {:?}", at - killed);
+        assert!(at - killed < Duration::from_millis(500), "{:?}", at - killed);
+    }
+    for view in &views {
+        let again = |line: &str| line.contains("\"available\"") && line.contains(&b_id);
+        view.wait_line_since(killed, again, SOON);
+    }
+
+    // A cable is pulled: the gateway goes on with the other host.
+    let pulled = Instant::now();
+    b.host.cable(false);
+    for view in &views {
+        let (at, line) = view.wait_line_since(pulled, dropped_of(&b_id, "host"), SOON);
+        println!("cable pulled: dropped after {:?}: {line}", at - pulled);
+        assert!(at - pulled < Duration::from_secs(4), "{:?}", at - pulled);
+    }
+    for _ in 0..20 {
+        let (status, body) = a.get();
+        assert_eq!(status, 200, "the other host serves: {body}");
+    }
+    let plugged = Instant::now();
+    b.host.cable(true);
+    for view in &views {
+        let back = |line: &str| line.contains("\"available\"") && line.contains(&b_id);
+        let (at, _) = view.wait_line_since(plugged, back, SOON);
+        println!("cable back: available after {:?}", at - plugged);
+        assert!(at - plugged < Duration::from_secs(6), "{:?}", at - plugged);
+    }
+    // Now the other host goes, all at once: only the returned one can serve.
+    c.host.lose_power();
+    let (at, _) = views[0].wait_line_since(plugged, dropped_of(&c_id, "host"), SOON);
+    println!("power lost: dropped after {:?}", at - plugged);
+    eventually(SOON, "answers from the host that came back", || {
+        (0..5).all(|_| a.get().0 == 200).then_some(())
+    });
+}
+
+#[test]
+fn start_order_does_not_matter_and_strangers_see_nothing() {
+    let Some(lab) = layercake_lab::lab!("order") else { return };
+    let folders = Folders::new();
+    let [a, b, stranger] = ["a", "b", "s"].map(|name| Machine::new(&lab, &folders, name));
+    let host = a.start(&["host"]);
+    eventually(SOON, "something that answers a joining host", || {
+        run(a.command(&["mesh", "invite"])).0.then_some(())
+    });
+    join(&a, &[&b]);
+    host.signal(15);
+    let (_, status) = host.wait_end(SOON);
+    assert!(status.success(), "{:?}", host.lines());
+
+    // Workers before any gateway, and before any other host is there.
+    let worker = b.start(&["demo", "worker", "--workers", "1"]);
+    eventually(SOON, "a published worker", || {
+        (b.hosts_of("textures:worker").len() == 1).then_some(())
+    });
+    let own = stranger.start(&["demo", "worker", "--workers", "1"]);
+    let gateway = a.start(&["demo", "gateway"]);
+    let started = Instant::now();
+    let (at, _) = gateway.wait_line(|line| line.starts_with("ready: "), SOON);
+    println!("gateway started last: ready after {:?}", at - started);
+    assert_eq!(a.get().0, 200);
+
+    // Everybody has heard everybody's multicast by now; of another mesh nobody sees anything.
+    eventually(SOON, "the stranger's own worker", || {
+        (stranger.hosts_of(".*").len() == 1).then_some(())
+    });
+    assert_eq!(stranger.hosts_of(".*"), [stranger.id()]);
+    assert_eq!(a.hosts_of(".*"), [b.id()]);
+
+    // The worker's host loses the gateway's, for longer than any patience, and finds it again.
+    b.host.block_from(&a.host);
+    eventually(SOON, "no worker", || (a.get().0 == 503).then_some(()));
+    b.host.heal();
+    let healed = Instant::now();
+    eventually(SOON, "the worker again", || (a.get().0 == 200).then_some(()));
+    println!("partition healed: answered after {:?}", healed.elapsed());
+    drop((worker, own));
+}

@@ -1,0 +1,24 @@
+//! Identity and trust, links, frames and codecs.
+//!
+//! The lowest crate of the workspace: it moves encoded messages between nodes that have proved who
+//! they are, and never sees a decoded payload. It knows nothing of names, actors or pools.
+
+mod endpoint;
+mod frame;
+mod hello;
+pub mod id;
+mod inbound;
+mod link;
+pub mod payload;
+mod quic;
+pub mod trust;
+
+pub use endpoint::{DIAL_TIME, DialError, Endpoint, EndpointConfig, SocketGuard, StartError};
+pub use hello::VERSION;
+pub use inbound::{
+    AnswerSlot, AskFailure, CreditReturn, Failure, FailureCode, Inbound, InboundKind, LinkDown,
+    Receive, Responder,
+};
+pub use link::{
+    CLOSED, Closed, LANE_UNITS, LINK_UNITS, Lane, LaneError, Link, MAX_POSTS, Service, UNIT,
+};

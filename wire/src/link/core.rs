@@ -1,0 +1,347 @@
+//! What the frames of one link mean: asks and their answers, large messages in pieces, credit.
+//!
+//! No I/O, no clock, no task: commands and frames go in, frames for the output buffer and events for
+//! the receiver come out. [`super::driver`] carries them; it calls
+//! - [`Core::on_command`] for each command of a handle, then [`Core::pump`] to fill the output buffer,
+//! - [`Core::on_body`] for each frame body that was read,
+//! - [`Core::on_tick`] now and then while [`Core::has_asks`],
+//! - [`Core::on_close`] once, at the end.
+//!
+//! # What always holds
+//! - Every ask is answered exactly once: by its reply, a failure, its deadline, or the end of the link.
+//! - What one task sends to one actor leaves in order; a message larger than a chunk holds up only
+//!   later messages of the same task to the same actor.
+//! - Units taken for a message are given back once: on its answer (ask), on the peer's credit (tell).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::{Bytes, BytesMut};
+use slab::Slab;
+
+use super::{Command, Lane, Service};
+use crate::{
+    frame::{self, CHUNK, Frame, FrameError, MAX_TYPES, OutBuf},
+    inbound::{AnswerSlot, AskFailure, Failure, FailureCode},
+    payload::{Fingerprint, MAX_MESSAGE, Payload},
+};
+
+/// Large messages of one link that are on their way in pieces at the same time; more wait.
+pub(crate) const MAX_BULK: usize = 8;
+/// Bytes of pieces that are put into the output buffer at once, so that a small message waits for
+/// no more than these.
+const BULK_BATCH: usize = 128 << 10;
+/// The longest failure text that is sent, in bytes.
+const MAX_DETAIL: usize = 4096;
+
+/// What came in and is for somebody else.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Tell { to: u64, payload: Payload, units: u32 },
+    Ask { id: u64, to: u64, accept: Fingerprint, deadline_ms: u32, payload: Payload },
+    Cancel { id: u64 },
+    Credit { to: u64, units: u32 },
+    Post { service: Service, body: Bytes },
+    Datagram(Bytes),
+    Types(Vec<Fingerprint>),
+    Goodbye(String),
+}
+
+/// A breach of the protocol by the peer; the link ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProtocolError {
+    #[error("the peer broke the protocol: {0}")]
+    Frame(#[from] FrameError),
+    #[error("the peer broke the protocol: message of more than {MAX_MESSAGE} bytes")]
+    TooLarge,
+    #[error("the peer broke the protocol: more than {MAX_BULK} large messages at once")]
+    TooMany,
+    #[error("the peer broke the protocol: {0} in the middle of a conversation")]
+    Misplaced(&'static str),
+}
+
+struct Pending {
+    generation: u32,
+    lane: Arc<Lane>,
+    units: u32,
+    deadline: Instant,
+    slot: AnswerSlot,
+}
+
+/// The sending task and the receiving actor: what stays in order.
+type Pair = (u64, u64);
+
+/// Frames of one pair that wait behind a large one.
+struct Bulk {
+    id: u32,
+    queue: VecDeque<Piece>,
+}
+
+enum Piece {
+    /// The rest of a large frame body.
+    Large { rest: Bytes, then: Bytes, units: u32 },
+    /// A small frame behind it.
+    Small { frame: Frame, units: u32 },
+}
+
+#[derive(Default)]
+pub(crate) struct Core {
+    asks: Slab<Pending>,
+    generation: u32,
+    bulk: HashMap<Pair, Bulk>,
+    turns: VecDeque<Pair>,
+    next_bulk: u32,
+    inbound: HashMap<u32, BytesMut>,
+    pub(crate) out: OutBuf,
+    /// Units and control messages in `out`, to be given back when it is written.
+    pub(crate) out_units: usize,
+    pub(crate) out_posts: usize,
+    /// Credit for tells, collected to go out as one frame for each actor.
+    credit: Vec<(u64, u32)>,
+}
+
+impl Core {
+    /// Whether an ask waits for its answer.
+    pub(crate) fn has_asks(&self) -> bool {
+        !self.asks.is_empty()
+    }
+
+    /// Takes a command. `Close` is the driver's.
+    pub(crate) fn on_command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Tell { lane, from, payload, units } => {
+                let to = lane.actor();
+                self.send((from, to), Frame::Tell { to, payload }, units);
+            }
+            Command::Ask(ask) => {
+                let to = ask.lane.actor();
+                self.generation = self.generation.wrapping_add(1);
+                let left = ask.deadline.saturating_duration_since(now);
+                let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+                let generation = self.generation;
+                let index = self.asks.insert(Pending {
+                    generation,
+                    lane: ask.lane,
+                    units: ask.units,
+                    deadline: ask.deadline,
+                    slot: ask.slot,
+                });
+                let id = (u64::from(generation) << 32) | index as u64;
+                let (accept, payload) = (ask.accept, ask.payload);
+                let frame = Frame::Ask { id, to, accept, deadline_ms, payload };
+                self.send((ask.from, to), frame, ask.units);
+            }
+            // A reply has no order with anything else: each is a pair of its own.
+            Command::Reply { id, payload } => self.send((id, 0), Frame::Reply { id, payload }, 0),
+            Command::Fail { id, failure } => {
+                let mut detail = failure.detail;
+                detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
+                self.out.push(Frame::Fail {
+                    id,
+                    code: failure.code as u8,
+                    retry_after_ms: failure.retry_after_ms,
+                    detail: detail.into(),
+                });
+            }
+            Command::Credit { to, units } => match self.credit.iter_mut().find(|c| c.0 == to) {
+                Some(entry) => entry.1 = entry.1.saturating_add(units),
+                None => self.credit.push((to, units)),
+            },
+            Command::Post { service, body } => {
+                self.out_posts += 1;
+                // One pair for each service keeps its messages in order; actors' numbers are no sender's.
+                let pair = (u64::MAX, service as u64);
+                self.send(pair, Frame::Post { service: service as u8, body }, 0);
+            }
+            Command::Datagram(body) => {
+                self.out_posts += 1;
+                self.out.push(Frame::Datagram(body));
+            }
+            Command::Types(types) => {
+                for part in types.chunks(MAX_TYPES) {
+                    self.out.push(Frame::Types(part.to_vec()));
+                }
+            }
+            Command::Close(_) => {}
+        }
+    }
+
+    fn send(&mut self, pair: Pair, frame: Frame, units: u32) {
+        let large = frame.body_len() > CHUNK;
+        // The common case: nothing large is under way.
+        if !large && (self.bulk.is_empty() || !self.bulk.contains_key(&pair)) {
+            self.out_units += units as usize;
+            self.out.push(frame);
+            return;
+        }
+        let piece = if large {
+            let mut head = BytesMut::with_capacity(64);
+            let then = frame.into_parts(&mut head);
+            Piece::Large { rest: head.freeze(), then, units }
+        } else {
+            Piece::Small { frame, units }
+        };
+        let bulk = self.bulk.entry(pair).or_insert_with(|| {
+            self.turns.push_back(pair);
+            self.next_bulk = self.next_bulk.wrapping_add(1);
+            Bulk { id: self.next_bulk, queue: VecDeque::new() }
+        });
+        bulk.queue.push_back(piece);
+    }
+
+    /// Puts credit and the next pieces of large messages into the output buffer. Returns whether
+    /// more pieces wait.
+    pub(crate) fn pump(&mut self) -> bool {
+        for (to, units) in self.credit.drain(..) {
+            self.out.push(Frame::Credit { to, units });
+        }
+        let start = self.out.len();
+        let mut turn = 0;
+        // Only the first few pairs take turns, so that the peer holds few unfinished messages.
+        while !self.turns.is_empty() && self.out.len() - start < BULK_BATCH {
+            if turn >= self.turns.len().min(MAX_BULK) {
+                turn = 0;
+            }
+            let pair = self.turns[turn];
+            if self.emit(pair) {
+                turn += 1;
+            } else {
+                self.bulk.remove(&pair);
+                self.turns.remove(turn);
+            }
+        }
+        !self.turns.is_empty()
+    }
+
+    /// Emits one piece of a pair; whether more wait.
+    fn emit(&mut self, pair: Pair) -> bool {
+        let Some(bulk) = self.bulk.get_mut(&pair) else { return false };
+        match bulk.queue.pop_front() {
+            None => return false,
+            Some(Piece::Small { frame, units }) => {
+                self.out_units += units as usize;
+                self.out.push(frame);
+            }
+            Some(Piece::Large { mut rest, mut then, units }) => {
+                let body = rest.split_to(rest.len().min(CHUNK));
+                if rest.is_empty() {
+                    rest = std::mem::take(&mut then);
+                }
+                let last = rest.is_empty();
+                self.out.push(Frame::Chunk { lane: bulk.id, last, body });
+                if last {
+                    self.out_units += units as usize;
+                } else {
+                    bulk.queue.push_front(Piece::Large { rest, then, units });
+                }
+            }
+        }
+        !bulk.queue.is_empty()
+    }
+
+    /// Takes a frame body that was read.
+    pub(crate) fn on_body(&mut self, body: Bytes) -> Result<Option<Event>, ProtocolError> {
+        match frame::parse(body)? {
+            None => Ok(None),
+            Some(Frame::Chunk { lane, last, body }) => {
+                if !self.inbound.contains_key(&lane) && self.inbound.len() >= MAX_BULK {
+                    return Err(ProtocolError::TooMany);
+                }
+                let whole = self.inbound.entry(lane).or_default();
+                if whole.len() + body.len() > MAX_MESSAGE + 64 {
+                    return Err(ProtocolError::TooLarge);
+                }
+                whole.extend_from_slice(&body);
+                if !last {
+                    return Ok(None);
+                }
+                let whole = self.inbound.remove(&lane).unwrap_or_default().freeze();
+                match frame::parse(whole)? {
+                    Some(Frame::Chunk { .. }) => Err(ProtocolError::Misplaced("a chunk of chunks")),
+                    Some(frame) => self.on_frame(frame),
+                    None => Ok(None),
+                }
+            }
+            Some(frame) => self.on_frame(frame),
+        }
+    }
+
+    fn on_frame(&mut self, frame: Frame) -> Result<Option<Event>, ProtocolError> {
+        Ok(Some(match frame {
+            Frame::Reply { id, payload } => {
+                self.answer(id, Ok(payload));
+                return Ok(None);
+            }
+            Frame::Fail { id, code, retry_after_ms, detail } => {
+                let failure = Failure {
+                    code: FailureCode::from_wire(code),
+                    retry_after_ms,
+                    detail: String::from_utf8_lossy(&detail).into_owned(),
+                };
+                self.answer(id, Err(AskFailure::Failed(failure)));
+                return Ok(None);
+            }
+            Frame::Tell { to, payload } => {
+                let units = super::units_of(&payload);
+                Event::Tell { to, payload, units }
+            }
+            Frame::Ask { id, to, accept, deadline_ms, payload } => {
+                Event::Ask { id, to, accept, deadline_ms, payload }
+            }
+            Frame::Cancel { id } => Event::Cancel { id },
+            Frame::Credit { to, units } => Event::Credit { to, units },
+            Frame::Post { service, body } => match Service::from_wire(service) {
+                Some(service) => Event::Post { service, body },
+                None => return Ok(None),
+            },
+            Frame::Datagram(body) => Event::Datagram(body),
+            Frame::Types(types) => Event::Types(types),
+            Frame::Goodbye(reason) => Event::Goodbye(String::from_utf8_lossy(&reason).into_owned()),
+            Frame::Hello(_) => return Err(ProtocolError::Misplaced("a hello")),
+            Frame::Refuse { .. } => return Err(ProtocolError::Misplaced("a refusal")),
+            Frame::Chunk { .. } => return Err(ProtocolError::Misplaced("a chunk")),
+        }))
+    }
+
+    fn answer(&mut self, id: u64, answer: Result<Payload, AskFailure>) {
+        // The low half is an index, the high half tells later uses of the same place apart.
+        let (index, generation) = ((id & 0xffff_ffff) as usize, (id >> 32) as u32);
+        if self.asks.get(index).is_some_and(|ask| ask.generation == generation) {
+            let ask = self.asks.remove(index);
+            ask.lane.give_back(ask.units);
+            let _ = ask.slot.send(answer);
+        }
+    }
+
+    /// Ends asks whose deadline has passed or whose asker has gone.
+    pub(crate) fn on_tick(&mut self, now: Instant) {
+        let over: Vec<usize> = self
+            .asks
+            .iter()
+            .filter(|(_, ask)| ask.deadline <= now || ask.slot.is_closed())
+            .map(|(index, _)| index)
+            .collect();
+        for index in over {
+            let ask = self.asks.remove(index);
+            ask.lane.give_back(ask.units);
+            self.out.push(Frame::Cancel { id: (u64::from(ask.generation) << 32) | index as u64 });
+            let _ = ask.slot.send(Err(AskFailure::Deadline));
+        }
+    }
+
+    /// Ends everything: each ask in flight is answered with `Lost`.
+    pub(crate) fn on_close(&mut self, reason: &str) {
+        for ask in self.asks.drain() {
+            let _ = ask.slot.send(Err(AskFailure::Lost(reason.to_owned())));
+        }
+        self.bulk.clear();
+        self.turns.clear();
+        self.inbound.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;

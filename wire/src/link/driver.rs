@@ -1,0 +1,234 @@
+//! Carries a link's bytes: reads, writes and ticks for one [`Core`] on the I/O thread.
+//!
+//! One local task for each link; its three parts share the core through a `RefCell`, which is never
+//! held across an `.await`. The reading part never waits on anything but the socket.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{Notify, mpsc},
+};
+
+use super::{
+    Command, Link,
+    core::{Core, Event},
+};
+use crate::{
+    frame::{self, Frame},
+    inbound::{
+        Cancelled, CreditReturn, Failure, FailureCode, Inbound, InboundKind, LinkDown, Receive,
+        Responder,
+    },
+};
+
+/// Commands that are taken before anything is written.
+const BATCH: usize = 256;
+/// Bytes that are read at once, at most.
+const READ: usize = 64 << 10;
+/// How exactly deadlines of asks are kept.
+const TICK: Duration = Duration::from_millis(20);
+/// How long a goodbye may take to be written.
+const GOODBYE: Duration = Duration::from_millis(250);
+
+/// Runs the link until it ends, and says how it ended. `buffered` is what was read behind the hello.
+pub(crate) async fn run<R, W>(
+    link: &Link,
+    mut reader: R,
+    mut writer: W,
+    mut buffered: BytesMut,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    quic: Option<quinn::Connection>,
+    receive: &Arc<dyn Receive>,
+) -> LinkDown
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let core = RefCell::new(Core::default());
+    let asking = Notify::new();
+    let cancelled = Arc::new(Cancelled::default());
+
+    let read = async {
+        loop {
+            loop {
+                let body = match frame::split(&mut buffered) {
+                    Ok(Some(body)) => body,
+                    Ok(None) => break,
+                    Err(error) => return LinkDown::Lost(error.to_string()),
+                };
+                let event = core.borrow_mut().on_body(body);
+                match event {
+                    Ok(None) => {}
+                    Ok(Some(Event::Goodbye(reason))) => return LinkDown::Closed(reason),
+                    Ok(Some(event)) => hand_up(event, link, &cancelled, receive),
+                    Err(error) => return LinkDown::Lost(error.to_string()),
+                }
+            }
+            if buffered.capacity() - buffered.len() < READ / 4 {
+                buffered.reserve(READ);
+            }
+            match reader.read_buf(&mut buffered).await {
+                Ok(0) => return LinkDown::Lost("end of file".to_owned()),
+                Ok(_) => {}
+                Err(error) => return ended(quic.as_ref(), error),
+            }
+        }
+    };
+
+    let write = async {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut pieces = Vec::new();
+        let mut more = false;
+        loop {
+            if more {
+                while batch.len() < BATCH
+                    && let Ok(command) = commands.try_recv()
+                {
+                    batch.push(command);
+                }
+            } else {
+                commands.recv_many(&mut batch, BATCH).await;
+            }
+            let mut closing = None;
+            {
+                let mut core = core.borrow_mut();
+                let (idle, now) = (!core.has_asks(), Instant::now());
+                for command in batch.drain(..) {
+                    match command {
+                        Command::Close(reason) => {
+                            core.out.push(Frame::Goodbye(reason.clone().into()));
+                            closing = Some(reason);
+                        }
+                        Command::Datagram(body) if let Some(quic) = &quic => {
+                            core.out_posts += 1;
+                            // Too large for this path, or no room: it is lost, as datagrams may be.
+                            let _ = quic.send_datagram(body);
+                        }
+                        other => core.on_command(other, now),
+                    }
+                }
+                more = core.pump();
+                if idle && core.has_asks() {
+                    asking.notify_one();
+                }
+            }
+            if let Err(error) = flush(&core, &mut writer, &mut pieces, link).await {
+                return ended(quic.as_ref(), error);
+            }
+            if let Some(reason) = closing {
+                let _ = tokio::time::timeout(GOODBYE, writer.shutdown()).await;
+                return LinkDown::Ours(reason);
+            }
+        }
+    };
+
+    let tick = async {
+        loop {
+            if !core.borrow().has_asks() {
+                asking.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+            let mut core = core.borrow_mut();
+            core.on_tick(Instant::now());
+            if core.out.len() > 0 {
+                // An empty batch makes the writing part flush.
+                let _ = link.commands().send(Command::Types(Vec::new()));
+            }
+        }
+    };
+
+    let datagrams = async {
+        let Some(quic) = &quic else { return std::future::pending().await };
+        loop {
+            match quic.read_datagram().await {
+                Ok(body) => receive.on_datagram(link, body),
+                Err(error) => return ended(Some(quic), error.into()),
+            }
+        }
+    };
+
+    let down = {
+        let (read, write) = (pin!(read), pin!(write));
+        let (tick, datagrams) = (pin!(tick), pin!(datagrams));
+        tokio::select! {
+            down = read => down,
+            down = write => down,
+            down = datagrams => down,
+            () = tick => unreachable!("ticks do not end"),
+        }
+    };
+    if let Some(quic) = &quic {
+        quic.close(0_u32.into(), down.to_string().as_bytes());
+    }
+    link.mark_closed();
+    commands.close();
+    core.borrow_mut().on_close(&down.to_string());
+    // Commands that were queued but not taken: their slots are dropped, which says `Lost`.
+    while commands.try_recv().is_ok() {}
+    down
+}
+
+/// How a connection ended: the peer may have closed it with a reason.
+fn ended(quic: Option<&quinn::Connection>, error: io::Error) -> LinkDown {
+    match quic.and_then(quinn::Connection::close_reason) {
+        Some(quinn::ConnectionError::ApplicationClosed(close)) => {
+            LinkDown::Closed(String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        Some(other) => LinkDown::Lost(other.to_string()),
+        None => LinkDown::Lost(error.to_string()),
+    }
+}
+
+/// Writes everything that is in the output buffer.
+async fn flush<W: AsyncWrite + Unpin>(
+    core: &RefCell<Core>,
+    writer: &mut W,
+    pieces: &mut Vec<Bytes>,
+    link: &Link,
+) -> io::Result<()> {
+    let (units, posts) = {
+        let mut core = core.borrow_mut();
+        core.out.take(pieces);
+        (std::mem::take(&mut core.out_units), std::mem::take(&mut core.out_posts))
+    };
+    for piece in pieces.drain(..) {
+        writer.write_all(&piece).await?;
+    }
+    link.written(units, posts);
+    Ok(())
+}
+
+fn hand_up(event: Event, link: &Link, cancelled: &Arc<Cancelled>, receive: &Arc<dyn Receive>) {
+    match event {
+        Event::Tell { to, payload, units } => {
+            let credit = CreditReturn { commands: link.commands().clone(), to, units };
+            let kind = InboundKind::Tell(credit);
+            receive.on_message(Inbound { from: link.peer(), to, payload, kind });
+        }
+        Event::Ask { id, to, accept, deadline_ms, payload } => {
+            let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
+            let commands = link.commands().clone();
+            let responder = Responder::over_link(commands, cancelled.clone(), id, accept, deadline);
+            if deadline_ms == 0 {
+                responder.fail(Failure::new(FailureCode::Deadline, "arrived after its deadline"));
+                return;
+            }
+            let kind = InboundKind::Ask(responder);
+            receive.on_message(Inbound { from: link.peer(), to, payload, kind });
+        }
+        Event::Cancel { id } => cancelled.insert(id),
+        Event::Credit { to, units } => link.credit(to, units),
+        Event::Post { service, body } => receive.on_post(link, service, body),
+        Event::Datagram(body) => receive.on_datagram(link, body),
+        Event::Types(types) => link.learn(types),
+        Event::Goodbye(_) => {}
+    }
+}

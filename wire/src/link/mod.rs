@@ -1,0 +1,444 @@
+//! Links: one authenticated connection between two nodes, carrying many lanes.
+//!
+//! A [`Link`] is a handle that any thread may use; the connection itself lives on the I/O thread in
+//! [`driver`], and what the frames mean is decided in [`core`], which has no I/O. Handles speak to it
+//! by commands in a queue. That queue has no bound of its own: it is bounded by what a command needs
+//! before it may be queued (see `docs/limits.md`):
+//! - a tell or an ask holds units of its [`Lane`] (granted back by the receiver, so that a slow actor
+//!   slows those who send to it) and of the link's budget (granted back once written, so that a slow
+//!   connection slows everybody who uses it);
+//! - a reply answers an ask that the peer holds units for;
+//! - control messages are counted, and a peer that does not read them is lost.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::{
+    id::{ActorSerial, NodeAddr, PeerId},
+    inbound::{AnswerSlot, AskFailure, Failure},
+    payload::{Fingerprint, MAX_MESSAGE, Payload},
+};
+
+pub(crate) mod core;
+pub(crate) mod driver;
+
+/// Units of one lane: what may be under way to one actor over one link before senders wait. A
+/// message takes one unit and one more for each [`UNIT`] bytes, so that the largest takes them all.
+pub const LANE_UNITS: usize = MAX_MESSAGE / UNIT;
+/// Bytes that one further unit stands for.
+pub const UNIT: usize = 16 << 10;
+/// Units of one link: what may wait to be written before senders wait.
+pub const LINK_UNITS: usize = 2 * LANE_UNITS;
+/// Control messages that may wait to be written; a link that exceeds it is closed.
+pub const MAX_POSTS: usize = 65_536;
+/// Lanes of one link that are kept at hand before unused ones are swept.
+const LANES_SWEEP: usize = 1024;
+
+/// Which part of a node agent a control message is for. The numbers are the wire's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Service {
+    /// From a node to its host directory.
+    Directory = 1,
+    /// From a host directory to a node of its host.
+    Agent = 2,
+    /// Between host directories.
+    Peer = 3,
+}
+
+impl Service {
+    pub(crate) const fn from_wire(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Directory),
+            2 => Some(Self::Agent),
+            3 => Some(Self::Peer),
+            _ => None,
+        }
+    }
+}
+
+/// The link is closed; nothing was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the link is closed")]
+pub struct Closed;
+
+/// What a handle asks the connection to do.
+pub(crate) enum Command {
+    Tell { lane: Arc<Lane>, from: u64, payload: Payload, units: u32 },
+    Ask(Box<AskCommand>),
+    Reply { id: u64, payload: Payload },
+    Fail { id: u64, failure: Failure },
+    Credit { to: ActorSerial, units: u32 },
+    Post { service: Service, body: Bytes },
+    Datagram(Bytes),
+    Types(Vec<Fingerprint>),
+    Close(String),
+}
+
+pub(crate) struct AskCommand {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) from: u64,
+    pub(crate) payload: Payload,
+    pub(crate) accept: Fingerprint,
+    pub(crate) deadline: Instant,
+    pub(crate) slot: AnswerSlot,
+    pub(crate) units: u32,
+}
+
+/// One authenticated connection to a node. A clone is another handle to the same connection.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+pub(crate) struct Inner {
+    addr: NodeAddr,
+    /// Drawn by the side that dialled; tells two links between the same nodes apart.
+    nonce: u64,
+    dialled: bool,
+    remote: Option<SocketAddr>,
+    commands: mpsc::UnboundedSender<Command>,
+    budget: Semaphore,
+    posts: AtomicUsize,
+    closed: AtomicBool,
+    lanes: Mutex<HashMap<ActorSerial, Weak<Lane>>>,
+    /// What the peer can decode from bincode.
+    known: papaya::HashSet<Fingerprint>,
+}
+
+impl Link {
+    /// The largest datagram, in bytes.
+    pub const MAX_DATAGRAM: usize = 1100;
+
+    pub(crate) fn new(
+        addr: NodeAddr,
+        nonce: u64,
+        dialled: bool,
+        remote: Option<SocketAddr>,
+    ) -> (Self, mpsc::UnboundedReceiver<Command>) {
+        let (commands, queue) = mpsc::unbounded_channel();
+        let inner = Inner {
+            addr,
+            nonce,
+            dialled,
+            remote,
+            commands,
+            budget: Semaphore::new(LINK_UNITS),
+            posts: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            lanes: Mutex::default(),
+            known: papaya::HashSet::new(),
+        };
+        (Self(Arc::new(inner)), queue)
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.0.addr.peer
+    }
+
+    /// The peer, with the addresses that it says it has.
+    #[must_use]
+    pub fn addr(&self) -> &NodeAddr {
+        &self.0.addr
+    }
+
+    /// Whether it runs over a Unix socket, within this host.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.0.remote.is_none()
+    }
+
+    /// The address at the other end of a QUIC connection.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.0.remote
+    }
+
+    /// Whether this end made the connection.
+    #[must_use]
+    pub fn is_dialled(&self) -> bool {
+        self.0.dialled
+    }
+
+    /// Whether the connection has ended. It never comes back; ask the endpoint for another one.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
+    /// Tells links to the same node apart.
+    #[must_use]
+    pub fn nonce(&self) -> u64 {
+        self.0.nonce
+    }
+
+    /// Queues a control message; never waits. Messages of one service arrive in order.
+    ///
+    /// # Errors
+    /// [`Closed`] when the link has ended; also when [`MAX_POSTS`] control messages wait already, in
+    /// which case the link is closed, since a peer that reads none of them is lost.
+    pub fn post(&self, service: Service, body: Bytes) -> Result<(), Closed> {
+        if self.is_closed() {
+            return Err(Closed);
+        }
+        if self.0.posts.fetch_add(1, Ordering::Relaxed) >= MAX_POSTS {
+            self.close("the peer does not read its control messages");
+            return Err(Closed);
+        }
+        self.0.commands.send(Command::Post { service, body }).map_err(|_| Closed)
+    }
+
+    /// Sends a datagram: it may be lost, doubled or late. Above [`Self::MAX_DATAGRAM`] bytes it is
+    /// dropped.
+    pub fn datagram(&self, body: Bytes) {
+        if body.len() <= Self::MAX_DATAGRAM
+            && self.0.posts.fetch_add(1, Ordering::Relaxed) < MAX_POSTS
+        {
+            let _ = self.0.commands.send(Command::Datagram(body));
+        }
+    }
+
+    /// The lane to an actor of the peer.
+    #[must_use]
+    pub fn lane(&self, actor: ActorSerial) -> Arc<Lane> {
+        let mut lanes = self.0.lanes.lock();
+        if let Some(lane) = lanes.get(&actor).and_then(Weak::upgrade) {
+            return lane;
+        }
+        if lanes.len() >= LANES_SWEEP && lanes.len().is_power_of_two() {
+            lanes.retain(|_, lane| lane.strong_count() > 0);
+        }
+        let credit = Semaphore::new(LANE_UNITS);
+        let lane = Arc::new(Lane { link: self.clone(), actor, credit });
+        lanes.insert(actor, Arc::downgrade(&lane));
+        lane
+    }
+
+    /// Whether the peer can decode a type of that structure from bincode.
+    #[must_use]
+    pub fn knows(&self, fingerprint: Fingerprint) -> bool {
+        self.0.known.pin().contains(&fingerprint)
+    }
+
+    pub(crate) fn close(&self, reason: &str) {
+        let _ = self.0.commands.send(Command::Close(reason.to_owned()));
+    }
+
+    pub(crate) fn announce(&self, types: Vec<Fingerprint>) {
+        let _ = self.0.commands.send(Command::Types(types));
+    }
+
+    pub(crate) fn learn(&self, types: Vec<Fingerprint>) {
+        let known = self.0.known.pin();
+        for fingerprint in types {
+            if known.len() < MAX_KNOWN {
+                known.insert(fingerprint);
+            }
+        }
+    }
+
+    pub(crate) fn commands(&self) -> &mpsc::UnboundedSender<Command> {
+        &self.0.commands
+    }
+
+    pub(crate) fn written(&self, units: usize, posts: usize) {
+        if units > 0 {
+            self.0.budget.add_permits(units);
+        }
+        if posts > 0 {
+            self.0.posts.fetch_sub(posts, Ordering::Relaxed);
+        }
+    }
+
+    /// After this no sender waits on the link any more.
+    pub(crate) fn mark_closed(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.budget.close();
+        for lane in self.0.lanes.lock().drain().filter_map(|(_, lane)| lane.upgrade()) {
+            lane.credit.close();
+        }
+    }
+
+    pub(crate) fn credit(&self, actor: ActorSerial, units: u32) {
+        if let Some(lane) = self.0.lanes.lock().get(&actor).and_then(Weak::upgrade) {
+            lane.give_back(units);
+        }
+    }
+}
+
+/// Types of a peer that are remembered; of more it gets the self-describing encoding.
+const MAX_KNOWN: usize = 65_536;
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({}, {:08x})", self.peer(), self.nonce() >> 32)
+    }
+}
+
+impl PartialEq for Link {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Link {}
+
+/// The way to one actor over one link. What one task sends on it arrives in order.
+pub struct Lane {
+    link: Link,
+    actor: ActorSerial,
+    credit: Semaphore,
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lane({:?}, {})", self.link, self.actor)
+    }
+}
+
+/// Why a message did not go onto a lane. It is handed back.
+#[derive(Debug)]
+pub enum LaneError {
+    /// The units of the lane or of the link are used up.
+    Full(Payload),
+    /// The link has ended.
+    Closed(Payload),
+}
+
+/// Stands for the task that sends: what one task sends to one actor stays in order, even where a
+/// large message of it is still on its way in pieces.
+fn sender() -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    match tokio::task::try_id() {
+        Some(task) => task.hash(&mut hasher),
+        None => std::thread::current().id().hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+fn units_of(payload: &Payload) -> u32 {
+    u32::try_from(1 + payload.bytes.len() / UNIT).unwrap_or(u32::MAX).min(LANE_UNITS as u32)
+}
+
+impl Lane {
+    /// The link it runs on.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(crate) fn actor(&self) -> ActorSerial {
+        self.actor
+    }
+
+    pub(crate) fn give_back(&self, units: u32) {
+        // A peer that grants more than it was sent must not overflow the semaphore.
+        let room = LANE_UNITS.saturating_sub(self.credit.available_permits());
+        self.credit.add_permits((units as usize).min(room));
+    }
+
+    fn try_take(&self, units: u32) -> bool {
+        let Ok(credit) = self.credit.try_acquire_many(units) else { return false };
+        let Ok(budget) = self.link.0.budget.try_acquire_many(units) else { return false };
+        credit.forget();
+        budget.forget();
+        true
+    }
+
+    /// Waits for units of the lane and of the link. Cancel safe: nothing is kept.
+    async fn take(&self, units: u32) -> bool {
+        if self.try_take(units) {
+            return true;
+        }
+        let Ok(credit) = self.credit.acquire_many(units).await else { return false };
+        let Ok(budget) = self.link.0.budget.acquire_many(units).await else { return false };
+        credit.forget();
+        budget.forget();
+        true
+    }
+
+    /// Sends a tell; waits for room. It is on its way when this returns, not handled.
+    ///
+    /// # Errors
+    /// [`LaneError::Closed`] hands the message back. Once sent, a message may still be lost with the link.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, nothing was sent.
+    pub async fn tell(self: &Arc<Self>, payload: Payload) -> Result<(), LaneError> {
+        let units = units_of(&payload);
+        if !self.take(units).await {
+            return Err(LaneError::Closed(payload));
+        }
+        self.push_tell(payload, units)
+    }
+
+    /// Sends a tell if there is room now.
+    ///
+    /// # Errors
+    /// [`LaneError`] hands the message back.
+    pub fn try_tell(self: &Arc<Self>, payload: Payload) -> Result<(), LaneError> {
+        let units = units_of(&payload);
+        if self.link.is_closed() {
+            return Err(LaneError::Closed(payload));
+        }
+        if !self.try_take(units) {
+            return Err(LaneError::Full(payload));
+        }
+        self.push_tell(payload, units)
+    }
+
+    fn push_tell(self: &Arc<Self>, payload: Payload, units: u32) -> Result<(), LaneError> {
+        let command = Command::Tell { lane: self.clone(), from: sender(), payload, units };
+        self.link.0.commands.send(command).map_err(|back| match back.0 {
+            Command::Tell { payload, .. } => LaneError::Closed(payload),
+            _ => unreachable!("a channel hands back what it was given"),
+        })
+    }
+
+    /// Sends an ask and waits for its answer; waits for room first.
+    ///
+    /// # Errors
+    /// [`AskFailure`]; `Lost` before anything was sent has the reason `closed` and the caller may use
+    /// another link.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the ask: the peer does not begin it if it has not begun it yet.
+    pub async fn ask(
+        self: &Arc<Self>,
+        payload: Payload,
+        accept: Fingerprint,
+        deadline: Instant,
+    ) -> Result<Payload, AskFailure> {
+        let units = units_of(&payload);
+        if !self.try_take(units) {
+            match tokio::time::timeout_at(deadline.into(), self.take(units)).await {
+                Ok(true) => {}
+                Ok(false) => return Err(AskFailure::Lost(CLOSED.to_owned())),
+                Err(_) => return Err(AskFailure::Deadline),
+            }
+        }
+        let (slot, answer) = oneshot::channel();
+        let (lane, from) = (self.clone(), sender());
+        let ask = AskCommand { lane, from, payload, accept, deadline, slot, units };
+        if self.link.0.commands.send(Command::Ask(Box::new(ask))).is_err() {
+            return Err(AskFailure::Lost(CLOSED.to_owned()));
+        }
+        answer.await.unwrap_or_else(|_| Err(AskFailure::Lost("the link ended".to_owned())))
+    }
+}
+
+/// The reason of [`AskFailure::Lost`] where nothing was sent.
+pub const CLOSED: &str = "closed";

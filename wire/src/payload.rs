@@ -1,0 +1,202 @@
+//! Payloads: an encoded message with its tag and its encoding, and the only place that names bincode.
+//!
+//! Nothing between the sender and the receiver decodes a payload. Two nodes that know the same
+//! fingerprint of a type use [`Encoding::Bincode`]; otherwise [`Encoding::Json`], which carries field
+//! names, so that added fields with defaults and removed fields do no harm.
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The largest encoded message, in bytes, unless configured otherwise.
+pub const MAX_MESSAGE: usize = 16 << 20;
+
+/// How a payload is encoded. The numbers are the wire's; a retired number is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Encoding {
+    /// bincode 2, standard configuration: compact, and only for equal schemas.
+    Bincode = 1,
+    /// JSON (RFC 8259): self-describing. A float that is not a number cannot be told.
+    Json = 2,
+}
+
+impl Encoding {
+    /// Reads the wire's number.
+    #[must_use]
+    pub const fn from_wire(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Bincode),
+            2 => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// The name of a message type as eight bytes: FNV-1a of its name, computed at compile time.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    /// The tag of a message name. (FNV-1a, 64 bits: Fowler, Noll, Vo.)
+    #[must_use]
+    pub const fn of(name: &str) -> Self {
+        let bytes = name.as_bytes();
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut at = 0;
+        while at < bytes.len() {
+            hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+            at += 1;
+        }
+        Self(hash)
+    }
+}
+
+/// A structural fingerprint of a type; [`Fingerprint::NONE`] where self-describing data is wanted.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Fingerprint(pub u64);
+
+impl Fingerprint {
+    /// Matches no type: asks for the self-describing encoding.
+    pub const NONE: Self = Self(0);
+}
+
+/// An encoded message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    /// Which message type.
+    pub tag: Tag,
+    /// How `bytes` is encoded.
+    pub encoding: Encoding,
+    /// The encoded value.
+    pub bytes: Bytes,
+}
+
+/// Why a value cannot be put into or taken out of a payload.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The value has something that the encoding cannot express.
+    #[error("cannot encode as {encoding:?}: {reason}")]
+    Encode {
+        /// The encoding tried.
+        encoding: Encoding,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// The bytes are not a value of the expected type. The sender has another type of that name.
+    #[error("cannot decode {encoding:?}: {reason}")]
+    Decode {
+        /// The encoding of the payload.
+        encoding: Encoding,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The encoded value is larger than a message may be.
+    #[error("encoded message of {size} bytes exceeds the limit of {limit} bytes")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit in force.
+        limit: usize,
+    },
+}
+
+fn bincode_config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<MAX_MESSAGE>()
+}
+
+/// Encodes a value.
+///
+/// # Errors
+/// [`CodecError::Encode`] where the encoding cannot express the value, [`CodecError::TooLarge`] above
+/// [`MAX_MESSAGE`].
+pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<Bytes, CodecError> {
+    let bytes = match encoding {
+        Encoding::Bincode => {
+            bincode::serde::encode_to_vec(value, bincode_config()).map_err(|e| e.to_string())
+        }
+        Encoding::Json => serde_json::to_vec(value).map_err(|e| e.to_string()),
+    }
+    .map_err(|reason| CodecError::Encode { encoding, reason })?;
+    if bytes.len() > MAX_MESSAGE {
+        return Err(CodecError::TooLarge { size: bytes.len(), limit: MAX_MESSAGE });
+    }
+    Ok(bytes.into())
+}
+
+/// Decodes a value; the whole input must be used up.
+///
+/// # Errors
+/// [`CodecError::Decode`] says what is wrong and, for JSON, where.
+pub fn decode<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, CodecError> {
+    match encoding {
+        Encoding::Bincode => match bincode::serde::decode_from_slice(bytes, bincode_config()) {
+            Ok((value, used)) if used == bytes.len() => Ok(value),
+            Ok((_, used)) => Err(format!("{} bytes left over", bytes.len() - used)),
+            Err(e) => Err(e.to_string()),
+        },
+        Encoding::Json => serde_json::from_slice(bytes).map_err(|e| e.to_string()),
+    }
+    .map_err(|reason| CodecError::Decode { encoding, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Xy {
+        x: u32,
+        #[serde(default)]
+        y: u32,
+    }
+
+    #[test]
+    fn both_encodings_bring_a_value_back() {
+        for encoding in [Encoding::Bincode, Encoding::Json] {
+            let bytes = encode(encoding, &Xy { x: 2, y: 300 }).expect("encodes");
+            assert_eq!(decode::<Xy>(encoding, &bytes).expect("decodes"), Xy { x: 2, y: 300 });
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_bincode_do_not_change() {
+        let bytes = encode(Encoding::Bincode, &(2_u32, 300_u32, "ab", Some(1.5_f64)));
+        let expected: &[u8] = &[
+            2, // a small integer is one byte
+            251, 44, 1, // 251 announces two bytes, little endian
+            2, b'a', b'b', // length, bytes
+            1, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, // Some, then the float
+        ];
+        assert_eq!(&bytes.expect("encodes")[..], expected);
+    }
+
+    #[test]
+    fn json_fills_in_defaults_and_passes_over_the_unknown() {
+        let value: Xy = decode(Encoding::Json, br#"{"x":1,"later":true}"#).expect("decodes");
+        assert_eq!(value, Xy { x: 1, y: 0 });
+    }
+
+    #[test]
+    fn bytes_left_over_are_an_error() {
+        let error = decode::<u8>(Encoding::Bincode, &[1, 2]).expect_err("one too many");
+        assert!(error.to_string().contains("1 bytes left over"), "{error}");
+    }
+
+    #[test]
+    fn a_hostile_length_fails_without_allocating() {
+        let bytes = [253, 255, 255, 255, 255, 255, 255, 255, 127];
+        assert!(decode::<Vec<u64>>(Encoding::Bincode, &bytes).is_err());
+    }
+
+    #[test]
+    fn tags_are_stable() {
+        assert_eq!(Tag::of("Xy"), Tag(0x095d_4f07_b5e9_09fa));
+    }
+}

@@ -1,0 +1,264 @@
+//! Links between real endpoints: over Unix sockets (one mesh folder, as on one host) and over QUIC
+//! (two folders joined by token, as on two hosts).
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use layercake_wire::{
+    AskFailure, DialError, Endpoint, EndpointConfig, Failure, FailureCode, Inbound, InboundKind,
+    LANE_UNITS, Link, LinkDown, Receive, Service,
+    id::{NodeAddr, NodeId},
+    payload::{Encoding, Fingerprint, Payload, Tag},
+    trust::Mesh,
+};
+use tokio::sync::mpsc;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Echoes asks for actor 1, holds those for actor 2, and reports everything else.
+struct Echo {
+    seen: mpsc::UnboundedSender<Seen>,
+}
+
+enum Seen {
+    Up,
+    Down(LinkDown),
+    Post(Bytes),
+    Held(Inbound),
+}
+
+impl Receive for Echo {
+    fn on_up(&self, _: Link) {
+        let _ = self.seen.send(Seen::Up);
+    }
+    fn on_down(&self, _: &Link, down: LinkDown) {
+        let _ = self.seen.send(Seen::Down(down));
+    }
+    fn on_post(&self, _: &Link, _: Service, body: Bytes) {
+        let _ = self.seen.send(Seen::Post(body));
+    }
+    fn on_datagram(&self, _: &Link, body: Bytes) {
+        let _ = self.seen.send(Seen::Post(body));
+    }
+    fn on_message(&self, message: Inbound) {
+        match (message.to, message.kind) {
+            (1, InboundKind::Ask(responder)) => responder.reply(message.payload),
+            (2, kind) => {
+                let _ = self.seen.send(Seen::Held(Inbound { kind, ..message }));
+            }
+            (_, InboundKind::Ask(responder)) => {
+                responder.fail(Failure::new(FailureCode::Stopped, "no such actor"));
+            }
+            (_, InboundKind::Tell(_)) => {}
+        }
+    }
+}
+
+struct Peer {
+    endpoint: Endpoint,
+    seen: mpsc::UnboundedReceiver<Seen>,
+    _folder: Arc<OnceLock<tempfile::TempDir>>,
+}
+
+fn peer(mesh: &Mesh, folder: &Arc<OnceLock<tempfile::TempDir>>) -> Peer {
+    let (tx, seen) = mpsc::unbounded_channel();
+    let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
+    let endpoint = Endpoint::start(config, Arc::new(Echo { seen: tx })).expect("starts");
+    Peer { endpoint, seen, _folder: folder.clone() }
+}
+
+/// Two nodes of one host.
+fn neighbours() -> (Peer, Peer) {
+    let folder = Arc::new(OnceLock::from(tempfile::tempdir().expect("a folder")));
+    let path = folder.get().expect("set").path().join("mesh");
+    let mesh = Mesh::init(&path, None).expect("a mesh");
+    (peer(&mesh, &folder), peer(&mesh, &folder))
+}
+
+/// Two nodes of two hosts of one mesh, reachable over loopback.
+async fn hosts() -> (Peer, Peer) {
+    let folder = Arc::new(OnceLock::from(tempfile::tempdir().expect("a folder")));
+    let path = folder.get().expect("set").path();
+    let mesh = Mesh::init(&path.join("a"), None).expect("a mesh");
+    let near = peer(&mesh, &folder);
+    let addr = near.endpoint.listen_quic(None).await.expect("listens");
+    let token = mesh.invite(Duration::from_secs(60), &addr.hints).expect("invites");
+    let joined = layercake_wire::trust::join(&token, &path.join("b"), Some("b")).await;
+    let far = peer(&joined.expect("joins"), &folder);
+    far.endpoint.listen_quic(None).await.expect("listens");
+    (near, far)
+}
+
+fn payload(bytes: impl Into<Bytes>) -> Payload {
+    Payload { tag: Tag::of("T"), encoding: Encoding::Json, bytes: bytes.into() }
+}
+
+async fn ask(link: &Link, actor: u64, bytes: impl Into<Bytes>) -> Result<Payload, AskFailure> {
+    link.lane(actor).ask(payload(bytes), Fingerprint::NONE, Instant::now() + SOON).await
+}
+
+async fn next(peer: &mut Peer) -> Seen {
+    tokio::time::timeout(SOON, peer.seen.recv()).await.expect("in time").expect("open")
+}
+
+async fn echoes(near: &Peer, far: &Peer) {
+    let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+    assert_eq!(link.peer(), far.endpoint.peer());
+    for size in [0, 1, 64, 5_000, 32 << 10, (32 << 10) + 1, 3 << 20, (16 << 20) - 64] {
+        let sent = Bytes::from(vec![7_u8; size]);
+        let reply = ask(&link, 1, sent.clone()).await.expect("answers");
+        assert_eq!(reply.bytes, sent, "{size} bytes");
+    }
+    let asks = (0..500_u32).map(|n| {
+        let link = link.clone();
+        async move { ask(&link, 1, n.to_le_bytes().to_vec()).await.expect("answers").bytes }
+    });
+    for (n, reply) in futures_util::future::join_all(asks).await.into_iter().enumerate() {
+        assert_eq!(reply, (n as u32).to_le_bytes().to_vec());
+    }
+    let gone = ask(&link, 99, "x").await.expect_err("no such actor");
+    let AskFailure::Failed(failure) = gone else { panic!("{gone:?}") };
+    assert_eq!(failure.code, FailureCode::Stopped);
+}
+
+#[tokio::test]
+async fn small_and_large_asks_come_back_over_a_unix_socket() {
+    let (near, far) = neighbours();
+    echoes(&near, &far).await;
+    assert!(near.endpoint.links()[0].is_local());
+}
+
+#[tokio::test]
+async fn small_and_large_asks_come_back_over_quic() {
+    let (near, far) = hosts().await;
+    echoes(&near, &far).await;
+    assert!(!near.endpoint.links()[0].is_local());
+}
+
+#[tokio::test]
+async fn crossing_dials_end_in_one_link() {
+    for _ in 0..20 {
+        let (near, far) = neighbours();
+        let (to_far, to_near) = (far.endpoint.addr(), near.endpoint.addr());
+        let (one, two) = tokio::join!(near.endpoint.link(&to_far), far.endpoint.link(&to_near));
+        let (one, two) = (one.expect("links"), two.expect("links"));
+        assert_eq!(one.nonce(), two.nonce(), "both ends hold the same connection");
+        ask(&one, 1, "a").await.expect("answers");
+        ask(&two, 1, "b").await.expect("answers");
+    }
+}
+
+#[tokio::test]
+async fn crossing_dials_over_quic_end_in_one_link() {
+    let (near, far) = hosts().await;
+    let (to_far, to_near) = (far.endpoint.addr(), near.endpoint.addr());
+    let (one, two) = tokio::join!(near.endpoint.link(&to_far), far.endpoint.link(&to_near));
+    let (one, two) = (one.expect("links"), two.expect("links"));
+    assert_eq!(one.nonce(), two.nonce(), "both ends hold the same connection");
+}
+
+#[tokio::test]
+async fn an_unreachable_address_costs_nothing() {
+    let (near, far) = hosts().await;
+    let mut hints = far.endpoint.addr().hints.to_vec();
+    // Addresses for documentation (RFC 5737): nobody answers there.
+    hints.splice(0..0, (1..10).map(|n| ([192, 0, 2, n], 9).into()));
+    let addr = NodeAddr::new(far.endpoint.peer(), &hints);
+    let start = Instant::now();
+    near.endpoint.link(&addr).await.expect("links");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn the_end_of_a_process_is_told_at_once_and_its_asks_fail() {
+    let (mut near, far) = neighbours();
+    let addr = far.endpoint.addr();
+    let link = near.endpoint.link(&addr).await.expect("links");
+    assert!(matches!(next(&mut near).await, Seen::Up));
+    let pending = tokio::spawn({
+        let link = link.clone();
+        async move { ask(&link, 2, "held").await }
+    });
+    let mut far = far;
+    assert!(matches!(next(&mut far).await, Seen::Up));
+    let Seen::Held(held) = next(&mut far).await else { panic!("the ask arrives") };
+    far.endpoint.close().await;
+    let failure = pending.await.expect("no panic").expect_err("nobody answers");
+    assert!(matches!(failure, AskFailure::Lost(_)), "{failure:?}");
+    assert!(matches!(next(&mut near).await, Seen::Down(LinkDown::Closed(_))));
+    assert!(link.is_closed());
+    drop(held);
+    let error = near.endpoint.link(&addr).await.expect_err("it is gone");
+    assert!(matches!(error, DialError::Gone(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_slow_actor_slows_its_senders_and_nobody_else() {
+    let (near, mut far) = neighbours();
+    let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+    let lane = link.lane(2);
+    for _ in 0..LANE_UNITS {
+        lane.try_tell(payload("x")).expect("within the lane's units");
+    }
+    lane.try_tell(payload("x")).expect_err("one too many");
+    ask(&link, 1, "others go on").await.expect("answers");
+    assert!(matches!(next(&mut far).await, Seen::Up));
+    let waiting = tokio::spawn({
+        let lane = lane.clone();
+        async move { lane.tell(payload("waits")).await.is_ok() }
+    });
+    // Handled, that is dropped: its unit comes back and the sender goes on.
+    let Seen::Held(first) = next(&mut far).await else { panic!("a tell arrives") };
+    assert!(!waiting.is_finished());
+    drop(first);
+    assert!(tokio::time::timeout(SOON, waiting).await.expect("in time").expect("no panic"));
+}
+
+#[tokio::test]
+async fn another_mesh_cannot_link_by_any_way() {
+    let (near, _) = hosts().await;
+    let (stranger, _) = hosts().await;
+    let addr = near.endpoint.addr();
+    let error = stranger.endpoint.link(&addr).await.expect_err("another authority");
+    assert!(matches!(error, DialError::Unreachable(_) | DialError::Refused(_)), "{error:?}");
+    let error = stranger.endpoint.dial_any(&addr.hints).await.expect_err("another authority");
+    assert!(matches!(error, DialError::Unreachable(_) | DialError::Refused(_)), "{error:?}");
+    assert!(near.endpoint.links().is_empty());
+}
+
+#[tokio::test]
+async fn a_well_known_name_leads_to_who_serves_it() {
+    let (mut near, mut far) = neighbours();
+    let folder = near.endpoint.mesh().runtime_folder().expect("a folder");
+    let path = folder.join("directory.sock");
+    let error = near.endpoint.dial_socket(&path).await.expect_err("nobody yet");
+    assert!(matches!(error, DialError::Unreachable(_)), "{error:?}");
+    let guard = far.endpoint.serve_socket(&path).expect("serves");
+    let link = near.endpoint.dial_socket(&path).await.expect("links");
+    assert_eq!(link.peer(), far.endpoint.peer());
+    assert!(matches!(next(&mut near).await, Seen::Up));
+    assert!(matches!(next(&mut far).await, Seen::Up));
+    for n in 0..100_u8 {
+        link.post(Service::Directory, Bytes::from(vec![n; 1 + 1000 * usize::from(n)]))
+            .expect("open");
+    }
+    for n in 0..100_u8 {
+        let Seen::Post(body) = next(&mut far).await else { panic!("posts arrive") };
+        assert_eq!(body[0], n, "in order");
+    }
+    drop(guard);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn datagrams_cross_quic() {
+    let (near, mut far) = hosts().await;
+    let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+    assert!(matches!(next(&mut far).await, Seen::Up));
+    link.datagram(Bytes::from(vec![9; Link::MAX_DATAGRAM]));
+    let Seen::Post(body) = next(&mut far).await else { panic!("a datagram arrives") };
+    assert_eq!(body.len(), Link::MAX_DATAGRAM);
+}

@@ -1,0 +1,76 @@
+//! Automation of the workspace: `cargo xtask setup`, `cargo xtask test`, `cargo xtask bench`.
+
+mod setup;
+mod steps;
+mod test;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, bail};
+
+use steps::Steps;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+commands:
+  setup           install what the tests need (Debian packages, as root, only what is missing)
+  test [--fast]   set up, check format, lints and documents, then run every test;
+                  --fast: only the tests that need no other host and no other process
+  bench [NAME...] measure all or these contestants side by side, in a release build";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("error: {cause:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    env::set_current_dir(top()?).context("cannot enter the workspace")?;
+    match args[..] {
+        ["setup"] => setup::run(),
+        ["test"] => test::run(test::Extent::Everything),
+        ["test", "--fast"] => test::run(test::Extent::Fast),
+        ["bench", ref names @ ..] => bench(names),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("cannot do `{}`\n{USAGE}", args.join(" ")),
+    }
+}
+
+fn bench(names: &[&str]) -> Result<()> {
+    if let Some(option) = names.iter().find(|name| name.starts_with('-')) {
+        bail!("`{option}` is no contestant; for options run `layercake-benches ladder` itself");
+    }
+    let mut steps = Steps::default();
+    let build =
+        ["build", "--locked", "--release", "-p", "layercake", "-p", "layercake-benches", "--bins"];
+    steps.run("build", cargo().args(build))?;
+    let ladder = ["run", "--locked", "--release", "--quiet", "--package", "layercake-benches"];
+    steps.run("ladder", cargo().args(ladder).args(["--", "ladder"]).args(names))?;
+    steps.totals();
+    Ok(())
+}
+
+/// The `cargo` that runs this program.
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The top folder of the workspace.
+fn top() -> Result<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().map(Path::to_path_buf).context("xtask is a folder of the workspace")
+}
