@@ -82,7 +82,7 @@ fn bad_input_gets_a_clear_answer_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_killed_worker_is_replaced_and_no_request_hangs() {
+fn a_killed_worker_is_replaced_and_no_request_fails() {
     let folders = Folders::new();
     let mesh = folders.mesh("host");
     let (demo, url) = start(&folders, &["--workers", "3"]);
@@ -93,7 +93,7 @@ fn a_killed_worker_is_replaced_and_no_request_hangs() {
     kill_9(before[0]);
     for _ in 0..20 {
         let (status, body) = curl(&[&format!("{url}/Xy?x=2&y=2")]);
-        assert!([200, 502, 503].contains(&status), "{status}: {body}");
+        assert_eq!(status, 200, "the message is idempotent, so another worker gets it: {body}");
     }
     eventually(SOON, "a new third worker", || {
         let workers = workers_of(&mesh, None);

@@ -239,7 +239,7 @@ impl Agent {
         match message {
             ToNode::Welcome { addr } => self.directory = Some(addr),
             ToNode::Granted { serial, claimed, fence } => {
-                self.on_granted(serial, claimed, fence, out)
+                self.on_granted(serial, claimed, fence, out);
             }
             ToNode::Refused { serial, reason } => self.on_refused(serial, reason, out),
             ToNode::Changed { put, dropped } => {

@@ -9,8 +9,8 @@
 //! - Each host is the only writer of its records: what a link brings is taken for the host that the
 //!   link proves, and for no other.
 //! - A remote host's records stay while its link is merely re-established or its directory moves to
-//!   another process. They go when membership declares the host down, when nothing connects the two
-//!   for [`LINKLESS`], or when a complete snapshot lacks them.
+//!   another process. They go when membership declares the host down and it does not answer us either,
+//!   when nothing connects the two for [`LINKLESS`], or when a complete snapshot lacks them.
 //! - A directory that has just taken over only adds until it has [settled](SETTLE): what it does not
 //!   know yet is not gone.
 //!
@@ -193,6 +193,7 @@ impl HostCore {
         now: Duration,
         out: &mut Vec<Effect>,
     ) {
+        self.heard(from, now);
         self.in_membership(now, out, |m, out| m.on_packet(from.host, datagram, now, out));
     }
 
@@ -200,11 +201,13 @@ impl HostCore {
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let membership = self.membership.as_ref();
         let linked = self.remotes.values().any(|r| r.link.is_some());
+        let challenged = self.remotes.values().filter_map(|r| r.challenged).min();
         let unsettled = self.remotes.values().any(Remote::is_unsettled);
         [
             membership.and_then(Membership::next_deadline),
             self.settles,
             self.known,
+            challenged,
             linked.then_some(self.next_digest),
             unsettled.then_some(self.next_round),
         ]
@@ -221,6 +224,7 @@ impl HostCore {
     /// Does what is due.
     pub(crate) fn on_time(&mut self, now: Duration, out: &mut Vec<Effect>) {
         self.in_membership(now, out, |m, out| m.on_time(now, out));
+        self.bury(now, out);
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
             for node in self.registered() {

@@ -12,7 +12,7 @@ use std::{
 
 use layercake_wire::{
     Endpoint, Link, LinkDown, Service,
-    id::{HostId, NodeAddr, NodeId, PeerId},
+    id::{HostId, NodeAddr, PeerId},
 };
 use serde::Serialize;
 use tokio::{
@@ -23,20 +23,20 @@ use tokio::{
 
 use crate::{
     agent::{self, Agent},
-    dial::Target,
     discovery::Mdns,
     hints,
-    host::{self, HostConfig, HostCore},
+    host::{self, HostCore},
     inlet::{Inlet, Input, Outlet},
-    message::{self, HostView, Refusal, ToHost, ToNode, ToPeer},
-    queue::Event,
-    registry,
-    seat::{self, Held, Seated},
+    message::{self, HostView, ToHost, ToNode, ToPeer},
+    seat::Held,
     service::{
-        DirectoryConfig, Feed, Granted, NotPublished, NotSubscribed, PublishCall, Standing, Status,
-        SubscribeCall,
+        DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status, SubscribeCall,
     },
 };
+
+mod effects;
+mod network;
+mod seating;
 
 /// How often the node's own addresses are looked at.
 const ADDRESS_PERIOD: Duration = Duration::from_secs(2);
@@ -356,155 +356,6 @@ impl Shell {
         }
     }
 
-    // ----- the seat -----
-
-    fn seek_if_needed(&mut self) {
-        if matches!(self.seat, Seat::None) && self.agent.needs_host() {
-            self.seek();
-        }
-    }
-
-    fn seek(&mut self) {
-        self.seat = Seat::Seeking;
-        let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
-        self.tasks.spawn(async move {
-            inlet.send(Input::Seated(seat::seek(endpoint, wall_ms()).await));
-        });
-    }
-
-    fn wait_turn(&mut self) {
-        let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
-        self.tasks.spawn(async move {
-            inlet.send(Input::Seated(seat::wait_turn(endpoint, wall_ms()).await));
-        });
-    }
-
-    /// The directory is gone; `died` is the process that had it, if that is known to have ended.
-    fn unseat(&mut self, died: Option<PeerId>) {
-        self.in_agent(|agent, out| agent.on_host_down(died, out));
-        self.asked.clear();
-        self.seek();
-    }
-
-    fn on_seated(&mut self, seated: Seated) {
-        match seated {
-            // A daemon whose turn came while it was looking for the next directory.
-            Seated::Client(_) | Seated::Failed(_) if matches!(self.seat, Seat::Holder(_)) => {}
-            Seated::Client(link) => {
-                if link.is_closed() {
-                    self.seek();
-                    return;
-                }
-                self.set_trouble(String::new());
-                self.seat = Seat::Client(link);
-                self.in_agent(Agent::on_host_up);
-                if self.serve {
-                    self.wait_turn();
-                }
-            }
-            Seated::Holder(held) => {
-                if matches!(self.seat, Seat::Client(_)) {
-                    self.in_agent(|agent, out| agent.on_host_down(None, out));
-                }
-                self.hold(*held);
-            }
-            Seated::Failed(trouble) => {
-                self.tell_once(format!(
-                    "no host directory: {trouble}; names within this process still work"
-                ));
-                self.set_trouble(trouble);
-                self.seat = Seat::Broken(Instant::now() + RETRY);
-            }
-        }
-    }
-
-    fn hold(&mut self, held: Held) {
-        let now = self.now();
-        tracing::info!(incarnation = held.incarnation, "this node embeds the host directory");
-        let config = HostConfig {
-            addr: self.endpoint.addr(),
-            host_name: self.endpoint.mesh().host_name().to_owned(),
-            incarnation: held.incarnation,
-            departed: held.departed,
-            seed: self.me.node.to_bits() ^ held.incarnation,
-        };
-        let mut core = HostCore::new(config, now);
-        for (host, addrs) in &held.peers {
-            core.on_hint(Target::Host(*host), addrs, now);
-        }
-        let stored = held.peers.clone();
-        self.seat = Seat::Holder(Box::new(Holder { core, held, lan: Lan::Off, stored }));
-        self.set_trouble(String::new());
-        self.status.holder.send_replace(true);
-        self.in_agent(Agent::on_host_up);
-        if self.serve {
-            self.in_core(|core, _, out| core.want_lan(out));
-        }
-    }
-
-    // ----- other hosts -----
-
-    fn start_lan(&mut self) {
-        let Seat::Holder(holder) = &mut self.seat else { return };
-        holder.lan = Lan::Starting;
-        let (endpoint, inlet, port) = (self.endpoint.clone(), self.inlet.clone(), self.config.port);
-        self.tasks.spawn(async move {
-            let listening = endpoint.listen_quic(Some(port)).await;
-            inlet.send(Input::Listening(listening.map_err(|error| chain(&error))));
-        });
-    }
-
-    fn on_listening(&mut self, result: Result<NodeAddr, String>) {
-        let now = self.now();
-        let addr = match result {
-            Ok(addr) => addr,
-            Err(trouble) => {
-                self.tell_once(format!(
-                    "cannot be reached by other hosts: {trouble}; names within this host still work"
-                ));
-                if let Seat::Holder(holder) = &mut self.seat {
-                    holder.lan = Lan::Broken(Instant::now() + RETRY);
-                }
-                return;
-            }
-        };
-        let mdns = if self.config.mdns { self.start_mdns(&addr) } else { None };
-        let Seat::Holder(holder) = &mut self.seat else { return };
-        holder.core.start_lan(addr, now);
-        holder.lan = Lan::On { mdns, next_store: Instant::now() + RETRY };
-        for seed in self.config.seeds.iter().take(hints::MAX_SEEDS) {
-            self.tasks.spawn(resolve(seed.clone(), self.inlet.clone()));
-        }
-    }
-
-    fn start_mdns(&mut self, addr: &NodeAddr) -> Option<Mdns> {
-        let ports = || addr.hints.iter().map(std::net::SocketAddr::port);
-        let port = ports().find(|port| *port == self.config.port).or_else(|| ports().next());
-        let Some(port) = port else {
-            self.tell_once("this host has no address that others could reach".to_owned());
-            return None;
-        };
-        let mesh = self.endpoint.mesh().id();
-        match Mdns::start(self.me, mesh, port) {
-            Ok(mdns) => {
-                let inlet = self.inlet.clone();
-                let found = move |host, addrs| inlet.found(host, addrs);
-                self.tasks.spawn(mdns.browse(self.me.host, mesh, found));
-                self.tasks.spawn(mdns.watch());
-                Some(mdns)
-            }
-            Err(error) => {
-                self.tell_once(format!(
-                    "mDNS does not work: {error}; hosts are still found by seeds, by other hosts and \
-                     where they were before"
-                ));
-                None
-            }
-        }
-    }
-
-    // ----- time -----
-
     fn next_deadline(&self) -> Instant {
         let mut next = self.next_address;
         match &self.seat {
@@ -600,122 +451,6 @@ impl Shell {
         }
     }
 
-    // ----- effects -----
-
-    fn carry_out(&mut self) {
-        loop {
-            if let Some(effect) = self.agent_effects.pop_front() {
-                self.on_agent_effect(effect);
-            } else if let Some(effect) = self.host_effects.pop_front() {
-                self.on_host_effect(effect);
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn on_agent_effect(&mut self, effect: agent::Effect) {
-        match effect {
-            agent::Effect::ToHost(message) => match &self.seat {
-                Seat::Client(link) => post(link, Service::Directory, &message),
-                Seat::Holder(_) => {
-                    let (node, wall) = (self.me.node, wall_ms());
-                    self.in_core(|core, _, out| core.on_node(node, message, wall, out));
-                }
-                Seat::None | Seat::Seeking | Seat::Broken(_) => {}
-            },
-            agent::Effect::Granted(record) => {
-                let serial = record.instance.serial;
-                let Some(published) = self.published.get_mut(&serial) else { return };
-                if let Some(standing) = &published.standing {
-                    standing.send_modify(|standing| standing.record = record);
-                } else if let Some(answer) = published.answer.take() {
-                    let (sender, standing) = watch::channel(Standing { record, lost_to: None });
-                    published.standing = Some(sender);
-                    if answer.send(Ok(standing)).is_err() {
-                        self.on_input(Input::Withdraw(serial));
-                    }
-                }
-            }
-            agent::Effect::Refused { serial, reason } => {
-                if let Some(answer) = self.published.remove(&serial).and_then(|p| p.answer) {
-                    let _ = answer.send(Err(NotPublished::from(reason)));
-                } else if let Refusal::Held(holder) = reason {
-                    tracing::warn!(name = %holder.name, "a publication was taken back");
-                }
-            }
-            agent::Effect::Lost { serial, holder } => {
-                if let Some(standing) = self.published.remove(&serial).and_then(|p| p.standing) {
-                    standing.send_modify(|standing| standing.lost_to = Some(holder));
-                }
-            }
-            agent::Effect::Tell(told) => {
-                let (subscription, event) = match told {
-                    registry::Effect::Available { subscription, record } => {
-                        (subscription, Event::Available(record))
-                    }
-                    registry::Effect::Dropped { subscription, record, reason } => {
-                        (subscription, Event::Dropped(record, reason))
-                    }
-                };
-                if let Some(feed) = self.feeds.get(&subscription) {
-                    feed.push(event);
-                }
-            }
-            agent::Effect::CloseProcess(peer) => {
-                self.endpoint.close_link(peer.node, "the process has ended");
-            }
-            agent::Effect::CloseHost(host) => {
-                for link in self.endpoint.links() {
-                    if link.peer().host == host {
-                        self.endpoint.close_link(link.peer().node, "the host is lost");
-                    }
-                }
-            }
-            agent::Effect::Reseat => {
-                if matches!(self.seat, Seat::Client(_)) {
-                    self.unseat(None);
-                }
-            }
-            agent::Effect::Hosts { request, hosts } => {
-                if let Some(answer) = self.asked.remove(&request) {
-                    let _ = answer.send(hosts);
-                }
-            }
-        }
-    }
-
-    fn on_host_effect(&mut self, effect: host::Effect) {
-        match effect {
-            host::Effect::ToNode { node, message } if node == self.me.node => {
-                self.in_agent(|agent, out| agent.on_host(message, out));
-            }
-            host::Effect::ToNode { node, message } => {
-                if let Some(link) = self.link_to_node(node) {
-                    post(link, Service::Agent, &message);
-                }
-            }
-            host::Effect::ToPeer { peer, message } => {
-                if let Some(link) = self.links.get(&peer) {
-                    post(link, Service::Peer, &message);
-                }
-            }
-            host::Effect::Datagram { peer, packet } => {
-                if let Some(link) = self.links.get(&peer) {
-                    link.datagram(packet);
-                }
-            }
-            host::Effect::StartLan => self.start_lan(),
-            host::Effect::ClosePeer(peer) => {
-                self.endpoint.close_link(peer.node, "the host does not answer probes");
-            }
-        }
-    }
-
-    fn link_to_node(&self, node: NodeId) -> Option<&Link> {
-        self.links.get(&PeerId { host: self.me.host, node })
-    }
-
     fn in_agent<T>(&mut self, act: impl FnOnce(&mut Agent, &mut Vec<agent::Effect>) -> T) -> T {
         let mut out = Vec::new();
         let result = act(&mut self.agent, &mut out);
@@ -754,7 +489,7 @@ impl Shell {
             Seat::Holder(holder) => drop(holder.held.socket.take()),
             Seat::None | Seat::Seeking | Seat::Broken(_) => {}
         }
-        self.in_core(|core, now, out| core.leave(now, out));
+        self.in_core(HostCore::leave);
         self.carry_out();
     }
 
@@ -792,40 +527,6 @@ fn post<T: Serialize>(link: &Link, service: Service, message: &T) {
         }
         Err(error) => tracing::error!(%error, "a directory message cannot be encoded"),
     }
-}
-
-/// Resolves a seed now and then: what it stands for may change, and may not be there yet.
-async fn resolve(seed: String, inlet: Inlet) {
-    let name = hints::with_port(&seed);
-    let mut told = false;
-    loop {
-        match tokio::net::lookup_host(&name).await {
-            Ok(addrs) => {
-                for addr in addrs.take(hints::MAX_SEEDS) {
-                    if !inlet.send(Input::Found(Target::Addr(addr), vec![addr])) {
-                        return;
-                    }
-                }
-            }
-            Err(error) if !told => {
-                told = true;
-                tracing::warn!(seed, %error, "cannot resolve a seed; it will be tried again");
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(SEED_PERIOD).await;
-    }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Milliseconds since 1970.

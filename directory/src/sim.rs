@@ -180,11 +180,11 @@ impl World {
         let process = machine.processes.get_mut(&peer.node).expect("it runs");
         let mut out = Vec::new();
         let result = act(&mut process.agent, &mut out);
-        self.from_agent(peer, out);
+        self.agent_effects(peer, out);
         result
     }
 
-    fn from_agent(&mut self, peer: PeerId, effects: Vec<agent::Effect>) {
+    fn agent_effects(&mut self, peer: PeerId, effects: Vec<agent::Effect>) {
         let now = self.now;
         for effect in effects {
             let machine = self.machines.get_mut(&peer.host).unwrap();
@@ -195,7 +195,7 @@ impl World {
                     let message: ToHost = recode(&message);
                     let wall = self.wall();
                     self.directory(peer.host, |core, out| {
-                        core.on_node(peer.node, message, wall, out)
+                        core.on_node(peer.node, message, wall, out);
                     });
                 }
                 agent::Effect::Tell(registry::Effect::Available { record, .. }) => {
@@ -221,11 +221,11 @@ impl World {
             let me = PeerId { host, node: *node };
             let mut out = Vec::new();
             act(core, &mut out);
-            self.from_directory(me, out);
+            self.directory_effects(me, out);
         }
     }
 
-    fn from_directory(&mut self, me: PeerId, out: Vec<host::Effect>) {
+    fn directory_effects(&mut self, me: PeerId, out: Vec<host::Effect>) {
         let (host, now) = (me.host, self.now);
         for effect in out {
             match effect {
@@ -261,19 +261,25 @@ impl World {
         }
     }
 
-    /// Takes down the links that a test on both ends picks; either side notices.
+    /// Takes down the links that a test on both ends (there, here) picks, from here. The far end
+    /// notices unless the cable is out.
     fn close(&mut self, which: &dyn Fn(PeerId, PeerId) -> bool) {
-        let doomed: Vec<_> = self.links.keys().filter(|(a, b)| which(*a, *b)).copied().collect();
-        for (a, b) in doomed {
-            self.links.remove(&(a, b));
-            self.links.remove(&(b, a));
-            let now = self.now;
-            for (here, there) in [(a, b), (b, a)] {
-                let machine = &self.machines[&here.host];
-                if machine.directory.as_ref().is_some_and(|(node, _)| *node == here.node) {
-                    self.directory(here.host, |core, _| core.on_peer_down(there, now));
-                }
+        let doomed: Vec<_> = self.links.keys().filter(|(a, b)| which(*b, *a)).copied().collect();
+        for (here, there) in doomed {
+            let cut = self.machines[&here.host].cut || self.machines[&there.host].cut;
+            self.end_link(here, there);
+            if !cut {
+                self.end_link(there, here);
             }
+        }
+    }
+
+    /// One end of a link is no more.
+    fn end_link(&mut self, here: PeerId, there: PeerId) {
+        let now = self.now;
+        let embeds = |m: &Machine| m.directory.as_ref().is_some_and(|(node, _)| *node == here.node);
+        if self.links.remove(&(here, there)).is_some() && embeds(&self.machines[&here.host]) {
+            self.directory(here.host, |core, _| core.on_peer_down(there, now));
         }
     }
 
@@ -331,9 +337,14 @@ impl World {
     fn dialled(&mut self, from: PeerId, target: Target, to: Option<PeerId>) {
         let alive = |p: PeerId| self.machines[&p.host].processes.contains_key(&p.node);
         let to = to.filter(|to| alive(*to));
-        if let Some(to) = to {
-            self.links.entry((from, to)).or_default();
-            self.links.entry((to, from)).or_default();
+        if let Some(to) = to
+            && !(self.links.contains_key(&(from, to)) && self.links.contains_key(&(to, from)))
+        {
+            // A new link replaces what one end still takes for one.
+            self.end_link(from, to);
+            self.end_link(to, from);
+            self.links.insert((from, to), VecDeque::new());
+            self.links.insert((to, from), VecDeque::new());
         }
         let directory = self.machines[&from.host].directory.as_ref().map(|(node, _)| *node);
         if directory == Some(from.node) {
@@ -372,14 +383,14 @@ impl World {
             let ends: Vec<_> = self.links.keys().copied().collect();
             for (from, to) in ends {
                 let cut = self.machines[&from.host].cut || self.machines[&to.host].cut;
-                loop {
-                    let Some(link) = self.links.get_mut(&(from, to)) else { break };
-                    let Some((at, parcel)) = link.front() else { break };
+                while let Some(link) = self.links.get_mut(&(from, to))
+                    && let Some((at, parcel)) = link.front()
+                {
                     if *at > now || (cut && matches!(parcel, Parcel::Post(_))) {
                         break;
                     }
                     let (_, parcel) = link.pop_front().unwrap();
-                    if !cut {
+                    if !cut && self.links.contains_key(&(to, from)) {
                         self.deliver(from, to, parcel);
                     }
                 }
@@ -541,9 +552,15 @@ fn a_pulled_cable_is_noticed_in_two_seconds_and_forgotten_in_three() {
             assert!(log.iter().all(|(_, i, why)| far(i) && *why == Some(DropReason::HostLost)));
         }
         world.run(secs(out - 1.9));
+        world.forget_logs();
         world.machines.get_mut(&id(1, 1).host).unwrap().cut = false;
         world.run(secs(2.5));
         world.assert_all_see(&present);
+        // What the host believed while it was cut off must not spread to the others.
+        for peer in world.everybody() {
+            let log = world.log(peer);
+            assert!(log.iter().all(|(_, _, why)| why.is_none()), "{peer:?}, seed {seed}: {log:?}");
+        }
         world.forget_logs();
         world.run(secs(6.0));
         for peer in world.everybody() {

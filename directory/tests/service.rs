@@ -57,7 +57,7 @@ impl Node {
         let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
         let endpoint = Endpoint::start(config, Arc::new(Forward(inlet))).expect("starts");
         let seeds = seeds.iter().map(ToString::to_string).collect();
-        let config = DirectoryConfig { seeds, mdns: true, port: 0 };
+        let config = DirectoryConfig { seeds, mdns: false, port: 0 };
         let directory = Directory::start(endpoint.clone(), outlet, config);
         Self { endpoint, directory }
     }
@@ -389,20 +389,4 @@ async fn another_mesh_sees_nothing() {
     quiet(&mut seen, Duration::from_secs(2)).await;
     assert_eq!(them.directory.hosts().await.len(), 1);
     assert_eq!(us.directory.hosts().await.len(), 1);
-}
-
-#[tokio::test]
-async fn zz_mdns() {
-    let (_folder, first, mesh, _seeds) = two_hosts().await;
-    let mut seen = first.subscribe("w:.*", Scope::Lan).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let at = Instant::now();
-    let second = Node::start(&mesh);
-    let _far = second.publish("w:far", Scope::Lan).await;
-    assert_eq!(available(&mut seen).await, "w:far");
-    eprintln!("by mdns after {:?}", at.elapsed());
-    let at = Instant::now();
-    second.stop().await;
-    eprintln!("stop took {:?}", at.elapsed());
-    eprintln!("{:?}", next(&mut seen).await);
 }

@@ -146,7 +146,7 @@ fn form(headers: &HeaderMap, no_body: bool) -> Result<Form, Problem> {
     } else {
         let mut detail = format!("a body of type `{essence}` is not read here");
         clip(&mut detail);
-        refuse(detail)
+        refuse(detail + "; send `application/json`")
     }
 }
 

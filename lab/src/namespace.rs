@@ -18,6 +18,9 @@ const FAMILY: &str = "lclab";
 /// How long killed programs may take to go before it is an error.
 const EMPTYING_MAX: Duration = Duration::from_secs(5);
 
+/// How long a process may take between being started and having its arguments.
+const ARRIVAL_MAX: Duration = Duration::from_secs(1);
+
 /// The longest part of a name that a story or a host may give; file names end at 255 bytes.
 const WORD_MAX: usize = 40;
 
@@ -70,7 +73,7 @@ impl Namespace {
         let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
         let pids = processes.flatten().filter_map(|file| file.file_name().to_str()?.parse().ok());
         pids.filter(|pid: &u32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = command_line(*pid);
             let mut words = line.split(|byte| *byte == 0).skip(1);
             ["netns", "exec", &self.name].iter().all(|word| words.next() == Some(word.as_bytes()))
         })
@@ -151,12 +154,38 @@ fn is_stale(name: &str) -> bool {
     start_time(pid) != Some(started)
 }
 
+/// The arguments of a process, each ended by a zero; nothing for what has none.
+///
+/// Whoever starts a process may go on before the new program's arguments are in place: that moment
+/// is waited out.
+fn command_line(pid: u32) -> Vec<u8> {
+    let deadline = Instant::now() + ARRIVAL_MAX;
+    loop {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if !line.is_empty() || !is_arriving(pid) || Instant::now() > deadline {
+            return line;
+        }
+        thread::yield_now();
+    }
+}
+
+/// Whether a process without arguments will have some: it is neither the kernel's nor ending.
+fn is_arriving(pid: u32) -> bool {
+    const EXITING_OR_KERNEL: u64 = 0x4 | 0x20_0000;
+    let flags = stat_field(pid, 9).and_then(|flags| flags.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & EXITING_OR_KERNEL == 0)
+}
+
 /// When a process started, in clock ticks since boot; none if there is no such process.
 fn start_time(pid: u32) -> Option<u64> {
+    stat_field(pid, 22)?.parse().ok()
+}
+
+/// A field of `/proc/PID/stat`, counted from 1 as in its manual; from the third on.
+fn stat_field(pid: u32, number: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in brackets and may hold anything; the start time is
-    // field 22, so the 20th after the closing bracket.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    // The second field is the program's name in brackets and may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number - 3).map(str::to_owned)
 }
 
 fn names() -> Vec<String> {

@@ -209,8 +209,15 @@ fn generate(item: &ItemImpl, methods: &Methods, name: &LitStr, entry: bool) -> T
     let (generics, _, bounds) = item.generics.split_for_impl();
     let lib: Path = syn::parse_quote!(::layercake::__private);
     let entry = entry.then(|| {
-        let of = quote_spanned!(resolved_here(this.span())=> #lib::Entry::of::<#this>());
-        quote!(#lib::inventory::submit! { #of })
+        // The type's own constant, where it has a `Default`, comes before the trait's.
+        let entry = quote_spanned!(resolved_here(this.span())=> #lib::Probe::<#this>::ENTRY);
+        quote! {
+            #lib::inventory::submit! {{
+                #[allow(unused_imports)]
+                use #lib::NoEntry as _;
+                #entry
+            }}
+        }
     });
 
     let mail = Mail { item, handlers: &methods.handlers, lib: &lib };
@@ -477,7 +484,7 @@ mod tests {
 
     #[test]
     fn only_a_plain_type_has_an_entry_and_only_if_wanted() {
-        let entry = |args, item| expand(args, item).expect("expands").to_string().contains("Entry");
+        let entry = |args, item| expand(args, item).expect("expands").to_string().contains("ENTRY");
         let plain = quote!(impl Worker { async fn a(&mut self, m: A) {} });
         assert!(entry(quote!(), plain.clone()));
         assert!(!entry(quote!(no_entry), plain));

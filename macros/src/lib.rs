@@ -66,8 +66,8 @@ pub fn data(args: TokenStream, item: TokenStream) -> TokenStream {
 /// left alone, and so is one marked `#[helper]`.
 ///
 /// - `name = "…"`: the name by which a pool of processes finds the type; by default the type's.
-/// - `no_entry`: the type is not registered for pools of processes. Needed where it has no
-///   `Default`; a type with type parameters is never registered.
+/// - `no_entry`: the type is not registered for pools of processes. Nor is one that has type
+///   parameters, and one without `Default` is known there but cannot be started.
 ///
 /// ```text
 /// #[actor]

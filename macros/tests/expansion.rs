@@ -106,12 +106,17 @@ pub mod __private {
     pub struct Entry {
         pub name: &'static str,
     }
-    impl Entry {
-        pub const fn of<A: Actor + Default>() -> Self {
-            Self { name: A::NAME }
-        }
-    }
     inventory::collect!(Entry);
+    pub struct Probe<A>(PhantomData<A>);
+    impl<A: Actor + Default> Probe<A> {
+        pub const ENTRY: Entry = Entry { name: A::NAME };
+    }
+    pub trait NoEntry {
+        const ENTRY: Entry;
+    }
+    impl<A: Actor> NoEntry for Probe<A> {
+        const ENTRY: Entry = Entry { name: "" };
+    }
 
     pub fn run_main<F: FnOnce(crate::Node) -> Fut, Fut: Future<Output = Result<(), String>>>(
         main: F,

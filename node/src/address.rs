@@ -30,7 +30,7 @@ use crate::{
     mailbox::{Accepted, Inlet},
     message::Message,
     node::{Node, decoding_for, decoding_node},
-    packet::{Packet, Parcel},
+    packet::{Packet, Parcel, Unanswered},
 };
 
 /// How long an ask waits where no deadline is given.
@@ -164,9 +164,24 @@ impl<T: ?Sized> Address<T> {
     where
         T: Accepts<M>,
     {
+        self.ask_or_return(message, deadline).await.map_err(|(error, _)| error)
+    }
+
+    /// Asks, and hands the message back with the error where it is still at hand: always from
+    /// another node, and from this one where no handler began it.
+    pub(crate) async fn ask_or_return<M: Message>(
+        &self,
+        message: M,
+        deadline: Instant,
+    ) -> Result<M::Reply, (AskError, Option<M>)>
+    where
+        T: Accepts<M>,
+    {
         match &self.target {
             Target::Here(inlet) => ask_here(inlet, message, deadline).await,
-            Target::There(remote) => remote.ask(message, deadline).await,
+            Target::There(remote) => {
+                remote.ask(&message, deadline).await.map_err(|error| (error, Some(message)))
+            }
         }
     }
 
@@ -277,32 +292,33 @@ async fn ask_here<M: Message>(
     inlet: &Arc<dyn Inlet>,
     message: M,
     deadline: Instant,
-) -> Result<M::Reply, AskError> {
+) -> Result<M::Reply, (AskError, Option<M>)> {
     let to = || Address::<dyn Any>::here(inlet.clone()).id();
     if let Ok(permit) = inlet.room().try_acquire() {
         permit.forget();
     } else {
         match tokio::time::timeout_at(deadline.into(), inlet.room().acquire()).await {
             Ok(Ok(permit)) => permit.forget(),
-            Ok(Err(_)) => return Err(AskError::Stopped { to: to() }),
-            Err(_) => return Err(AskError::Deadline),
+            Ok(Err(_)) => return Err((AskError::Stopped { to: to() }, Some(message))),
+            Err(_) => return Err((AskError::Deadline, Some(message))),
         }
     }
     let (slot, answer) = oneshot::channel();
     let mut packet = Some(Packet::ask(message, slot, deadline));
-    match inlet.accept(&mut packet) {
-        Accepted::Yes => {}
-        Accepted::Stopped => return Err(AskError::Stopped { to: to() }),
-        Accepted::NotHandled => {
-            inlet.room().add_permits(1);
-            return Err(AskError::NotHandled { to: to(), message: M::NAME.to_owned() });
-        }
+    if let Accepted::NotHandled = inlet.accept(&mut packet) {
+        inlet.room().add_permits(1);
+        let error = AskError::NotHandled { to: to(), message: M::NAME.to_owned() };
+        return Err((error, packet.and_then(Packet::into_message)));
     }
+    // An actor that has stopped meanwhile answers too: by dropping the packet.
     match tokio::time::timeout_at(deadline.into(), answer).await {
         Ok(Ok(Ok(reply))) => Ok(reply),
-        Ok(Ok(Err(failure))) => Err(AskError::from_failure(to, failure)),
-        Ok(Err(_)) => Err(AskError::NoReply),
-        Err(_) => Err(AskError::Deadline),
+        Ok(Ok(Err(Unanswered { failure, message }))) => {
+            let message = message.and_then(|message| message.downcast().ok()).map(|boxed| *boxed);
+            Err((AskError::from_failure(to, failure), message))
+        }
+        Ok(Err(_)) => Err((AskError::NoReply, None)),
+        Err(_) => Err((AskError::Deadline, None)),
     }
 }
 
@@ -363,9 +379,9 @@ impl Remote {
         }
     }
 
-    async fn ask<M: Message>(&self, message: M, deadline: Instant) -> Result<M::Reply, AskError> {
+    async fn ask<M: Message>(&self, message: &M, deadline: Instant) -> Result<M::Reply, AskError> {
         let encode = |lane: &Lane| {
-            encode_for(lane, &message)
+            encode_for(lane, message)
                 .map_err(|error| AskError::Unsendable { reason: error.to_string() })
         };
         let decode = |payload: Payload| {

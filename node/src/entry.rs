@@ -42,7 +42,8 @@ type Spawned<'a> = Pin<Box<dyn Future<Output = Result<ActorAddr, String>> + Send
 /// An actor type that a child process can be started as.
 pub struct Entry {
     name: fn() -> &'static str,
-    start: for<'a> fn(&'a Node, &'a WorkerStart) -> Spawned<'a>,
+    /// Absent where the type has no `Default`.
+    start: Option<for<'a> fn(&'a Node, &'a WorkerStart) -> Spawned<'a>>,
 }
 
 inventory::collect!(Entry);
@@ -51,8 +52,27 @@ impl Entry {
     /// The entry of an actor type.
     #[must_use]
     pub const fn of<A: Actor + Default>() -> Self {
-        Self { name: entry_name::<A>, start: start::<A> }
+        Self { name: entry_name::<A>, start: Some(start::<A>) }
     }
+}
+
+/// Finds out whether a type can be an entry: its own constant is there only where the type has a
+/// `Default`, and comes before the one of [`NoEntry`].
+pub struct Probe<A>(std::marker::PhantomData<A>);
+
+impl<A: Actor + Default> Probe<A> {
+    /// The entry of the type.
+    pub const ENTRY: Entry = Entry::of::<A>();
+}
+
+/// What every type has: an entry that cannot be started.
+pub trait NoEntry {
+    /// The entry.
+    const ENTRY: Entry;
+}
+
+impl<A: Actor> NoEntry for Probe<A> {
+    const ENTRY: Entry = Entry { name: entry_name::<A>, start: None };
 }
 
 /// The name of an actor type's entry.
@@ -91,8 +111,8 @@ pub(crate) fn run_worker(start: &str) -> Result<(), String> {
         let started = Node::start_as(config, start.node).await;
         let node = started.map_err(|e| crate::run::chain(&e))?;
         let entry = inventory::iter::<Entry>.into_iter().find(|e| (e.name)() == start.entry);
-        let ready = match entry {
-            Some(entry) => match (entry.start)(&node, &start).await {
+        let ready = match entry.and_then(|entry| entry.start) {
+            Some(begin) => match begin(&node, &start).await {
                 Ok(addr) => WorkerReady::Ready(addr),
                 Err(reason) => WorkerReady::Failed(reason),
             },

@@ -27,6 +27,8 @@ pub use actor::{Accepts, Actor, Context};
 pub use address::{ASK_DEADLINE, Address, AnyAddress};
 pub use agent::{Agent, Listen};
 pub use entry::Entry;
+#[doc(hidden)]
+pub use entry::{NoEntry, Probe};
 pub use error::{AskError, TellError};
 pub use mailbox::MAILBOX;
 pub use message::{Api, Data, Message, MessageApi};
@@ -56,8 +58,8 @@ pub mod __private {
     pub use tokio;
 
     pub use crate::{
-        Accepts, Actor, Address, Api, Context, Entry, Message, MessageApi, Node, Outcome, Packet,
-        Parcel, Reply, run_main,
+        Accepts, Actor, Address, Api, Context, Entry, Message, MessageApi, NoEntry, Node, Outcome,
+        Packet, Parcel, Probe, Reply, run_main,
         schema::{Empty, describe},
     };
 }

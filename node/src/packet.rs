@@ -5,7 +5,7 @@
 //!   handler had begun, `Panicked` while unwinding, `NoReply` otherwise).
 //! - A handler does not begin a message that nobody waits for any more.
 
-use std::time::Instant;
+use std::{any::Any, time::Instant};
 
 use layercake_wire::{
     CreditReturn, Failure, FailureCode, Inbound, InboundKind, Responder,
@@ -46,12 +46,21 @@ impl AskError {
     }
 }
 
+/// Why an ask within this process was not answered; with the message where no handler began it, so
+/// that a pool can give it to another worker.
+pub(crate) struct Unanswered {
+    pub(crate) failure: Failure,
+    pub(crate) message: Option<Box<dyn Any + Send>>,
+}
+
+type HereSlot<R> = oneshot::Sender<Result<R, Unanswered>>;
+
 /// Where an answer goes.
 enum Slot<R> {
     /// A tell: nobody waits. Its credit goes back when it has been handled.
     Nobody { _credit: Option<CreditReturn> },
     /// An ask within this process.
-    Here { slot: oneshot::Sender<Result<R, Failure>>, deadline: Instant },
+    Here { slot: HereSlot<R>, deadline: Instant },
     /// An ask that came encoded.
     Away { responder: Responder, fingerprint: payload::Fingerprint, tag: Tag },
 }
@@ -67,11 +76,12 @@ impl<R: Data> Slot<R> {
         }
     }
 
-    fn fail(self, code: FailureCode, detail: &str) {
+    fn fail(self, code: FailureCode, detail: &str, message: Option<Box<dyn Any + Send>>) {
         match self {
             Self::Nobody { .. } => {}
             Self::Here { slot, .. } => {
-                let _ = slot.send(Err(Failure::new(code, detail)));
+                let failure = Failure::new(code, detail);
+                let _ = slot.send(Err(Unanswered { failure, message }));
             }
             Self::Away { responder, .. } => responder.fail(Failure::new(code, detail)),
         }
@@ -86,11 +96,7 @@ impl<M: Message> Packet<M> {
         Self(Some((message, Slot::Nobody { _credit: None })))
     }
 
-    pub(crate) fn ask(
-        message: M,
-        slot: oneshot::Sender<Result<M::Reply, Failure>>,
-        deadline: Instant,
-    ) -> Self {
+    pub(crate) fn ask(message: M, slot: HereSlot<M::Reply>, deadline: Instant) -> Self {
         Self(Some((message, Slot::Here { slot, deadline })))
     }
 
@@ -102,7 +108,7 @@ impl<M: Message> Packet<M> {
         if slot.is_wanted() {
             return Some((message, Reply(Some(slot))));
         }
-        slot.fail(FailureCode::Deadline, "");
+        slot.fail(FailureCode::Deadline, "", None);
         None
     }
 
@@ -114,8 +120,8 @@ impl<M: Message> Packet<M> {
 
 impl<M: Message> Drop for Packet<M> {
     fn drop(&mut self) {
-        if let Some((_, slot)) = self.0.take() {
-            slot.fail(FailureCode::Stopped, "");
+        if let Some((message, slot)) = self.0.take() {
+            slot.fail(FailureCode::Stopped, "", Some(Box::new(message)));
         }
     }
 }
@@ -160,9 +166,9 @@ impl<R: Data> Drop for Reply<R> {
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
             if std::thread::panicking() {
-                slot.fail(FailureCode::Panicked, "the handler panicked");
+                slot.fail(FailureCode::Panicked, "the handler panicked", None);
             } else {
-                slot.fail(FailureCode::NoReply, "the handler gave no reply");
+                slot.fail(FailureCode::NoReply, "the handler gave no reply", None);
             }
         }
     }

@@ -56,7 +56,7 @@ impl Counter {
     }
 }
 
-#[actor(no_entry)]
+#[actor]
 impl Counter {
     async fn add(&mut self, Add { amount }: Add) -> u64 {
         self.total += amount;

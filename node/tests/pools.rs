@@ -25,7 +25,7 @@ struct Fall {}
 #[derive(Default)]
 struct Worker;
 
-#[actor(no_entry)]
+#[actor]
 impl Worker {
     async fn square(&mut self, Square { n }: Square) -> u64 {
         n * n

@@ -19,6 +19,11 @@ use crate::{
 
 /// Records of one other host that are kept; what exceeds it is not seen here.
 const MAX_HOST_RECORDS: usize = 262_144;
+/// Heard so recently, a host is alive whatever others say. Shorter than any way to find out that one
+/// is dead: a failed probe and a suspicion take longer.
+const FRESH: Duration = Duration::from_millis(600);
+/// How long a host that is said to be dead may take to answer: many round trips, also with loss.
+const CHALLENGE: Duration = Duration::from_millis(200);
 /// The longest name of a host that is kept, in bytes.
 const MAX_HOST_NAME: usize = 255;
 
@@ -46,6 +51,10 @@ pub(super) struct Remote {
     member: bool,
     /// When the link or the membership changed last.
     since: Duration,
+    /// When its directory was heard last, over the present link.
+    heard: Duration,
+    /// Until when it has to be heard, since somebody says that it is dead.
+    pub(super) challenged: Option<Duration>,
     lost: bool,
 }
 
@@ -122,6 +131,7 @@ impl HostCore {
             );
             return;
         }
+        self.heard(from, now);
         match message {
             ToPeer::Hello { incarnation, renewal, addr, host_name } => {
                 self.on_hello(from, (incarnation, renewal), addr, host_name, now, out);
@@ -196,6 +206,25 @@ impl HostCore {
         }
     }
 
+    /// Something came from a node of another host.
+    pub(super) fn heard(&mut self, from: PeerId, now: Duration) {
+        if let Some(remote) = self.remotes.get_mut(&from.host)
+            && remote.link == Some(from)
+        {
+            remote.heard = now;
+            remote.challenged = None;
+        }
+    }
+
+    /// Gives up those who did not answer when they were said to be dead.
+    pub(super) fn bury(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        let silent = |r: &Remote| r.challenged.is_some_and(|until| until <= now);
+        let dead = self.remotes.iter().filter(|(_, remote)| silent(remote));
+        for host in dead.map(|(host, _)| *host).collect::<Vec<_>>() {
+            self.lose(host, DropReason::HostLost, now, out);
+        }
+    }
+
     /// Repeats introductions, and gives up those who cannot be reached in any way.
     pub(super) fn round(&mut self, now: Duration, out: &mut Vec<Effect>) {
         let mut meet = Vec::new();
@@ -245,6 +274,7 @@ impl HostCore {
                 }
                 let remote = self.remotes.entry(them.host).or_default();
                 remote.member = true;
+                remote.challenged = None;
                 remote.lost = false;
                 remote.since = now;
                 if remote.link.is_none() {
@@ -260,8 +290,16 @@ impl HostCore {
                 });
                 remote.member = false;
                 remote.since = now;
-                if !stale {
-                    self.lose(them.host, DropReason::HostLost, now, out);
+                match remote.link {
+                    _ if stale => {}
+                    // Said by one who was cut off himself, maybe: it is heard here. It will be told
+                    // that it was declared dead, and come back under a renewed identity.
+                    Some(_) if now.saturating_sub(remote.heard) < FRESH => {}
+                    Some(peer) => {
+                        remote.challenged = Some(now + CHALLENGE);
+                        out.push(Effect::ToPeer { peer, message: ToPeer::Flush });
+                    }
+                    None => self.lose(them.host, DropReason::HostLost, now, out),
                 }
             }
             membership::Effect::Renewed(_) => {
@@ -331,6 +369,8 @@ impl HostCore {
             remote.link = Some(from);
             remote.since = now;
         }
+        remote.heard = now;
+        remote.challenged = None;
         remote.lost = false;
         remote.pulled = false;
         remote.part.clear();
@@ -459,6 +499,7 @@ impl HostCore {
         remote.link = None;
         remote.greeted = None;
         remote.primed = false;
+        remote.challenged = None;
         remote.part.clear();
         remote.since = now;
         self.dialer.unlinked(host, why == DropReason::Withdrawn, now);

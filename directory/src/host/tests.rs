@@ -1,1 +1,240 @@
+//! Stories of one host directory, told without a network.
 
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    message::{Refusal, ToHost},
+    name::Pattern,
+    record::MAX_RECORDS,
+    testing::{peer, record},
+};
+
+const T0: Duration = Duration::ZERO;
+const WALL: u64 = 1000;
+
+fn directory() -> HostCore {
+    let config = HostConfig {
+        addr: NodeAddr::new(peer(1, 1), &[]),
+        host_name: "one".to_owned(),
+        incarnation: 7,
+        departed: None,
+        seed: 1,
+    };
+    let mut core = HostCore::new(config, T0);
+    let addr = NodeAddr::new(peer(1, 1), &[([10, 0, 0, 1], 7).into()]);
+    core.start_lan(addr, T0);
+    core
+}
+
+/// Node `node` registers and asks for everything.
+fn join(core: &mut HostCore, node: u64) {
+    let node = peer(1, node).node;
+    let pattern = Pattern::new(".*").unwrap();
+    for message in [
+        ToHost::Register,
+        ToHost::Subscribe { id: 1, pattern, scope: Scope::Lan },
+        ToHost::Registered,
+    ] {
+        core.on_node(node, message, WALL, &mut Vec::new());
+    }
+}
+
+fn publish(core: &mut HostCore, node: u64, record: Record) -> Vec<Effect> {
+    let mut out = Vec::new();
+    let message = ToHost::Publish(vec![Arc::new(record)]);
+    core.on_node(peer(1, node).node, message, WALL, &mut out);
+    out
+}
+
+/// Another host's directory is linked.
+fn meet(core: &mut HostCore, them: PeerId, incarnation: u64) -> Vec<Effect> {
+    let mut out = Vec::new();
+    let addr = NodeAddr::new(them, &[([10, 0, 0, 2], 7).into()]);
+    let hello = ToPeer::Hello { incarnation, renewal: 0, addr, host_name: "two".to_owned() };
+    core.on_peer(them, hello, T0, &mut out);
+    out
+}
+
+fn snapshot(core: &mut HostCore, from: PeerId, sequence: u64, records: Vec<Record>) -> Vec<Effect> {
+    let mut out = Vec::new();
+    let message = ToPeer::Snapshot {
+        incarnation: 5,
+        sequence,
+        complete: true,
+        nodes: [from.node].into(),
+        records: records.into_iter().map(Arc::new).collect(),
+        last: true,
+    };
+    core.on_peer(from, message, T0, &mut out);
+    out
+}
+
+fn delta(core: &mut HostCore, from: PeerId, sequence: u64, put: Vec<Record>) -> Vec<Effect> {
+    let mut out = Vec::new();
+    let put = put.into_iter().map(Arc::new).collect();
+    let message = ToPeer::Delta { incarnation: 5, sequence, put, dropped: Vec::new() };
+    core.on_peer(from, message, T0, &mut out);
+    out
+}
+
+/// The names that a node is told of.
+fn put_to(out: &[Effect], node: u64) -> Vec<String> {
+    let told = out.iter().filter_map(|effect| match effect {
+        Effect::ToNode { node: to, message: ToNode::Changed { put, .. } }
+            if *to == peer(1, node).node =>
+        {
+            Some(put.iter().map(|r| r.name.to_string()))
+        }
+        _ => None,
+    });
+    told.flatten().collect()
+}
+
+fn asks_for_all(out: &[Effect]) -> bool {
+    out.iter().any(|e| matches!(e, Effect::ToPeer { message: ToPeer::Pull, .. }))
+}
+
+#[test]
+fn a_record_goes_as_far_as_its_scope() {
+    let mut core = directory();
+    join(&mut core, 2);
+    join(&mut core, 3);
+    meet(&mut core, peer(2, 9), 5);
+    let near = publish(&mut core, 2, record(peer(1, 2), 1, "near", Scope::Host));
+    assert_eq!(put_to(&near, 3), ["near"]);
+    assert!(put_to(&near, 2).is_empty(), "its own node knows it already");
+    assert!(!near.iter().any(|e| matches!(e, Effect::ToPeer { .. })));
+    let far = publish(&mut core, 2, record(peer(1, 2), 2, "far", Scope::Lan));
+    assert!(far.iter().any(|e| matches!(
+        e,
+        Effect::ToPeer { message: ToPeer::Delta { sequence: 1, put, .. }, .. } if put.len() == 1
+    )));
+}
+
+#[test]
+fn a_gap_is_repaired_by_a_snapshot() {
+    let mut core = directory();
+    join(&mut core, 2);
+    let them = peer(2, 9);
+    meet(&mut core, them, 5);
+    let name = |n: u64| record(them, n, &format!("n{n}"), Scope::Lan);
+    assert!(delta(&mut core, them, 1, vec![name(1)]).is_empty(), "nothing to add it to yet");
+    snapshot(&mut core, them, 3, vec![name(1)]);
+    assert!(delta(&mut core, them, 3, vec![name(9)]).is_empty(), "it is in the snapshot");
+    assert_eq!(put_to(&delta(&mut core, them, 4, vec![name(2)]), 2), ["n2"]);
+    assert!(asks_for_all(&delta(&mut core, them, 6, vec![name(4)])));
+    assert!(!asks_for_all(&delta(&mut core, them, 7, vec![name(5)])), "once is enough");
+    let repaired = snapshot(&mut core, them, 7, (1..=5).map(name).collect());
+    assert_eq!(put_to(&repaired, 2), ["n3", "n4", "n5"]);
+}
+
+#[test]
+fn hosts_that_differ_notice_by_their_digest() {
+    let (mut core, them) = (directory(), peer(2, 9));
+    meet(&mut core, them, 5);
+    let known = record(them, 1, "a", Scope::Lan);
+    snapshot(&mut core, them, 3, vec![known.clone()]);
+    let mut says = |count, sum| {
+        let mut out = Vec::new();
+        let message = ToPeer::Digest { incarnation: 5, sequence: 3, count, sum };
+        core.on_peer(them, message, T0, &mut out);
+        asks_for_all(&out)
+    };
+    let (count, sum) = digest([Arc::new(known)].iter());
+    assert!(!says(count, sum));
+    assert!(says(count, sum ^ 1));
+}
+
+#[test]
+fn a_host_speaks_for_itself_alone_and_only_of_the_mesh() {
+    let (mut core, them) = (directory(), peer(2, 9));
+    join(&mut core, 2);
+    meet(&mut core, them, 5);
+    let mut forged = record(them, 4, "forged", Scope::Lan);
+    forged.address.node.peer = peer(3, 1);
+    let mut huge = record(them, 5, "huge", Scope::Lan);
+    huge.meta = Bytes::from(vec![0; 70_000]);
+    let lies = vec![
+        record(peer(3, 9), 1, "others", Scope::Lan),
+        record(peer(1, 2), 2, "ours", Scope::Lan),
+        record(them, 3, "inner", Scope::Host),
+        forged,
+        huge,
+        record(them, 6, "true", Scope::Lan),
+    ];
+    snapshot(&mut core, them, 1, Vec::new());
+    assert_eq!(put_to(&delta(&mut core, them, 2, lies), 2), ["true"]);
+    let unknown = peer(4, 1);
+    assert!(delta(&mut core, unknown, 1, vec![record(unknown, 1, "x", Scope::Lan)]).is_empty());
+}
+
+#[test]
+fn a_former_directory_is_not_heard_any_more() {
+    let (mut core, old, new) = (directory(), peer(2, 8), peer(2, 9));
+    join(&mut core, 2);
+    meet(&mut core, old, 4);
+    meet(&mut core, new, 5);
+    snapshot(&mut core, new, 1, vec![record(new, 1, "a", Scope::Lan)]);
+    assert!(meet(&mut core, old, 4).is_empty());
+    assert!(snapshot(&mut core, old, 9, Vec::new()).is_empty());
+    core.on_peer_down(old, T0);
+    assert_eq!(core.hosts()[1].records, 1);
+    assert!(core.hosts()[1].linked);
+}
+
+#[test]
+fn a_name_that_another_host_holds_is_refused() {
+    let (mut core, them) = (directory(), peer(2, 9));
+    join(&mut core, 2);
+    meet(&mut core, them, 5);
+    let mut held = record(them, 1, "leader", Scope::Lan);
+    held.exclusive = true;
+    snapshot(&mut core, them, 1, vec![held.clone()]);
+    let mut claim = record(peer(1, 2), 1, "leader", Scope::Lan);
+    claim.exclusive = true;
+    let out = publish(&mut core, 2, claim.clone());
+    assert!(matches!(
+        &out[..],
+        [Effect::ToNode { message: ToNode::Refused { reason: Refusal::Held(by), .. }, .. }]
+            if **by == held
+    ));
+    claim.scope = Scope::Host;
+    let out = publish(&mut core, 2, claim);
+    assert!(matches!(out[0], Effect::ToNode { message: ToNode::Granted { .. }, .. }), "{out:?}");
+}
+
+#[test]
+fn a_node_has_only_so_many_records() {
+    let mut core = directory();
+    join(&mut core, 2);
+    let records = |range: std::ops::Range<u64>| {
+        range.map(|n| Arc::new(record(peer(1, 2), n, "a", Scope::Host))).collect()
+    };
+    let mut out = Vec::new();
+    let node = peer(1, 2).node;
+    core.on_node(node, ToHost::Publish(records(0..MAX_RECORDS as u64)), WALL, &mut out);
+    out.clear();
+    let one_more = MAX_RECORDS as u64..MAX_RECORDS as u64 + 1;
+    core.on_node(node, ToHost::Publish(records(one_more)), WALL, &mut out);
+    assert!(matches!(
+        &out[..],
+        [Effect::ToNode { message: ToNode::Refused { reason: Refusal::TooMany, .. }, .. }]
+    ));
+}
+
+#[test]
+fn what_is_not_asked_for_any_more_is_taken_away() {
+    let mut core = directory();
+    join(&mut core, 2);
+    join(&mut core, 3);
+    publish(&mut core, 3, record(peer(1, 3), 1, "a", Scope::Host));
+    let mut out = Vec::new();
+    core.on_node(peer(1, 2).node, ToHost::Unsubscribe(1), WALL, &mut out);
+    assert!(matches!(
+        &out[..],
+        [Effect::ToNode { message: ToNode::Changed { put, dropped }, .. }]
+            if put.is_empty() && dropped.len() == 1
+    ));
+    assert!(put_to(&publish(&mut core, 3, record(peer(1, 3), 2, "b", Scope::Host)), 2).is_empty());
+}

@@ -38,6 +38,9 @@ mod workers;
 pub const MAX_WORKERS: usize = 1024;
 /// How long a pool waits for its first worker at its start, and for requests in flight at its end.
 const GRACE: Duration = Duration::from_secs(10);
+/// Workers that one request is given to, one after the other, while it surely has not run, or may
+/// run twice. Four: one that dies with it, the same found dead, and two more.
+const ATTEMPTS: usize = 4;
 
 /// Where the workers live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,7 +213,7 @@ struct Inner<A: Actor> {
 /// Behind one lock, held for a few hundred nanoseconds and never across a wait.
 struct State<A: Actor> {
     scheduler: Scheduler,
-    waiting: HashMap<Ticket, oneshot::Sender<Address<A>>>,
+    waiting: HashMap<Ticket, oneshot::Sender<(WorkerId, Address<A>)>>,
     workers: HashMap<WorkerId, Address<A>>,
     next: u64,
 }
@@ -225,7 +228,7 @@ impl<A: Actor> State<A> {
             else {
                 continue;
             };
-            if slot.send(address.clone()).is_err() {
+            if slot.send((worker, address.clone())).is_err() {
                 // Its asker went away in this very moment.
                 starts.extend(self.scheduler.done(ticket, Outcome::Cancelled, Instant::now()));
             }
@@ -281,7 +284,10 @@ impl<A: Actor> Pool<A> {
         A: Accepts<M>,
     {
         let deadline = Instant::now() + limit;
-        self.dispatch(deadline, async move |worker| worker.ask_by(message, deadline).await).await
+        let ask = move |worker: Address<A>, message| async move {
+            worker.ask_or_return(message, deadline).await
+        };
+        self.dispatch(deadline, message, || M::IDEMPOTENT, ask).await
     }
 
     /// Sends an encoded message to a worker and waits for its encoded reply; the pool does not decode
@@ -295,55 +301,97 @@ impl<A: Actor> Pool<A> {
         accept: Fingerprint,
         deadline: Instant,
     ) -> Result<Payload, AskError> {
-        self.dispatch(deadline, async move |worker| {
-            worker.ask_encoded(payload, accept, deadline).await
-        })
-        .await
+        let tag = payload.tag;
+        let idempotent = || self.0.api.message(tag).is_some_and(|message| message.idempotent);
+        let ask = move |worker: Address<A>, payload: Payload| async move {
+            let answer = worker.ask_encoded(payload.clone(), accept, deadline).await;
+            answer.map_err(|error| (error, Some(payload)))
+        };
+        self.dispatch(deadline, payload, idempotent, ask).await
     }
 
-    async fn dispatch<R>(
+    /// Gives a request to workers until one answers, or it may not be repeated.
+    async fn dispatch<R, T, Fut>(
         &self,
         deadline: Instant,
-        run: impl AsyncFnOnce(Address<A>) -> Result<R, AskError>,
-    ) -> Result<R, AskError> {
+        mut request: T,
+        idempotent: impl Fn() -> bool,
+        ask: impl Fn(Address<A>, T) -> Fut,
+    ) -> Result<R, AskError>
+    where
+        Fut: Future<Output = Result<R, (AskError, Option<T>)>>,
+    {
+        let mut attempt = 1;
+        loop {
+            let (worker, address, mut flight) = self.admit(deadline).await?;
+            let (error, back) = match ask(address, request).await {
+                Ok(reply) => {
+                    flight.outcome = Outcome::Answered;
+                    return Ok(reply);
+                }
+                Err(failed) => failed,
+            };
+            flight.outcome = match error {
+                AskError::Deadline => Outcome::TimedOut,
+                _ => Outcome::Failed,
+            };
+            drop(flight);
+            if matches!(error, AskError::Stopped { .. }) {
+                // It never comes back; whoever keeps it alive will notice, too.
+                self.leave(worker);
+            }
+            let again = match error {
+                AskError::Stopped { .. } | AskError::Unreachable { .. } => true,
+                AskError::Lost { .. } => idempotent(),
+                _ => false,
+            };
+            match back {
+                Some(back) if again && attempt < ATTEMPTS && Instant::now() < deadline => {
+                    request = back;
+                    attempt += 1;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Waits for a worker.
+    async fn admit(
+        &self,
+        deadline: Instant,
+    ) -> Result<(WorkerId, Address<A>, InFlight<'_, A>), AskError> {
         let pool = &*self.0;
         if pool.stop.is_cancelled() {
             return Err(AskError::Unavailable);
         }
-        let (mut flight, worker) = {
+        let (mut flight, turn) = {
             let mut state = pool.state.lock();
             let outcome = Outcome::Cancelled;
             match state.scheduler.request(Instant::now(), deadline) {
                 Decision::Start(ticket, worker) => {
                     let address = state.workers.get(&worker).cloned();
-                    (InFlight { pool, ticket, queued: false, outcome }, Ok(address))
+                    let flight = InFlight { pool, ticket, queued: false, outcome };
+                    drop(state);
+                    return match address {
+                        Some(address) => Ok((worker, address, flight)),
+                        None => Err(AskError::Unavailable),
+                    };
                 }
                 Decision::Queued(ticket) => {
                     let (slot, turn) = oneshot::channel();
                     state.waiting.insert(ticket, slot);
-                    (InFlight { pool, ticket, queued: true, outcome }, Err(turn))
+                    (InFlight { pool, ticket, queued: true, outcome }, turn)
                 }
                 Decision::Rejected(rejection) => return Err(rejection.into()),
             }
         };
-        let worker = match worker {
-            Ok(Some(worker)) => worker,
-            Ok(None) => return Err(AskError::Unavailable),
-            Err(turn) => match tokio::time::timeout_at(deadline.into(), turn).await {
-                Ok(Ok(worker)) => {
-                    flight.queued = false;
-                    worker
-                }
-                Ok(Err(_)) | Err(_) => return Err(AskError::Deadline),
-            },
-        };
-        let result = run(worker).await;
-        flight.outcome = match &result {
-            Ok(_) => Outcome::Answered,
-            Err(AskError::Deadline) => Outcome::TimedOut,
-            Err(_) => Outcome::Failed,
-        };
-        result
+        match tokio::time::timeout_at(deadline.into(), turn).await {
+            Ok(Ok((worker, address))) => {
+                flight.queued = false;
+                Ok((worker, address, flight))
+            }
+            Ok(Err(_)) | Err(_) => Err(AskError::Deadline),
+        }
     }
 
     /// How many workers there are now.

@@ -1,0 +1,133 @@
+//! What the cores decided, carried out in order.
+
+use layercake_wire::{
+    Link, Service,
+    id::{NodeId, PeerId},
+};
+use tokio::sync::watch;
+
+use super::{Seat, Shell, post, wall_ms};
+use crate::{
+    agent, host,
+    inlet::Input,
+    message::Refusal,
+    queue::Event,
+    registry,
+    service::{NotPublished, Standing},
+};
+
+impl Shell {
+    pub(super) fn carry_out(&mut self) {
+        loop {
+            if let Some(effect) = self.agent_effects.pop_front() {
+                self.on_agent_effect(effect);
+            } else if let Some(effect) = self.host_effects.pop_front() {
+                self.on_host_effect(effect);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn on_agent_effect(&mut self, effect: agent::Effect) {
+        match effect {
+            agent::Effect::ToHost(message) => match &self.seat {
+                Seat::Client(link) => post(link, Service::Directory, &message),
+                Seat::Holder(_) => {
+                    let (node, wall) = (self.me.node, wall_ms());
+                    self.in_core(|core, _, out| core.on_node(node, message, wall, out));
+                }
+                Seat::None | Seat::Seeking | Seat::Broken(_) => {}
+            },
+            agent::Effect::Granted(record) => {
+                let serial = record.instance.serial;
+                let Some(published) = self.published.get_mut(&serial) else { return };
+                if let Some(standing) = &published.standing {
+                    standing.send_modify(|standing| standing.record = record);
+                } else if let Some(answer) = published.answer.take() {
+                    let (sender, standing) = watch::channel(Standing { record, lost_to: None });
+                    published.standing = Some(sender);
+                    if answer.send(Ok(standing)).is_err() {
+                        self.on_input(Input::Withdraw(serial));
+                    }
+                }
+            }
+            agent::Effect::Refused { serial, reason } => {
+                if let Some(answer) = self.published.remove(&serial).and_then(|p| p.answer) {
+                    let _ = answer.send(Err(NotPublished::from(reason)));
+                } else if let Refusal::Held(holder) = reason {
+                    tracing::warn!(name = %holder.name, "a publication was taken back");
+                }
+            }
+            agent::Effect::Lost { serial, holder } => {
+                if let Some(standing) = self.published.remove(&serial).and_then(|p| p.standing) {
+                    standing.send_modify(|standing| standing.lost_to = Some(holder));
+                }
+            }
+            agent::Effect::Tell(told) => {
+                let (subscription, event) = match told {
+                    registry::Effect::Available { subscription, record } => {
+                        (subscription, Event::Available(record))
+                    }
+                    registry::Effect::Dropped { subscription, record, reason } => {
+                        (subscription, Event::Dropped(record, reason))
+                    }
+                };
+                if let Some(feed) = self.feeds.get(&subscription) {
+                    feed.push(event);
+                }
+            }
+            agent::Effect::CloseProcess(peer) => {
+                self.endpoint.close_link(peer.node, "the process has ended");
+            }
+            agent::Effect::CloseHost(host) => {
+                for link in self.endpoint.links() {
+                    if link.peer().host == host {
+                        self.endpoint.close_link(link.peer().node, "the host is lost");
+                    }
+                }
+            }
+            agent::Effect::Reseat => {
+                if matches!(self.seat, Seat::Client(_)) {
+                    self.unseat(None);
+                }
+            }
+            agent::Effect::Hosts { request, hosts } => {
+                if let Some(answer) = self.asked.remove(&request) {
+                    let _ = answer.send(hosts);
+                }
+            }
+        }
+    }
+
+    fn on_host_effect(&mut self, effect: host::Effect) {
+        match effect {
+            host::Effect::ToNode { node, message } if node == self.me.node => {
+                self.in_agent(|agent, out| agent.on_host(message, out));
+            }
+            host::Effect::ToNode { node, message } => {
+                if let Some(link) = self.link_to_node(node) {
+                    post(link, Service::Agent, &message);
+                }
+            }
+            host::Effect::ToPeer { peer, message } => {
+                if let Some(link) = self.links.get(&peer) {
+                    post(link, Service::Peer, &message);
+                }
+            }
+            host::Effect::Datagram { peer, packet } => {
+                if let Some(link) = self.links.get(&peer) {
+                    link.datagram(packet);
+                }
+            }
+            host::Effect::StartLan => self.start_lan(),
+            host::Effect::ClosePeer(peer) => {
+                self.endpoint.close_link(peer.node, "the host does not answer probes");
+            }
+        }
+    }
+
+    fn link_to_node(&self, node: NodeId) -> Option<&Link> {
+        self.links.get(&PeerId { host: self.me.host, node })
+    }
+}
