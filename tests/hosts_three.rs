@@ -5,69 +5,12 @@
 
 mod support;
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use layercake_lab::eventually;
+use support::{
+    Folders, SOON, assert_table, kill_9, machine::Machine, machine::join, run, workers_of,
 };
-
-use layercake_lab::{Host, Lab, Program, eventually};
-use support::{Folders, LAYER_CAKE, SOON, assert_table, curl_by, kill_9, of_mesh, run, workers_of};
-
-const URL: &str = "http://127.0.0.1:5050/Xy?x=2&y=2";
-
-/// A host of the lab with its own mesh folder.
-struct Machine {
-    host: Host,
-    mesh: PathBuf,
-}
-
-impl Machine {
-    fn new(lab: &Lab, folders: &Folders, name: &str) -> Self {
-        Self { host: lab.host(name), mesh: folders.mesh(name) }
-    }
-
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
-        of_mesh(self.host.command(LAYER_CAKE), &self.mesh, arguments)
-    }
-
-    fn start(&self, arguments: &[&str]) -> Program {
-        Program::start(&mut self.command(arguments))
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        let (ok, out, err) = run(self.command(arguments));
-        assert!(ok, "layer-cake {arguments:?}: {err}");
-        out
-    }
-
-    /// The host ids behind a name, as this host sees it.
-    fn hosts_of(&self, name: &str) -> Vec<String> {
-        let hosts = self.run(&["ls", "--json", name]);
-        hosts
-            .lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line))
-            .map(|row| row["host"].as_str().unwrap_or_default().to_owned())
-            .collect()
-    }
-
-    fn id(&self) -> String {
-        let facts: serde_json::Value =
-            serde_json::from_str(&self.run(&["mesh", "show", "--json"])).expect("facts");
-        facts["host"].as_str().expect("an id").to_owned()
-    }
-
-    fn get(&self) -> (u16, String) {
-        curl_by(self.host.command("curl"), &[URL])
-    }
-}
-
-/// Joins hosts to the mesh of the first, on which something must run.
-fn join(first: &Machine, others: &[&Machine]) {
-    for other in others {
-        let token = first.run(&["mesh", "invite"]);
-        other.run(&["mesh", "join", &token]);
-    }
-}
 
 fn dropped_of<'a>(host: &'a str, reason: &'a str) -> impl Fn(&str) -> bool + 'a {
     move |line| line.contains("\"dropped\"") && line.contains(host) && line.contains(reason)

@@ -1,6 +1,8 @@
 //! What the process and host stories share: the built command, mesh folders, curl.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod machine;
+
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},

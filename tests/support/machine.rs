@@ -1,0 +1,64 @@
+//! Hosts of a lab that run `layer-cake`, each with a mesh folder of its own.
+
+use std::path::PathBuf;
+
+use layercake_lab::{Host, Lab, Program};
+
+use super::{Folders, LAYER_CAKE, curl_by, of_mesh, run};
+
+/// Where the demo's gateway listens unless told otherwise.
+const URL: &str = "http://127.0.0.1:5050/Xy?x=2&y=2";
+
+/// A host of the lab with its own mesh folder.
+pub struct Machine {
+    pub host: Host,
+    pub mesh: PathBuf,
+}
+
+impl Machine {
+    pub fn new(lab: &Lab, folders: &Folders, name: &str) -> Self {
+        Self { host: lab.host(name), mesh: folders.mesh(name) }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> std::process::Command {
+        of_mesh(self.host.command(LAYER_CAKE), &self.mesh, arguments)
+    }
+
+    pub fn start(&self, arguments: &[&str]) -> Program {
+        Program::start(&mut self.command(arguments))
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let (ok, out, err) = run(self.command(arguments));
+        assert!(ok, "layer-cake {arguments:?}: {err}");
+        out
+    }
+
+    /// The host ids behind a name, as this host sees it.
+    pub fn hosts_of(&self, name: &str) -> Vec<String> {
+        let hosts = self.run(&["ls", "--json", name]);
+        hosts
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line))
+            .map(|row| row["host"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    pub fn id(&self) -> String {
+        let facts: serde_json::Value =
+            serde_json::from_str(&self.run(&["mesh", "show", "--json"])).expect("facts");
+        facts["host"].as_str().expect("an id").to_owned()
+    }
+
+    pub fn get(&self) -> (u16, String) {
+        curl_by(self.host.command("curl"), &[URL])
+    }
+}
+
+/// Joins hosts to the mesh of the first, on which something must run.
+pub fn join(first: &Machine, others: &[&Machine]) {
+    for other in others {
+        let token = first.run(&["mesh", "invite"]);
+        other.run(&["mesh", "join", &token]);
+    }
+}
