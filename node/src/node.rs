@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    self as directory, Directory, DirectoryConfig, NameError, NotPublished, NotSubscribed,
+    self as directory, Directory, DirectoryConfig, NameError, NotPublished, NotSubscribed, Pattern,
     PatternError, Publication, Publish, Scope, Subscription,
 };
 use layercake_wire::{
@@ -83,6 +83,9 @@ pub enum SubscribeError {
     /// It is not a pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+    /// It is not a name.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The directory does not take it.
     #[error("cannot subscribe to `{pattern}` at scope {scope}")]
     Directory {
@@ -419,8 +422,21 @@ impl Node {
         self.0.directory.subscribe(pattern.parse()?, scope).await.map_err(failed)
     }
 
+    /// Hears of all instances of one name, up to a scope.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] says what is wrong with the name or the scope.
+    pub async fn subscribe_to(
+        &self,
+        name: &str,
+        scope: Scope,
+    ) -> Result<Subscription, SubscribeError> {
+        let pattern = Pattern::exactly(&name.parse()?);
+        let failed = |cause| SubscribeError::Directory { pattern: name.to_owned(), scope, cause };
+        self.0.directory.subscribe(pattern, scope).await.map_err(failed)
+    }
+
     /// Begins a pool of workers of one type.
-    #[must_use]
     pub fn pool<A: Actor>(&self) -> PoolBuilder<A> {
         PoolBuilder::new(self.clone())
     }

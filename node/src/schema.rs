@@ -264,6 +264,9 @@ fn is_compact(object: &Map<String, Value>) -> bool {
         _ => Vec::new(),
     };
     let types: Vec<_> = types.into_iter().filter(|ty| *ty != "null").collect();
+    // A string of bytes, which JSON may also write as text.
+    let bytes = types == ["array", "string"]
+        && object.get("items").is_some_and(|items| items["format"] == "uint8");
     let formless = object.get("format").is_none();
     // A map of enums looks like a struct, but nothing of it is required; of other integer keys than
     // by a pattern nothing is known.
@@ -271,7 +274,7 @@ fn is_compact(object: &Map<String, Value>) -> bool {
         || (object.contains_key("properties")
             && object.get("additionalProperties") == Some(&Value::Bool(false))
             && object.get("required").is_none());
-    !(types.len() > 1
+    !((types.len() > 1 && !bytes)
         || (formless && types.iter().any(|ty| matches!(*ty, "number" | "integer")))
         || map_like
         || ["allOf", "oneOf", "not", "if"].iter().any(|key| object.contains_key(*key)))

@@ -294,7 +294,7 @@ impl HostCore {
                     _ if stale => {}
                     // Said by one who was cut off himself, maybe: it is heard here. It will be told
                     // that it was declared dead, and come back under a renewed identity.
-                    Some(_) if true => self.lose(them.host, DropReason::HostLost, now, out),
+                    Some(_) if now.saturating_sub(remote.heard) < FRESH => {}
                     Some(peer) => {
                         remote.challenged = Some(now + CHALLENGE);
                         out.push(Effect::ToPeer { peer, message: ToPeer::Flush });

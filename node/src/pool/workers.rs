@@ -45,6 +45,18 @@ pub(super) async fn start<A: Actor + Default>(pool: &Pool<A>, plan: Plan) -> Res
             return Ok(());
         }
     };
+    if let (Kind::Processes(_), Some((name, scope))) = (&plan.kind, &plan.publish)
+        && *scope > Scope::Process
+    {
+        // The parent is there before its workers and outlives them: as a member of the host's
+        // directory it sees them die, also where it is alone with them on its host.
+        let subscription = pool.0.node.subscribe_to(name, *scope).await?;
+        let stop = pool.0.stop.clone();
+        pool.0.tasks.spawn(async move {
+            stop.cancelled().await;
+            drop(subscription);
+        });
+    }
     // Each place says once how its first start went.
     let (first, mut firsts) = mpsc::channel(count);
     for _ in 0..count {

@@ -167,6 +167,12 @@ fn the_order_of_a_mixed_enum_is_seen_where_it_is_told() {
 }
 
 #[test]
+fn bytes_travel_as_bincode() {
+    assert_ne!(print::<bytes::Bytes>(), Fingerprint::NONE);
+    assert_ne!(print::<Option<bytes::Bytes>>(), Fingerprint::NONE);
+}
+
+#[test]
 fn ordinary_types_have_fingerprints() {
     for print in [
         print::<()>(),

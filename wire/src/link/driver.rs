@@ -124,7 +124,14 @@ where
                 return ended(quic.as_ref(), error);
             }
             if let Some(reason) = closing {
-                let _ = tokio::time::timeout(GOODBYE, writer.shutdown()).await;
+                // What was queued before the goodbye must arrive: closing QUIC drops what has not.
+                let heard = async {
+                    let _ = writer.shutdown().await;
+                    if let Some(quic) = &quic {
+                        quic.closed().await;
+                    }
+                };
+                let _ = tokio::time::timeout(GOODBYE, heard).await;
                 return LinkDown::Ours(reason);
             }
         }
