@@ -3,11 +3,18 @@
 //! A frame is the length of the payload (4 bytes, little-endian), a number (8 bytes) and the
 //! payload; the reply has the same number. What has arrived is answered in one write.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail, ensure};
-use bytes::{Buf, BufMut, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 use crate::{
     contestant::Load,
@@ -50,56 +57,81 @@ pub(crate) async fn echo(
     }
 }
 
-/// Keeps `load.in_flight` frames on their way and measures.
+/// What an asker hands over: the payload, and where the reply goes.
+type Asked = (Bytes, oneshot::Sender<BytesMut>);
+
+/// Keeps `load.in_flight` askers busy and measures. Each is a task that waits for its own reply, as
+/// in any program that asks; a loop that sends the next window when a whole one has come back is
+/// three times as fast and of no use to anybody.
 pub(crate) async fn drive(
     read: &mut (impl AsyncRead + Unpin),
     write: &mut (impl AsyncWrite + Unpin),
     load: &Load,
 ) -> Result<Sample> {
     ensure!(load.size <= PAYLOAD_MAX, "payloads end at {PAYLOAD_MAX} bytes");
-    let payload = vec![0x5a; load.size];
-    let (mut arrived, mut leaving) = (BytesMut::new(), BytesMut::new());
-    let mut latencies = Latencies::new();
+    let payload = Bytes::from(vec![0x5a; load.size]);
+    let (asks, mut queue) = mpsc::channel::<Asked>(load.in_flight);
     let start = Instant::now();
     let deadline = start + load.duration;
-    let mut sent = VecDeque::with_capacity(load.in_flight);
-    let (mut next_out, mut next_in) = (0, 0);
-    while next_out < load.in_flight as u64 {
-        put_frame(&mut leaving, next_out, &payload);
-        sent.push_back(start);
-        next_out += 1;
+    let mut askers = JoinSet::new();
+    for _ in 0..load.in_flight {
+        askers.spawn(ask(asks.clone(), payload.clone(), deadline));
     }
-    let mut measured = None;
-    while !sent.is_empty() {
+    drop(asks);
+
+    let (mut arrived, mut leaving) = (BytesMut::new(), BytesMut::new());
+    let (mut batch, mut waiting) = (Vec::new(), VecDeque::new());
+    let (mut next_out, mut next_in, mut open) = (0, 0, true);
+    while open || !waiting.is_empty() {
         arrived.reserve(READ_LEN);
         tokio::select! {
             biased;
             written = write.write_buf(&mut leaving), if !leaving.is_empty() => {
                 ensure!(written? > 0, "the server takes no more");
             }
+            taken = queue.recv_many(&mut batch, load.in_flight), if open => {
+                open = taken > 0;
+                for (payload, slot) in batch.drain(..) {
+                    put_frame(&mut leaving, next_out, &payload);
+                    waiting.push_back(slot);
+                    next_out += 1;
+                }
+            }
             len = read.read_buf(&mut arrived) => {
                 ensure!(len? > 0, "the server has gone");
-                let now = Instant::now();
                 while let Some((number, reply)) = next_frame(&mut arrived)? {
                     ensure!(number == next_in, "reply {number} came in place of {next_in}");
-                    ensure!(reply.len() == load.size, "reply {number} has another length");
                     next_in += 1;
-                    let Some(at) = sent.pop_front() else { bail!("reply {number} is one too many") };
-                    if now < deadline {
-                        latencies.add(now - at);
-                        put_frame(&mut leaving, next_out, &payload);
-                        sent.push_back(now);
-                        next_out += 1;
-                    }
-                }
-                // What is still on its way is awaited, for the next run, but not counted.
-                if now >= deadline && measured.is_none() {
-                    measured = Some(now - start);
+                    let Some(slot) = waiting.pop_front() else {
+                        bail!("reply {number} is one too many")
+                    };
+                    let _ = slot.send(reply);
                 }
             }
         }
     }
-    latencies.sample(measured.unwrap_or(load.duration))
+    let mut latencies = Latencies::new();
+    while let Some(asker) = askers.join_next().await {
+        asker??.into_iter().for_each(|latency| latencies.add(latency));
+    }
+    latencies.sample(start.elapsed())
+}
+
+/// Asks one after the other, and returns how long each took.
+async fn ask(
+    asks: mpsc::Sender<Asked>,
+    payload: Bytes,
+    deadline: Instant,
+) -> Result<Vec<Duration>> {
+    let mut latencies = Vec::new();
+    while Instant::now() < deadline {
+        let asked = Instant::now();
+        let (slot, reply) = oneshot::channel();
+        ensure!(asks.send((payload.clone(), slot)).await.is_ok(), "the connection has ended");
+        ensure!(reply.await?.len() == payload.len(), "a reply has another length");
+        latencies.push(asked.elapsed());
+    }
+    Ok(latencies)
 }
 
 fn put_frame(to: &mut BytesMut, number: u64, payload: &[u8]) {
@@ -123,8 +155,6 @@ fn next_frame(arrived: &mut BytesMut) -> Result<Option<(u64, BytesMut)>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
