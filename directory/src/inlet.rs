@@ -43,6 +43,7 @@ pub(crate) enum Input {
     Overrun(PeerId),
     Publish(PublishCall),
     Withdraw(u64),
+    WithdrawAll,
     Subscribe(SubscribeCall),
     Unsubscribe(u64),
     Serve,

@@ -305,6 +305,12 @@ impl Directory {
             .unwrap_or_default()
     }
 
+    /// Withdraws every name of this node at once, while everything else goes on: the first step of a
+    /// node that stops, so that nobody new comes while it finishes what it has.
+    pub fn withdraw_all(&self) {
+        self.inlet.send(Input::WithdrawAll);
+    }
+
     /// Withdraws everything, says goodbye, and ends: others see `Withdrawn`, and another process of
     /// the host takes over what this one embedded. Subscriptions end. To be called before the
     /// endpoint is closed.

@@ -207,6 +207,11 @@ impl Shell {
                 self.endpoint.close_link(peer.node, "too many directory messages");
             }
             Input::Publish(call) => self.on_publish(call),
+            Input::WithdrawAll => {
+                for serial in self.published.keys().copied().collect::<Vec<_>>() {
+                    self.on_input(Input::Withdraw(serial));
+                }
+            }
             Input::Withdraw(serial) => {
                 self.published.remove(&serial);
                 self.in_agent(|agent, out| agent.withdraw(serial, out));

@@ -29,7 +29,7 @@ use crate::{
     error::{AskError, TellError},
     mailbox::{Accepted, Inlet},
     message::Message,
-    node::{Node, decoding_for, decoding_node},
+    node::{Node, current_node, within},
     packet::{Packet, Parcel, Unanswered},
 };
 
@@ -387,7 +387,7 @@ impl Remote {
         let decode = |payload: Payload| {
             let read = || payload::decode(payload.encoding, &payload.bytes);
             let decoded = match &self.node {
-                Some(node) => decoding_for(node, read),
+                Some(node) => within(node, read),
                 None => read(),
             };
             decoded.map_err(|error| AskError::BadReply { reason: error.to_string() })
@@ -492,7 +492,7 @@ impl<T: ?Sized> Serialize for Address<T> {
 impl<'de, T: ?Sized> Deserialize<'de> for Address<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let addr = ActorAddr::deserialize(deserializer)?;
-        Ok(decoding_node(|node| Self::bound(addr, node)))
+        Ok(current_node(|node| Self::bound(addr, node)))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Entry points: which actors of this binary a child process can be started as.
 //!
 //! `#[actor]` submits an [`Entry`] for each actor type; a pool of processes starts the same binary
-//! with [`WORKER_VARIABLE`] set, and [`crate::run::run_main`] then runs that entry instead of the
-//! program.
+//! with [`WORKER_ARGUMENT`] first, and [`crate::run::run_main`] then runs that entry instead of the
+//! program. (An environment variable would be inherited by whatever the worker starts.)
 
 use std::{io::Write, os::fd::AsFd, os::unix::net::UnixStream, path::PathBuf, pin::Pin};
 
@@ -14,8 +14,8 @@ use crate::{
     node::{Node, NodeConfig},
 };
 
-/// The environment variable that makes a process a worker of its parent.
-pub(crate) const WORKER_VARIABLE: &str = "LAYERCAKE_WORKER";
+/// The first argument of a process that is a worker of its parent; the second one says which.
+pub(crate) const WORKER_ARGUMENT: &str = "layercake-worker";
 
 /// What a parent tells the worker process that it starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ fn start<'a, A: Actor + Default>(node: &'a Node, start: &'a WorkerStart) -> Spaw
 /// Runs this process as the worker that its parent asked for, until the parent says stop or is gone.
 pub(crate) fn run_worker(start: &str) -> Result<(), String> {
     let start: WorkerStart = serde_json::from_str(start)
-        .map_err(|e| format!("{WORKER_VARIABLE} is for worker processes only: {e}"))?;
+        .map_err(|e| format!("`{WORKER_ARGUMENT}` is for worker processes only: {e}"))?;
     // The standard input is a socket to the parent: its end is the parent's end.
     let control = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let control = control.map_err(|e| format!("cannot reach the parent process: {e}"))?;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     actor::{Actor, Context},
     message::Api,
-    node::Node,
+    node::{Node, within},
     packet::Parcel,
 };
 
@@ -64,6 +64,7 @@ pub(crate) struct Mailbox<A: Actor> {
 /// The receiving side.
 pub(crate) struct Intake<A: Actor> {
     queue: mpsc::UnboundedReceiver<Envelope<A>>,
+    node: Node,
 }
 
 pub(crate) fn mailbox<A: Actor>(
@@ -73,7 +74,8 @@ pub(crate) fn mailbox<A: Actor>(
 ) -> (Arc<Mailbox<A>>, Intake<A>) {
     let (queue, intake) = mpsc::unbounded_channel();
     let room = Semaphore::new(MAILBOX);
-    (Arc::new(Mailbox { serial, node, queue, room, stop }), Intake { queue: intake })
+    let intake = Intake { queue: intake, node: node.clone() };
+    (Arc::new(Mailbox { serial, node, queue, room, stop }), intake)
 }
 
 impl<A: Actor> Inlet for Mailbox<A> {
@@ -97,17 +99,18 @@ impl<A: Actor> Inlet for Mailbox<A> {
         match A::accept(packet) {
             Some(mail) => match self.queue.send(Envelope::Local(mail)) {
                 Ok(()) => Accepted::Yes,
-                Err(_) => Accepted::Stopped,
+                Err(back) => {
+                    end(&self.node, back.0);
+                    Accepted::Stopped
+                }
             },
             None => Accepted::NotHandled,
         }
     }
 
     fn deliver(&self, parcel: Parcel, permit: bool) {
-        if let Err(back) = self.queue.send(Envelope::Parcel { parcel, permit })
-            && let Envelope::Parcel { parcel, .. } = back.0
-        {
-            parcel.end(FailureCode::Stopped, "the actor has stopped");
+        if let Err(back) = self.queue.send(Envelope::Parcel { parcel, permit }) {
+            end(&self.node, back.0);
         }
     }
 
@@ -122,12 +125,9 @@ impl<A: Actor> Inlet for Mailbox<A> {
 
 impl<A: Actor> Drop for Intake<A> {
     fn drop(&mut self) {
-        // What still waits ends as `Stopped`: typed packets by their `Drop`.
         self.queue.close();
         while let Ok(envelope) = self.queue.try_recv() {
-            if let Envelope::Parcel { parcel, .. } = envelope {
-                parcel.end(FailureCode::Stopped, "the actor has stopped");
-            }
+            end(&self.node, envelope);
         }
     }
 }
@@ -188,8 +188,8 @@ async fn serve<A: Actor>(
         let mut waiting = batch.drain(..);
         while let Some(envelope) = waiting.next() {
             if mailbox.stop.is_cancelled() {
-                end(envelope);
-                waiting.for_each(end);
+                end(&mailbox.node, envelope);
+                waiting.for_each(|envelope| end(&mailbox.node, envelope));
                 return Ended::Stopped;
             }
             let mail = match envelope {
@@ -200,15 +200,19 @@ async fn serve<A: Actor>(
                 },
             };
             if AssertUnwindSafe(actor.handle(mail, ctx)).catch_unwind().await.is_err() {
-                waiting.for_each(end);
+                waiting.for_each(|envelope| end(&mailbox.node, envelope));
                 return Ended::Panicked;
             }
         }
     }
 }
 
-fn end<A: Actor>(envelope: Envelope<A>) {
-    if let Envelope::Parcel { parcel, .. } = envelope {
-        parcel.end(FailureCode::Stopped, "the actor has stopped");
+/// Ends a message that no handler will begin: who asked hears `Stopped`, a tell is a dead letter.
+fn end<A: Actor>(node: &Node, envelope: Envelope<A>) {
+    match envelope {
+        Envelope::Local(mail) => within(node, || drop(mail)),
+        Envelope::Parcel { parcel, .. } => {
+            parcel.end(FailureCode::Stopped, "the actor has stopped");
+        }
     }
 }

@@ -177,20 +177,21 @@ impl Receive for Switch {
 }
 
 thread_local! {
-    /// The node on whose behalf this thread decodes, so that addresses in messages belong to it.
-    static DECODING: RefCell<Option<Node>> = const { RefCell::new(None) };
+    /// The node on whose behalf this thread works: addresses that it decodes belong to it, and messages
+    /// that it drops are counted there.
+    static CURRENT: RefCell<Option<Node>> = const { RefCell::new(None) };
 }
 
-/// Decodes on behalf of a node.
-pub(crate) fn decoding_for<R>(node: &Node, decode: impl FnOnce() -> R) -> R {
-    let before = DECODING.with(|current| current.replace(Some(node.clone())));
-    let result = decode();
-    DECODING.with(|current| current.replace(before));
+/// Works on behalf of a node.
+pub(crate) fn within<R>(node: &Node, work: impl FnOnce() -> R) -> R {
+    let before = CURRENT.with(|current| current.replace(Some(node.clone())));
+    let result = work();
+    CURRENT.with(|current| current.replace(before));
     result
 }
 
-pub(crate) fn decoding_node<R>(with: impl FnOnce(Option<&Node>) -> R) -> R {
-    DECODING.with(|current| with(current.borrow().as_ref()))
+pub(crate) fn current_node<R>(with: impl FnOnce(Option<&Node>) -> R) -> R {
+    CURRENT.with(|current| with(current.borrow().as_ref()))
 }
 
 impl Node {
@@ -452,15 +453,16 @@ impl Node {
         self.0.stopping.cancel();
     }
 
-    pub(crate) fn stopping_token(&self) -> CancellationToken {
-        self.0.stopping.clone()
+    /// Cancelled when the node closes: what serves until then hangs from it.
+    pub(crate) fn stop_token(&self) -> CancellationToken {
+        self.0.stop.clone()
     }
 
     /// Ends the node in order: its names are withdrawn, its actors finish their present message (for at
     /// most [`STOP_GRACE`]), its links say goodbye. Other handles are of no use afterwards.
     pub async fn close(&self) {
         self.begin_stop();
-        self.0.directory.close().await;
+        self.0.directory.withdraw_all();
         self.0.stop.cancel();
         self.0.actors.close();
         if tokio::time::timeout(STOP_GRACE, self.0.actors.wait()).await.is_err() {
@@ -469,6 +471,8 @@ impl Node {
                 "actors did not end within {STOP_GRACE:?}; leaving them"
             );
         }
+        // Last, for worker processes say goodbye to the directory that may be in this node.
+        self.0.directory.close().await;
         self.0.endpoint.close().await;
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::{
     error::AskError,
     message::{Data, Message},
-    node::{Node, decoding_for},
+    node::{Node, current_node, within},
 };
 
 impl AskError {
@@ -121,6 +121,14 @@ impl<M: Message> Packet<M> {
 impl<M: Message> Drop for Packet<M> {
     fn drop(&mut self) {
         if let Some((message, slot)) = self.0.take() {
+            if let Slot::Nobody { .. } = slot {
+                let why = format!("`{}`: the actor stopped before it was handled", M::NAME);
+                current_node(|node| {
+                    if let Some(node) = node {
+                        node.dead_letter(&why);
+                    }
+                });
+            }
             slot.fail(FailureCode::Stopped, "", Some(Box::new(message)));
         }
     }
@@ -197,7 +205,7 @@ impl Parcel {
     pub fn unpack<M: Message>(self) -> Option<Packet<M>> {
         let Self { payload, kind, node } = self;
         let decoded: Result<M, _> =
-            decoding_for(&node, || payload::decode(payload.encoding, &payload.bytes));
+            within(&node, || payload::decode(payload.encoding, &payload.bytes));
         match (decoded, kind) {
             (Ok(message), InboundKind::Tell(credit)) => {
                 Some(Packet(Some((message, Slot::Nobody { _credit: Some(credit) }))))

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    entry::{WORKER_VARIABLE, WorkerReady, WorkerStart},
+    entry::{WORKER_ARGUMENT, WorkerReady, WorkerStart},
     node::{Node, STOP_GRACE},
 };
 
@@ -71,11 +71,9 @@ impl WorkerProcess {
         ours.set_nonblocking(true).map_err(failed)?;
         // What a worker prints must not mix with the data on our standard output.
         let output = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
-        let short = entry.rsplit("::").next().unwrap_or(entry);
         let child = Command::new(&program)
-            // For people who list processes; nobody reads it.
-            .arg(format!("worker:{short}"))
-            .env(WORKER_VARIABLE, serde_json::to_string(&start).unwrap_or_default())
+            .arg(WORKER_ARGUMENT)
+            .arg(serde_json::to_string(&start).unwrap_or_default())
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .stdout(Stdio::from(output))
             // Ctrl-C is for the parent, which then stops its workers in order.

@@ -5,7 +5,7 @@ use std::{fmt::Write, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    entry::{WORKER_VARIABLE, run_worker},
+    entry::{WORKER_ARGUMENT, run_worker},
     node::Node,
 };
 
@@ -67,8 +67,11 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> Outcome for Result<(), E
 /// Programs that do not use `#[layercake::main]` call it first in `main`.
 #[must_use]
 pub fn run_as_worker() -> Option<ExitCode> {
-    let start = std::env::var(WORKER_VARIABLE).ok()?;
-    Some(match run_worker(&start) {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != WORKER_ARGUMENT {
+        return None;
+    }
+    Some(match run_worker(&arguments.next().unwrap_or_default().to_string_lossy()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("error: {reason}");

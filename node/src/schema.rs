@@ -164,6 +164,8 @@ impl<'a> Walk<'a> {
     fn keyword(&mut self, key: &str, value: &'a Value, depth: usize) {
         match (key, value) {
             ("$ref", Value::String(reference)) => self.reference(reference, depth),
+            // Bytes: sent as a list, received as text too.
+            ("type", _) if is_bytes_type(value) => self.text.push_str("\"array\""),
             ("properties", Value::Object(properties)) => {
                 for (name, schema) in properties {
                     self.name(name);
@@ -264,8 +266,8 @@ fn is_compact(object: &Map<String, Value>) -> bool {
         _ => Vec::new(),
     };
     let types: Vec<_> = types.into_iter().filter(|ty| *ty != "null").collect();
-    // A string of bytes, which JSON may also write as text.
-    let bytes = types == ["array", "string"]
+    // Bytes, which JSON may also write as text.
+    let bytes = object.get("type").is_some_and(is_bytes_type)
         && object.get("items").is_some_and(|items| items["format"] == "uint8");
     let formless = object.get("format").is_none();
     // A map of enums looks like a struct, but nothing of it is required; of other integer keys than
@@ -278,6 +280,10 @@ fn is_compact(object: &Map<String, Value>) -> bool {
         || (formless && types.iter().any(|ty| matches!(*ty, "number" | "integer")))
         || map_like
         || ["allOf", "oneOf", "not", "if"].iter().any(|key| object.contains_key(*key)))
+}
+
+fn is_bytes_type(types: &Value) -> bool {
+    types.as_array().is_some_and(|types| *types == ["array", "string"])
 }
 
 /// The variants of an enum in serde's plain (externally tagged) representation, and what they hold.

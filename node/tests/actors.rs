@@ -253,6 +253,14 @@ async fn a_full_mailbox_makes_senders_wait_and_stop_overtakes_it() {
     let (waited, asked) = tokio::time::timeout(SOON, both).await.expect("stop overtakes");
     assert!(waited.expect("no panic"), "the sender hears that it has stopped");
     assert!(matches!(asked.expect("no panic"), Err(AskError::Stopped { .. })));
+    // Nothing is silent: each tell that was accepted and not handled is counted.
+    let counted = async {
+        while node.dead_letters() < MAILBOX as u64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, counted).await.expect("every dead letter is counted");
+    assert!(node.dead_letters() <= MAILBOX as u64 + 1, "{}", node.dead_letters());
     node.close().await;
 }
 

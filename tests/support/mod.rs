@@ -96,8 +96,7 @@ pub fn workers_of(mesh: &Path, among: Option<&[u32]>) -> Vec<u32> {
     pids.retain(|pid| {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let is_worker =
-            command.split(|b| *b == 0).nth(1).is_some_and(|a| a.starts_with(b"worker:"));
+        let is_worker = command.split(|b| *b == 0).nth(1) == Some(b"layercake-worker");
         let wanted = format!("LAYERCAKE_MESH={}", mesh.display());
         is_worker && environment.split(|b| *b == 0).any(|v| v == wanted.as_bytes())
     });

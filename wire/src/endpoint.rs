@@ -46,6 +46,11 @@ const HINTS_AGE: Duration = Duration::from_secs(5);
 /// Peers without a link whose last link is remembered, before they are swept.
 const MAX_IDLE_PEERS: usize = 4096;
 
+/// From so many sockets in the runtime folder on, a starting node looks for left-overs, and at so many
+/// of them.
+const SWEEP_FROM: usize = 32;
+const SWEEP_MOST: usize = 256;
+
 /// Why an endpoint does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -229,6 +234,7 @@ impl Endpoint {
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
         });
         shared.spawn(accept_unix(shared.clone(), listener));
+        shared.spawn(sweep(folder));
         Ok(Self(Arc::new(Handle(shared))))
     }
 
@@ -306,6 +312,9 @@ impl Endpoint {
         }
         let waiting = {
             let mut links = shared.links.lock();
+            if shared.stop.is_cancelled() {
+                return Err(DialError::Closed);
+            }
             if links.len() > MAX_IDLE_PEERS {
                 links.retain(|_, entry| !entry.is_idle());
             }
@@ -393,6 +402,8 @@ impl Endpoint {
             let _ = tokio::time::timeout(CLOSE_TIME, quic.endpoint.wait_idle()).await;
         }
         shared.stop.cancel();
+        // Nobody will tell those who wait for a dial any more.
+        shared.links.lock().values_mut().for_each(|entry| entry.waiters.clear());
         let _ = std::fs::remove_file(&shared.socket);
     }
 }
@@ -830,6 +841,27 @@ fn check_user(stream: &UnixStream) -> io::Result<()> {
     }
     let text = format!("the socket's other end belongs to user {theirs}, this process to {ours}");
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
+/// Removes sockets that killed processes have left: nobody answers there.
+async fn sweep(folder: PathBuf) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let sockets = entries.flatten().map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let id = name.and_then(|name| name.strip_suffix(".sock"));
+        id.is_some_and(|id| id.parse::<NodeId>().is_ok())
+    });
+    let sockets: Vec<_> = sockets.collect();
+    // A few left-overs do no harm; many neighbours should not all be knocked at by everybody.
+    if sockets.len() < SWEEP_FROM {
+        return;
+    }
+    for path in sockets.iter().take(SWEEP_MOST) {
+        let gone = UnixStream::connect(path).await.err().map(|error| error.kind());
+        if gone == Some(io::ErrorKind::ConnectionRefused) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 async fn accept_unix(shared: Arc<Shared>, listener: UnixListener) {

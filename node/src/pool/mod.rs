@@ -2,7 +2,7 @@
 //!
 //! The kind of worker is one argument of [`PoolBuilder`]; everything else is the same for all. What is
 //! decided (who gets a request, who waits, who is turned away) is in [`scheduler`]; this module
-//! carries it out: it holds the askers, sends to the workers, and in [`workers`] keeps these alive.
+//! carries it out: it holds the askers, sends to the workers, and in `workers` keeps these alive.
 //!
 //! A request passes from the asker's own task to the worker and back: the pool has no task in between.
 
@@ -169,7 +169,7 @@ impl<A: Actor + Default> PoolBuilder<A> {
         let mut scheduler = Scheduler::new(self.config, rand::random());
         scheduler.set_expecting(!matches!(self.kind, Kind::Hosts { .. }));
         let state = State { scheduler, waiting: HashMap::new(), workers: HashMap::new(), next: 0 };
-        let stop = self.node.stopping_token().child_token();
+        let stop = self.node.stop_token().child_token();
         let pool = Pool(Arc::new(Inner {
             node: self.node.clone(),
             api: A::api(),
@@ -185,8 +185,6 @@ impl<A: Actor + Default> PoolBuilder<A> {
         workers::start(&pool, plan).await?;
         // The workers outlive the builder: they end with the pool's `stop`, or with the node.
         guard.disarm();
-        let ticker = pool.clone();
-        pool.0.tasks.spawn(async move { ticker.tick().await });
         let closing = pool.clone();
         self.node.tasks().spawn(async move {
             closing.0.stop.cancelled().await;
@@ -414,21 +412,6 @@ impl<A: Actor> Pool<A> {
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
-    }
-
-    /// Gives up queued requests when their time is over; they are dropped by their askers too, but an
-    /// asker may be slow.
-    async fn tick(&self) {
-        loop {
-            tokio::select! {
-                () = self.0.stop.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            }
-            let mut state = self.0.state.lock();
-            for ticket in state.scheduler.expire(Instant::now()) {
-                state.waiting.remove(&ticket);
-            }
-        }
     }
 
     fn join(&self, address: Address<A>) -> WorkerId {

@@ -13,6 +13,8 @@ use crate::output;
 
 /// After so long without news the list is complete.
 const QUIET: Duration = Duration::from_millis(300);
+/// The same where no directory ran on this host: other hosts have to be found first.
+const QUIET_ALONE: Duration = Duration::from_millis(2500);
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  layer-cake ls 'textures:.*'\n  layer-cake ls --watch --json")]
@@ -110,7 +112,12 @@ impl Ls {
             }
         }
         let mut found = BTreeMap::new();
-        while let Ok(Some(event)) = tokio::time::timeout(QUIET, subscription.next()).await {
+        loop {
+            let alone = matches!(scope, Scope::Lan) && node.directory().is_host_directory();
+            let quiet = if alone { QUIET_ALONE } else { QUIET };
+            let Ok(Some(event)) = tokio::time::timeout(quiet, subscription.next()).await else {
+                break;
+            };
             match event {
                 Event::Available(record) => {
                     found.insert((record.name.to_string(), record.instance), record);
