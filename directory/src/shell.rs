@@ -484,8 +484,23 @@ impl Shell {
         }
     }
 
+    /// Notes where other hosts were last, for whoever serves the directory next.
+    fn remember(&self) {
+        if let Seat::Holder(holder) = &self.seat
+            && let Lan::On { .. } = holder.lan
+        {
+            let known = holder.core.known_hosts();
+            if known != holder.stored
+                && let Err(error) = hints::store_peers(&holder.held.folder, &known)
+            {
+                tracing::debug!(%error, "cannot remember the peers");
+            }
+        }
+    }
+
     /// Says goodbye to everybody.
     fn leave(&mut self) {
+        self.remember();
         self.in_agent(Agent::withdraw_all);
         self.carry_out();
         match &mut self.seat {

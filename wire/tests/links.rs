@@ -262,3 +262,41 @@ async fn datagrams_cross_quic() {
     let Seen::Post(body) = next(&mut far).await else { panic!("a datagram arrives") };
     assert_eq!(body.len(), Link::MAX_DATAGRAM);
 }
+
+#[tokio::test]
+async fn where_a_socket_is_out_of_reach_neighbours_use_quic() {
+    let (near, far) = neighbours();
+    far.endpoint.listen_quic(None).await.expect("listens");
+    let folder = far.endpoint.mesh().runtime_folder().expect("a folder");
+    let socket = folder.join(format!("{}.sock", far.endpoint.peer().node));
+    std::fs::remove_file(socket).expect("it was there");
+    let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+    assert!(!link.is_local());
+    assert_eq!(ask(&link, 1, "x").await.expect("answers").bytes, "x");
+}
+
+#[tokio::test]
+async fn a_closed_endpoint_says_so_and_keeps_nobody_waiting() {
+    let (near, far) = neighbours();
+    let addr = far.endpoint.addr();
+    near.endpoint.close().await;
+    let dial = tokio::time::timeout(SOON, near.endpoint.link(&addr)).await.expect("at once");
+    assert!(matches!(dial, Err(DialError::Closed)), "{dial:?}");
+}
+
+#[tokio::test]
+async fn what_was_queued_before_a_goodbye_arrives() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        assert!(matches!(next(&mut far).await, Seen::Up));
+        for n in 0..200_u8 {
+            link.post(Service::Directory, Bytes::from(vec![n; 5000])).expect("open");
+        }
+        near.endpoint.close().await;
+        for n in 0..200_u8 {
+            let Seen::Post(body) = next(&mut far).await else { panic!("post {n} arrives") };
+            assert_eq!(body[0], n, "in order");
+        }
+        assert!(matches!(next(&mut far).await, Seen::Down(LinkDown::Closed(_))));
+    }
+}

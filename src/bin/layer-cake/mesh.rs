@@ -22,6 +22,8 @@ const PORT: u16 = layercake::DEFAULT_PORT;
 /// How long one node of this host may take to say where it listens.
 const LISTEN_TIME: Duration = Duration::from_secs(2);
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Mesh {
     /// Make a new mesh on this host (also done silently on first use).
@@ -42,6 +44,9 @@ pub(crate) struct Init {
     /// The name of the mesh: lower-case letters, digits and dashes.
     #[arg(long)]
     name: Option<String>,
+    /// Print what `show` prints, as one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +67,9 @@ pub(crate) struct Join {
     /// What people call this host; its host name unless given.
     #[arg(long, value_name = "NAME")]
     host_name: Option<String>,
+    /// Print what `show` prints, as one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +87,9 @@ fn span(text: &str) -> Result<Duration, String> {
 
 /// Writes a time span in the same form.
 fn show_span(span: Duration) -> String {
+    if span > 2 * DAY {
+        return format!("{} days", span.as_secs() / DAY.as_secs());
+    }
     let span = jiff::SignedDuration::try_from(Duration::from_secs(span.as_secs()));
     span.map_or_else(|_| "for ever".to_owned(), |span| format!("{span:#}"))
 }
@@ -113,7 +124,8 @@ fn fail(error: &layercake::Error) -> ExitCode {
 impl Init {
     fn run(self, folder: PathBuf) -> Result<()> {
         let mesh = trust::Mesh::init(&folder, self.name.as_deref())?;
-        output::say(&format!("made mesh `{}` in {}", mesh.id().name, folder.display()))?;
+        let text = format!("made mesh `{}` in {}", mesh.id().name, folder.display());
+        output::record(self.json, &mesh.facts()?, &text)?;
         Ok(())
     }
 }
@@ -149,12 +161,13 @@ impl Join {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let joining = trust::join(&token, &folder, self.host_name.as_deref());
         let mesh = runtime.block_on(joining)?;
-        output::say(&format!(
+        let text = format!(
             "joined mesh `{}` as host {} ({})",
             mesh.id().name,
             mesh.host(),
             mesh.host_name()
-        ))?;
+        );
+        output::record(self.json, &mesh.facts()?, &text)?;
         Ok(())
     }
 }
