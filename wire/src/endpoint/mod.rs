@@ -4,6 +4,9 @@
 //! Between hosts it listens with QUIC, from the moment that somebody needs it. Links are dialled on
 //! first use and shared; [`crate::hello::admits`] decides between two dials that cross.
 
+mod accept;
+mod dial;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt, io,
@@ -19,24 +22,22 @@ use rustls_pki_types::CertificateDer;
 use tokio::{
     net::{UnixListener, UnixStream, unix},
     sync::{Semaphore, mpsc, oneshot},
-    task::{JoinHandle, JoinSet, LocalSet},
+    task::{JoinHandle, LocalSet},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    hello::{self, Hello, HelloError, PeerState, RefuseCode, VERSION},
+    hello::{Hello, VERSION},
     id::{MAX_HINTS, NodeAddr, NodeId, PeerId},
     inbound::Receive,
     link::{Link, driver},
     payload::Fingerprint,
     quic,
-    trust::{self, ALPN_JOIN, Mesh, TrustError},
+    trust::{self, Mesh, TrustError},
 };
 
 /// How long a dial may take, all addresses together.
 pub const DIAL_TIME: Duration = Duration::from_secs(3);
-/// How long a dial to a node of the own host may take where its socket is absent.
-const LOCAL_QUIC_TIME: Duration = Duration::from_millis(500);
 /// Connections that may be in their handshake at the same time; more are refused.
 const MAX_HANDSHAKES: usize = 256;
 /// How long closing waits for goodbyes.
@@ -233,8 +234,8 @@ impl Endpoint {
             hints: Mutex::default(),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
         });
-        shared.spawn(accept_unix(shared.clone(), listener));
-        shared.spawn(sweep(folder));
+        shared.spawn(accept::accept_unix(shared.clone(), listener));
+        shared.spawn(accept::sweep(folder));
         Ok(Self(Arc::new(Handle(shared))))
     }
 
@@ -476,7 +477,7 @@ impl Shared {
             hints.ports.push(port);
             hints.read = None;
         }
-        self.spawn(accept_quic(self.clone(), endpoint.clone()));
+        self.spawn(accept::accept_quic(self.clone(), endpoint.clone()));
         open.push(Quic { endpoint, client });
         Ok(open[0].clone())
     }
@@ -491,253 +492,6 @@ impl Shared {
             nonce,
             last_seen,
         }
-    }
-
-    /// Dials a node whose entry says `dialling`, and tells those who wait.
-    async fn dial(self: Arc<Self>, to: NodeAddr) {
-        let node = to.peer.node;
-        let result = if to.peer.host == self.me.host {
-            self.clone().dial_unix(&to).await
-        } else {
-            self.clone().dial_quic(&to.hints, Some(to.peer)).await
-        };
-        if let Err(error) = result {
-            let waiters = {
-                let mut links = self.links.lock();
-                let Some(entry) = links.get_mut(&node) else { return };
-                entry.dialling = false;
-                if entry.accepting {
-                    return;
-                }
-                std::mem::take(&mut entry.waiters)
-            };
-            for waiter in waiters {
-                let _ = waiter.send(Err(error.clone()));
-            }
-        }
-    }
-
-    async fn dial_unix(self: Arc<Self>, to: &NodeAddr) -> Result<Link, DialError> {
-        let node = to.peer.node;
-        let path = self.socket.with_file_name(socket_name(node));
-        match UnixStream::connect(&path).await {
-            Ok(stream) => {
-                check_user(&stream).map_err(|e| DialError::Refused(e.to_string()))?;
-                let (reader, writer) = stream.into_split();
-                self.greet(Transport::Unix(reader, writer), to.peer).await
-            }
-            // Its socket has nobody behind it: the process was killed.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                let _ = std::fs::remove_file(&path);
-                Err(DialError::Gone(node))
-            }
-            // Left in order, or one that shares this host's identity but not its runtime folder.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if to.hints.is_empty() {
-                    return Err(DialError::Gone(node));
-                }
-                let dial = self.dial_quic(&to.hints, Some(to.peer));
-                tokio::time::timeout(LOCAL_QUIC_TIME, dial)
-                    .await
-                    .unwrap_or(Err(DialError::Gone(node)))
-            }
-            Err(e) => Err(DialError::Unreachable(format!("{}: {e}", path.display()))),
-        }
-    }
-
-    /// Dials all addresses at once and greets the first that shakes hands as the right peer.
-    async fn dial_quic(
-        self: Arc<Self>,
-        addrs: &[SocketAddr],
-        expected: Option<PeerId>,
-    ) -> Result<Link, DialError> {
-        if addrs.is_empty() {
-            let reason = "it has no address outside of its own host".to_owned();
-            return Err(DialError::Unreachable(reason));
-        }
-        let quic = self.clone().ensure_quic(None).await;
-        let quic = quic.map_err(|e| DialError::Unreachable(e.to_string()))?;
-        let mut attempts = JoinSet::new();
-        for addr in addrs {
-            let (quic, addr, mesh) = (quic.clone(), *addr, self.mesh.clone());
-            attempts.spawn(async move {
-                let shake = async {
-                    let connecting = quic
-                        .endpoint
-                        .connect_with(quic.client.clone(), addr, SERVER_NAME)
-                        .map_err(|e| e.to_string())?;
-                    let connection = connecting.await.map_err(|e| e.to_string())?;
-                    let peer = peer_of(&mesh, &connection).map_err(|e| e.to_string())?;
-                    Ok::<_, String>((connection, peer))
-                };
-                let shaken = tokio::time::timeout(DIAL_TIME, shake).await;
-                shaken
-                    .unwrap_or_else(|_| Err("no answer".to_owned()))
-                    .map_err(|reason| format!("{addr}: {reason}"))
-            });
-        }
-        let mut failures = Vec::new();
-        while let Some(attempt) = attempts.join_next().await {
-            let (connection, peer) = match attempt {
-                Ok(Ok(shaken)) => shaken,
-                Ok(Err(reason)) => {
-                    failures.push(reason);
-                    continue;
-                }
-                Err(_) => continue,
-            };
-            let remote = quic::plain(connection.remote_address());
-            if expected.is_some_and(|expected| expected != peer) {
-                failures.push(format!("{remote}: another node lives there now ({peer})"));
-                connection.close(0_u32.into(), b"not whom I wanted");
-                continue;
-            }
-            if peer.node == self.me.node {
-                failures.push(format!("{remote}: this is the node itself"));
-                continue;
-            }
-            let opened = connection.open_bi().await;
-            let greeted = match opened {
-                Ok((send, receive)) => {
-                    let transport = Transport::Quic(connection, receive, send);
-                    self.clone().greet(transport, peer).await
-                }
-                Err(e) => Err(DialError::Unreachable(e.to_string())),
-            };
-            match greeted {
-                Ok(link) => return Ok(link),
-                Err(error @ DialError::Refused(_)) => return Err(error),
-                Err(error) => failures.push(format!("{remote}: {error}")),
-            }
-        }
-        Err(DialError::Unreachable(failures.join("; ")))
-    }
-
-    /// Exchanges hellos on a connection that we dialled.
-    async fn greet(
-        self: Arc<Self>,
-        mut transport: Transport,
-        peer: PeerId,
-    ) -> Result<Link, DialError> {
-        let nonce = rand::random();
-        let last_seen = {
-            let mut links = self.links.lock();
-            let entry = links.entry(peer.node).or_default();
-            // The peer's own dial may have been faster; a hello that names a link says it is lost.
-            if let Some(up) = entry.up.clone().filter(|link| !link.is_closed()) {
-                entry.dialling = false;
-                return Ok(up);
-            }
-            entry.dialling = true;
-            entry.last_nonce
-        };
-        let mut buffer = BytesMut::new();
-        let ours = hello::hello_frame(&self.hello(nonce, last_seen));
-        let answer = match &mut transport {
-            Transport::Unix(reader, writer) => exchange(reader, writer, ours, &mut buffer).await,
-            Transport::Quic(_, reader, writer) => exchange(reader, writer, ours, &mut buffer).await,
-        };
-        match answer {
-            Ok(theirs) if theirs.host == peer.host && theirs.node == peer.node => {
-                Ok(self.raise(transport, &theirs, nonce, true, buffer))
-            }
-            Ok(_) => Err(DialError::Refused("it says it is another node".to_owned())),
-            // Its own dial to us is on the way: wait for that.
-            Err(HelloError::Refused { duplicate: true, .. }) => self.await_crossing(peer).await,
-            Err(HelloError::Refused { reason, .. }) => Err(DialError::Refused(reason)),
-            Err(error) => Err(DialError::Unreachable(error.to_string())),
-        }
-    }
-
-    async fn await_crossing(&self, peer: PeerId) -> Result<Link, DialError> {
-        let waiting = {
-            let mut links = self.links.lock();
-            let entry = links.entry(peer.node).or_default();
-            entry.dialling = false;
-            if let Some(up) = entry.up.as_ref().filter(|link| !link.is_closed()) {
-                return Ok(up.clone());
-            }
-            let (waiter, waiting) = oneshot::channel();
-            entry.waiters.push(waiter);
-            waiting
-        };
-        match tokio::time::timeout(DIAL_TIME, waiting).await {
-            Ok(Ok(result)) => result,
-            _ => Err(DialError::Unreachable("the peer's own dial did not arrive".to_owned())),
-        }
-    }
-
-    /// Answers a connection that a peer dialled. `proved` is who its certificate says it is; within
-    /// the host the user is proved and the hello is believed.
-    async fn answer(self: Arc<Self>, mut transport: Transport, proved: Option<PeerId>) {
-        let mut buffer = BytesMut::new();
-        let received = match &mut transport {
-            Transport::Unix(reader, _) => hello::receive(reader, &mut buffer).await,
-            Transport::Quic(_, reader, _) => hello::receive(reader, &mut buffer).await,
-        };
-        let theirs = match received {
-            Ok(theirs) => theirs,
-            Err(error) => {
-                tracing::debug!(%error, "a connection came without a hello");
-                return;
-            }
-        };
-        let peer = PeerId { host: theirs.host, node: theirs.node };
-        let verdict = hello::check(&theirs, &self.mesh.id().fingerprint).and_then(|()| {
-            let honest = match proved {
-                Some(proved) => proved == peer,
-                None => peer.host == self.me.host,
-            };
-            if !honest || peer.node == self.me.node {
-                let reason = "the hello and the certificate differ".to_owned();
-                return Err((RefuseCode::Identity, reason));
-            }
-            let mut links = self.links.lock();
-            let entry = links.entry(peer.node).or_default();
-            let state = PeerState {
-                dialling: entry.dialling,
-                up: entry
-                    .up
-                    .as_ref()
-                    .filter(|link| !link.is_closed())
-                    .map(|link| (link.nonce(), link.is_dialled())),
-            };
-            if !hello::admits(self.me.node, peer.node, state, theirs.last_seen) {
-                return Err((RefuseCode::Duplicate, "use the other link".to_owned()));
-            }
-            entry.accepting = true;
-            Ok(())
-        });
-        let frame = match &verdict {
-            Ok(()) => hello::hello_frame(&self.hello(theirs.nonce, 0)),
-            Err((code, reason)) => hello::refuse_frame(*code, reason),
-        };
-        let sent = match &mut transport {
-            Transport::Unix(_, writer) => hello::send(writer, frame).await,
-            Transport::Quic(_, _, writer) => hello::send(writer, frame).await,
-        };
-        if let Err((code, reason)) = verdict {
-            if code != RefuseCode::Duplicate {
-                tracing::warn!(%peer, reason, "refused a link");
-            }
-            // The refusal must arrive before the connection goes.
-            if let Transport::Quic(connection, _, mut writer) = transport {
-                let _ = writer.finish();
-                let _ = tokio::time::timeout(DIAL_TIME, connection.closed()).await;
-            }
-            return;
-        }
-        if sent.is_err() {
-            let mut links = self.links.lock();
-            if let Some(entry) = links.get_mut(&peer.node) {
-                entry.accepting = false;
-                if !entry.dialling {
-                    entry.waiters.clear();
-                }
-            }
-            return;
-        }
-        self.raise(transport, &theirs, theirs.nonce, false, buffer);
     }
 
     /// Makes a link of a connection on which both have said hello.
@@ -807,23 +561,6 @@ impl Shared {
     }
 }
 
-/// What TLS is given for a name; identities are in the certificates.
-const SERVER_NAME: &str = "node.layercake";
-
-async fn exchange<R, W>(
-    reader: &mut R,
-    writer: &mut W,
-    ours: crate::frame::Frame,
-    buffer: &mut BytesMut,
-) -> Result<Hello, HelloError>
-where
-    R: tokio::io::AsyncRead + Unpin,
-    W: tokio::io::AsyncWrite + Unpin,
-{
-    hello::send(writer, ours).await?;
-    hello::receive(reader, buffer).await
-}
-
 /// Who the certificate of a connection speaks for.
 fn peer_of(mesh: &Mesh, connection: &quinn::Connection) -> Result<PeerId, TrustError> {
     let chain = connection
@@ -841,99 +578,4 @@ fn check_user(stream: &UnixStream) -> io::Result<()> {
     }
     let text = format!("the socket's other end belongs to user {theirs}, this process to {ours}");
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
-}
-
-/// Removes sockets that killed processes have left: nobody answers there.
-async fn sweep(folder: PathBuf) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let sockets = entries.flatten().map(|entry| entry.path()).filter(|path| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let id = name.and_then(|name| name.strip_suffix(".sock"));
-        id.is_some_and(|id| id.parse::<NodeId>().is_ok())
-    });
-    let sockets: Vec<_> = sockets.collect();
-    // A few left-overs do no harm; many neighbours should not all be knocked at by everybody.
-    if sockets.len() < SWEEP_FROM {
-        return;
-    }
-    for path in sockets.iter().take(SWEEP_MOST) {
-        let gone = UnixStream::connect(path).await.err().map(|error| error.kind());
-        if gone == Some(io::ErrorKind::ConnectionRefused) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-async fn accept_unix(shared: Arc<Shared>, listener: UnixListener) {
-    loop {
-        // More than so many wait in the backlog.
-        let Ok(permit) = shared.handshakes.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                if let Err(error) = check_user(&stream) {
-                    tracing::warn!(%error, "refused a local connection");
-                    continue;
-                }
-                let (reader, writer) = stream.into_split();
-                let answering = shared.clone().answer(Transport::Unix(reader, writer), None);
-                shared.spawn(async move {
-                    answering.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a local connection; trying on");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-async fn accept_quic(shared: Arc<Shared>, endpoint: quinn::Endpoint) {
-    while let Some(incoming) = endpoint.accept().await {
-        let Ok(permit) = shared.handshakes.clone().try_acquire_owned() else {
-            incoming.refuse();
-            continue;
-        };
-        let task = shared.clone();
-        shared.spawn(async move {
-            let from = incoming.remote_address();
-            match tokio::time::timeout(DIAL_TIME, incoming).await {
-                Ok(Ok(connection)) => task.answer_quic(connection).await,
-                Ok(Err(error)) => tracing::debug!(%from, %error, "a handshake failed"),
-                Err(_) => tracing::debug!(%from, "a handshake took too long"),
-            }
-            drop(permit);
-        });
-    }
-}
-
-impl Shared {
-    async fn answer_quic(self: Arc<Self>, connection: quinn::Connection) {
-        let from = connection.remote_address();
-        let protocol = connection
-            .handshake_data()
-            .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
-            .and_then(|data| data.protocol);
-        if protocol.as_deref() == Some(ALPN_JOIN) {
-            match trust::answer_join(&self.mesh, connection).await {
-                Ok(host) => tracing::info!(%from, %host, "a host joined the mesh"),
-                Err(error) => tracing::warn!(%from, %error, "a host could not join"),
-            }
-            return;
-        }
-        let peer = match peer_of(&self.mesh, &connection) {
-            Ok(peer) => peer,
-            Err(error) => {
-                tracing::warn!(%from, %error, "refused a link");
-                connection.close(1_u32.into(), b"no identity of this mesh");
-                return;
-            }
-        };
-        let opened = tokio::time::timeout(hello::HELLO_TIME, connection.accept_bi()).await;
-        if let Ok(Ok((send, receive))) = opened {
-            let transport = Transport::Quic(connection, receive, send);
-            self.answer(transport, Some(peer)).await;
-        }
-    }
 }
