@@ -82,6 +82,24 @@ fn bad_input_gets_a_clear_answer_and_nothing_is_lost() {
 }
 
 #[test]
+fn the_largest_table_passes_and_small_ones_do_not_wait_for_it() {
+    let folders = Folders::new();
+    let (demo, url) = start(&folders, &["--workers", "2"]);
+    let large = std::thread::spawn({
+        let url = format!("{url}/Xy?x=1000&y=1000");
+        move || curl(&[&url])
+    });
+    while !large.is_finished() {
+        let (status, body) = curl(&[&format!("{url}/Xy?x=1&y=1")]);
+        assert_eq!(status, 200, "{body}");
+    }
+    let (status, body) = large.join().expect("no panic");
+    assert_eq!(status, 200, "{}", &body[..body.len().min(500)]);
+    assert_table(&body, 1000, 1000);
+    ends_cleanly(&demo, TERMINATE);
+}
+
+#[test]
 fn a_killed_worker_is_replaced_and_no_request_fails() {
     let folders = Folders::new();
     let mesh = folders.mesh("host");

@@ -142,6 +142,34 @@ async fn a_full_queue_says_overloaded_and_a_worker_that_panics_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_pool_that_answers_too_slowly_is_busy_and_lets_a_share_through() {
+    let (node, _folder) = node().await;
+    let pool = node
+        .pool::<Worker>()
+        .threads(1)
+        .responsiveness(Some(Duration::from_millis(500)))
+        .busy_pass_rate(3)
+        .start()
+        .await
+        .expect("starts");
+    assert_eq!(pool.ask(Block { ms: 600 }).await, Ok(()));
+    let mut answers = Vec::new();
+    for n in 0..6 {
+        answers.push(pool.ask(Square { n }).await);
+    }
+    let busy = answers.iter().filter(|a| matches!(a, Err(AskError::Busy { .. }))).count();
+    assert!((2..=4).contains(&busy), "most are turned away, some pass: {answers:?}");
+    // The answers that pass are quick, so the pool recovers.
+    let recovers = async {
+        while pool.ask(Square { n: 2 }).await != Ok(4) || pool.ask(Square { n: 3 }).await != Ok(9) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, recovers).await.expect("it recovers");
+    node.close().await;
+}
+
+#[tokio::test]
 async fn improbable_settings_are_refused_with_a_reason() {
     let (node, _folder) = node().await;
     let none = node.pool::<Worker>().tasks(0).start().await.expect_err("no workers");

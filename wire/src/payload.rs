@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The largest encoded message, in bytes, unless configured otherwise.
-pub const MAX_MESSAGE: usize = 16 << 20;
+pub const MAX_MESSAGE: usize = 32 << 20;
 
 /// How a payload is encoded. The numbers are the wire's; a retired number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -107,7 +107,7 @@ async fn next(peer: &mut Peer) -> Seen {
 async fn echoes(near: &Peer, far: &Peer) {
     let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
     assert_eq!(link.peer(), far.endpoint.peer());
-    for size in [0, 1, 64, 5_000, 32 << 10, (32 << 10) + 1, 3 << 20, (16 << 20) - 64] {
+    for size in [0, 1, 64, 5_000, 32 << 10, (32 << 10) + 1, 3 << 20, (32 << 20) - 64] {
         let sent = Bytes::from(vec![7_u8; size]);
         let reply = ask(&link, 1, sent.clone()).await.expect("answers");
         assert_eq!(reply.bytes, sent, "{size} bytes");

@@ -38,7 +38,7 @@ pub(crate) mod driver;
 /// message takes one unit and one more for each [`UNIT`] bytes, so that the largest takes them all.
 pub const LANE_UNITS: usize = MAX_MESSAGE / UNIT;
 /// Bytes that one further unit stands for.
-pub const UNIT: usize = 16 << 10;
+pub const UNIT: usize = 32 << 10;
 /// Units of one link: what may wait to be written before senders wait.
 pub const LINK_UNITS: usize = 2 * LANE_UNITS;
 /// Control messages that may wait to be written; a link that exceeds it is closed.
