@@ -3,7 +3,7 @@
 //! No I/O, no clock, no task: commands and frames go in, frames for the output buffer and events for
 //! the receiver come out. [`super::driver`] carries them; it calls
 //! - [`Core::on_command`] for each command of a handle, then [`Core::pump`] to fill the output buffer,
-//! - [`Core::on_body`] for each frame body that was read,
+//! - [`Core::on_body`] for each frame body that was read, then [`Core::deliver`],
 //! - [`Core::on_tick`] now and then while [`Core::has_asks`],
 //! - [`Core::on_close`] once, at the end.
 //!
@@ -22,7 +22,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
-use super::{Command, Lane, Service};
+use super::{
+    Command, Lane, Service,
+    courier::{Answer, Courier},
+};
 use crate::{
     frame::{self, CHUNK, Frame, FrameError, MAX_TYPES, OutBuf},
     inbound::{AnswerSlot, AskFailure, Failure, FailureCode},
@@ -69,6 +72,7 @@ struct Pending {
     units: u32,
     deadline: Instant,
     slot: AnswerSlot,
+    courier: Option<Courier>,
 }
 
 /// The sending task and the receiving actor: what stays in order.
@@ -99,6 +103,8 @@ pub(crate) struct Core {
     /// Units and control messages in `out`, to be given back when it is written.
     pub(crate) out_units: usize,
     pub(crate) out_posts: usize,
+    /// Answers that came in, by the courier that takes them.
+    answers: Vec<(Courier, Vec<Answer>)>,
     /// Credit for tells, collected to go out as one frame for each actor.
     credit: Vec<(u64, u32)>,
 }
@@ -128,6 +134,7 @@ impl Core {
                     units: ask.units,
                     deadline: ask.deadline,
                     slot: ask.slot,
+                    courier: ask.courier,
                 });
                 let id = (u64::from(generation) << 32) | index as u64;
                 let (accept, payload) = (ask.accept, ask.payload);
@@ -312,7 +319,22 @@ impl Core {
         if self.asks.get(index).is_some_and(|ask| ask.generation == generation) {
             let ask = self.asks.remove(index);
             ask.lane.give_back(ask.units);
-            let _ = ask.slot.send(answer);
+            let Some(courier) = ask.courier else {
+                let _ = ask.slot.send(answer);
+                return;
+            };
+            match self.answers.iter_mut().find(|(other, _)| other.is(&courier)) {
+                Some((_, answers)) => answers.push((ask.slot, answer)),
+                None => self.answers.push((courier, vec![(ask.slot, answer)])),
+            }
+        }
+    }
+
+    /// Gives the answers that came in to those who wait; to be called when all frames that were read
+    /// have been taken.
+    pub(crate) fn deliver(&mut self) {
+        for (courier, answers) in self.answers.drain(..) {
+            courier.deliver(answers);
         }
     }
 
@@ -334,6 +356,7 @@ impl Core {
 
     /// Ends everything: each ask in flight is answered with `Lost`.
     pub(crate) fn on_close(&mut self, reason: &str) {
+        self.deliver();
         for ask in self.asks.drain() {
             let _ = ask.slot.send(Err(AskFailure::Lost(reason.to_owned())));
         }

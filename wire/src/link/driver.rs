@@ -72,6 +72,7 @@ where
                     Err(error) => return LinkDown::Lost(error.to_string()),
                 }
             }
+            core.borrow_mut().deliver();
             if buffered.capacity() - buffered.len() < READ / 4 {
                 buffered.reserve(READ);
             }

@@ -13,6 +13,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    hash::{Hash, Hasher},
     net::SocketAddr,
     sync::{
         Arc, Weak,
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::courier::Courier;
 use crate::{
     id::{ActorSerial, NodeAddr, PeerId},
     inbound::{AnswerSlot, AskFailure, Failure},
@@ -32,6 +34,7 @@ use crate::{
 };
 
 pub(crate) mod core;
+mod courier;
 pub(crate) mod driver;
 
 /// Units of one lane: what may be under way to one actor over one link before senders wait. A
@@ -94,6 +97,7 @@ pub(crate) struct AskCommand {
     pub(crate) accept: Fingerprint,
     pub(crate) deadline: Instant,
     pub(crate) slot: AnswerSlot,
+    pub(crate) courier: Option<Courier>,
     pub(crate) units: u32,
 }
 
@@ -320,11 +324,30 @@ pub enum LaneError {
 /// Stands for the task that sends: what one task sends to one actor stays in order, even where a
 /// large message of it is still on its way in pieces.
 fn sender() -> u64 {
-    use std::hash::{Hash, Hasher};
-    let mut hasher = std::hash::DefaultHasher::new();
+    /// What is hashed is a number already.
+    #[derive(Default)]
+    struct Number(u64);
+    impl Hasher for Number {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+            }
+        }
+        fn write_u64(&mut self, number: u64) {
+            self.0 ^= number;
+        }
+    }
+    let mut hasher = Number::default();
     match tokio::task::try_id() {
         Some(task) => task.hash(&mut hasher),
-        None => std::thread::current().id().hash(&mut hasher),
+        None => {
+            // Threads and tasks are counted apart.
+            std::thread::current().id().hash(&mut hasher);
+            hasher.0 = !hasher.0;
+        }
     }
     hasher.finish()
 }
@@ -431,8 +454,8 @@ impl Lane {
             }
         }
         let (slot, answer) = oneshot::channel();
-        let (lane, from) = (self.clone(), sender());
-        let ask = AskCommand { lane, from, payload, accept, deadline, slot, units };
+        let (lane, from, courier) = (self.clone(), sender(), Courier::here());
+        let ask = AskCommand { lane, from, payload, accept, deadline, slot, courier, units };
         if self.link.0.commands.send(Command::Ask(Box::new(ask))).is_err() {
             return Err(AskFailure::Lost(CLOSED.to_owned()));
         }

@@ -36,6 +36,7 @@ fn ask(lane: &Arc<Lane>, deadline: Instant) -> (Command, Answer) {
         accept: Fingerprint::NONE,
         deadline,
         slot,
+        courier: None,
         units: 1,
     };
     (Command::Ask(Box::new(command)), answer)
