@@ -1,4 +1,4 @@
-//! Automation of the workspace: `cargo xtask setup`, `cargo xtask test`, `cargo xtask bench`.
+//! Automation of the workspace: `cargo xtask setup`, `test`, `soak`, `bench`.
 
 mod setup;
 mod steps;
@@ -21,6 +21,9 @@ commands:
   setup           install what the tests need (Debian packages, as root, only what is missing)
   test [--fast]   set up, check format, lints and documents, then run every test;
                   --fast: only the tests that need no other host and no other process
+  soak NAME [SECONDS]
+                  a long run of what the tests do briefly (default: 300 seconds); there is `chaos`:
+                  faults on three hosts at random
   bench [NAME...] measure all or these contestants side by side, in a release build";
 
 fn main() -> ExitCode {
@@ -41,6 +44,8 @@ fn run() -> Result<()> {
         ["setup"] => setup::run(),
         ["test"] => test::run(test::Extent::Everything),
         ["test", "--fast"] => test::run(test::Extent::Fast),
+        ["soak", "chaos"] => soak_chaos("300"),
+        ["soak", "chaos", seconds] => soak_chaos(seconds),
         ["bench", ref names @ ..] => bench(names),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -48,6 +53,17 @@ fn run() -> Result<()> {
         }
         _ => bail!("cannot do `{}`\n{USAGE}", args.join(" ")),
     }
+}
+
+fn soak_chaos(seconds: &str) -> Result<()> {
+    let _: u32 = seconds.parse().with_context(|| format!("`{seconds}` is no number of seconds"))?;
+    let mut steps = Steps::default();
+    steps.act("setup", setup::run)?;
+    let chaos =
+        ["test", "--locked", "-p", "layercake", "--test", "hosts_chaos", "--", "--nocapture"];
+    steps.run("chaos", cargo().args(chaos).env("LAYERCAKE_SOAK_SECONDS", seconds))?;
+    steps.totals();
+    Ok(())
 }
 
 fn bench(names: &[&str]) -> Result<()> {
