@@ -19,8 +19,9 @@ use layercake_lab::{Program, eventually};
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use support::{Folders, SOON, kill_9, machine::Machine, machine::join, workers_of};
 
-/// How long everything may take to be right again when the last fault is mended.
-const RECOVERY: Duration = Duration::from_secs(20);
+/// How long everything may take to be right again when the last fault is mended: a worker that was
+/// killed again and again stands down for up to 38 s.
+const RECOVERY: Duration = Duration::from_secs(60);
 
 fn from_env(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
