@@ -54,7 +54,7 @@ pub fn run(mut command: Command) -> (bool, String, String) {
 
 /// Makes a command a curl that prints the body and, on a line of its own, the status (0: no answer).
 pub fn curl_by(mut command: Command, arguments: &[&str]) -> (u16, String) {
-    command.args(["-s", "--max-time", "10", "-w", "\n%{http_code}"]).args(arguments);
+    command.args(["-s", "--max-time", "40", "-w", "\n%{http_code}"]).args(arguments);
     let output = command.output().expect("curl is installed: `cargo xtask setup`");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (body, status) = text.rsplit_once('\n').unwrap_or(("", "0"));
