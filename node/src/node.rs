@@ -112,6 +112,8 @@ pub enum NodeError {
 }
 
 /// A process's membership of the mesh. A clone is another handle.
+///
+/// It lives until [`close`](Self::close): its actors hold it, so dropping the handles does not end it.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
