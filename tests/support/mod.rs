@@ -4,7 +4,9 @@
 pub mod machine;
 
 use std::{
+    fs::DirBuilder,
     net::TcpListener,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -33,6 +35,10 @@ impl Folders {
 /// Makes a command a `layer-cake` of that mesh folder.
 pub fn of_mesh(mut command: Command, mesh: &Path, arguments: &[&str]) -> Command {
     command.args(arguments).env("LAYERCAKE_MESH", mesh).env("NO_COLOR", "1");
+    // Beside the mesh folder, so that it goes with the test.
+    let runtime = mesh.with_extension("run");
+    let _ = DirBuilder::new().mode(0o700).create(&runtime);
+    command.env("XDG_RUNTIME_DIR", runtime);
     command.env("LAYERCAKE_LOG", std::env::var("LAYERCAKE_LOG").unwrap_or_else(|_| "warn".into()));
     command
 }
