@@ -195,7 +195,8 @@ impl<A: Actor + Default> PoolBuilder<A> {
     }
 }
 
-/// Distributes requests over workers. A clone is another handle.
+/// Distributes requests over workers. A clone is another handle. The workers live until
+/// [`stop`](Self::stop), or until the node closes, and not with the handles.
 pub struct Pool<A: Actor>(Arc<Inner<A>>);
 
 struct Inner<A: Actor> {
