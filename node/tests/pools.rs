@@ -170,6 +170,32 @@ async fn a_pool_that_answers_too_slowly_is_busy_and_lets_a_share_through() {
 }
 
 #[tokio::test]
+async fn who_waits_in_vain_gives_the_place_in_the_queue_back() {
+    let (node, _folder) = node().await;
+    let pool = node.pool::<Worker>().threads(1).concurrency(1).queue(2).start().await;
+    let pool = pool.expect("starts");
+    let blocked = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.ask(Block { ms: 400 }).await }
+    });
+    let brief = Duration::from_millis(20);
+    for round in 0..4 {
+        // One more than there is room for would be `Overloaded`.
+        let both = futures_util::future::join(
+            pool.ask_within(Square { n: 1 }, brief),
+            pool.ask_within(Square { n: 2 }, brief),
+        );
+        let answers = both.await;
+        let full =
+            |answer: &Result<u64, AskError>| matches!(answer, Err(AskError::Overloaded { .. }));
+        assert!(!full(&answers.0) && !full(&answers.1), "round {round}: {answers:?}");
+    }
+    assert_eq!(blocked.await.expect("no panic"), Ok(()));
+    assert_eq!(pool.ask(Square { n: 5 }).await, Ok(25));
+    node.close().await;
+}
+
+#[tokio::test]
 async fn improbable_settings_are_refused_with_a_reason() {
     let (node, _folder) = node().await;
     let none = node.pool::<Worker>().tasks(0).start().await.expect_err("no workers");

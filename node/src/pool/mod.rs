@@ -247,6 +247,11 @@ impl<A: Actor> Drop for InFlight<'_, A> {
     fn drop(&mut self) {
         let mut state = self.pool.state.lock();
         if self.queued && state.waiting.remove(&self.ticket).is_some() {
+            // Whose time is over counts as a slow answer, so that the pool learns that it is late;
+            // who went away before does not.
+            for expired in state.scheduler.expire(Instant::now()) {
+                state.waiting.remove(&expired);
+            }
             state.scheduler.cancel(self.ticket);
             return;
         }
