@@ -290,7 +290,9 @@ async fn what_was_queued_before_a_goodbye_arrives() {
         let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
         assert!(matches!(next(&mut far).await, Seen::Up));
         for n in 0..200_u8 {
-            link.post(Service::Directory, Bytes::from(vec![n; 5000])).expect("open");
+            // Some of them leave in pieces.
+            let size = if n % 50 == 0 { 200_000 } else { 5000 };
+            link.post(Service::Directory, Bytes::from(vec![n; size])).expect("open");
         }
         near.endpoint.close().await;
         for n in 0..200_u8 {
@@ -298,5 +300,26 @@ async fn what_was_queued_before_a_goodbye_arrives() {
             assert_eq!(body[0], n, "in order");
         }
         assert!(matches!(next(&mut far).await, Seen::Down(LinkDown::Closed(_))));
+    }
+}
+
+#[tokio::test]
+async fn an_ask_fails_at_once_when_its_link_is_closed() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        let pending = tokio::spawn({
+            let link = link.clone();
+            async move { ask(&link, 2, "held").await }
+        });
+        assert!(matches!(next(&mut far).await, Seen::Up));
+        let Seen::Held(_held) = next(&mut far).await else { panic!("the ask arrives") };
+        near.endpoint.close_link(far.endpoint.peer().node, "the host is lost");
+        let failure = pending.await.expect("no panic").expect_err("nobody answers");
+        assert!(matches!(&failure, AskFailure::Lost(why) if why.contains("lost")), "{failure:?}");
+        let Seen::Down(down) = next(&mut far).await else { panic!("the peer hears of it") };
+        assert!(matches!(down, LinkDown::Closed(_)), "{down:?}");
+        // And the next use makes another one.
+        let again = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        assert_eq!(ask(&again, 1, "x").await.expect("answers").bytes, "x");
     }
 }

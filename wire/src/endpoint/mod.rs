@@ -394,7 +394,9 @@ impl Endpoint {
             link.close("the node stops");
         }
         let deadline = Instant::now() + CLOSE_TIME;
-        while Instant::now() < deadline && !self.links().is_empty() {
+        let saying_goodbye =
+            || shared.links.lock().values().any(|entry: &Entry| entry.up.is_some());
+        while Instant::now() < deadline && saying_goodbye() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let quic = std::mem::take(&mut *shared.quic.lock().await);

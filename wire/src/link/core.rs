@@ -354,12 +354,17 @@ impl Core {
         }
     }
 
-    /// Ends everything: each ask in flight is answered with `Lost`.
-    pub(crate) fn on_close(&mut self, reason: &str) {
+    /// Answers each ask in flight with `Lost`.
+    pub(crate) fn fail_asks(&mut self, reason: &str) {
         self.deliver();
         for ask in self.asks.drain() {
             let _ = ask.slot.send(Err(AskFailure::Lost(reason.to_owned())));
         }
+    }
+
+    /// Ends everything.
+    pub(crate) fn on_close(&mut self, reason: &str) {
+        self.fail_asks(reason);
         self.bulk.clear();
         self.turns.clear();
         self.inbound.clear();

@@ -104,10 +104,7 @@ where
                 let (idle, now) = (!core.has_asks(), Instant::now());
                 for command in batch.drain(..) {
                     match command {
-                        Command::Close(reason) => {
-                            core.out.push(Frame::Goodbye(reason.clone().into()));
-                            closing = Some(reason);
-                        }
+                        Command::Close(reason) => closing = Some(reason),
                         Command::Datagram(body) if let Some(quic) = &quic => {
                             core.out_posts += 1;
                             // Too large for this path, or no room: it is lost, as datagrams may be.
@@ -121,19 +118,29 @@ where
                     asking.notify_one();
                 }
             }
-            if let Err(error) = flush(&core, &mut writer, &mut pieces, link).await {
-                return ended(quic.as_ref(), error);
-            }
             if let Some(reason) = closing {
-                // What was queued before the goodbye must arrive: closing QUIC drops what has not.
-                let heard = async {
-                    let _ = writer.shutdown().await;
+                // Who waits for an answer hears at once; what was queued still has its chance.
+                core.borrow_mut().fail_asks(&LinkDown::Ours(reason.clone()).to_string());
+                link.mark_closed();
+                let farewell = async {
+                    while more {
+                        flush(&core, &mut writer, &mut pieces, link).await?;
+                        more = core.borrow_mut().pump();
+                    }
+                    core.borrow_mut().out.push(Frame::Goodbye(reason.clone().into()));
+                    flush(&core, &mut writer, &mut pieces, link).await?;
+                    writer.shutdown().await?;
                     if let Some(quic) = &quic {
+                        // Closing QUIC drops what has not arrived: the peer closes when it has read all.
                         quic.closed().await;
                     }
+                    io::Result::Ok(())
                 };
-                let _ = tokio::time::timeout(GOODBYE, heard).await;
+                let _ = tokio::time::timeout(GOODBYE, farewell).await;
                 return LinkDown::Ours(reason);
+            }
+            if let Err(error) = flush(&core, &mut writer, &mut pieces, link).await {
+                return ended(quic.as_ref(), error);
             }
         }
     };
@@ -163,13 +170,21 @@ where
         }
     };
 
+    // A peer that reads nothing holds the writing part; closing must not wait for it.
+    let stuck = async {
+        let reason = link.closing().await;
+        tokio::time::sleep(2 * GOODBYE).await;
+        LinkDown::Ours(reason)
+    };
+
     let down = {
-        let (read, write) = (pin!(read), pin!(write));
+        let (read, write, stuck) = (pin!(read), pin!(write), pin!(stuck));
         let (tick, datagrams) = (pin!(tick), pin!(datagrams));
         tokio::select! {
             down = read => down,
             down = write => down,
             down = datagrams => down,
+            down = stuck => down,
             () = tick => unreachable!("ticks do not end"),
         }
     };

@@ -24,7 +24,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::courier::Courier;
 use crate::{
@@ -115,6 +115,8 @@ pub(crate) struct Inner {
     budget: Semaphore,
     posts: AtomicUsize,
     closed: AtomicBool,
+    /// Why it is to be closed, from the moment that somebody wants it.
+    closing: watch::Sender<Option<String>>,
     lanes: Mutex<HashMap<ActorSerial, Weak<Lane>>>,
     /// What the peer can decode from bincode.
     known: papaya::HashSet<Fingerprint>,
@@ -140,6 +142,7 @@ impl Link {
             budget: Semaphore::new(LINK_UNITS),
             posts: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            closing: watch::channel(None).0,
             lanes: Mutex::default(),
             known: papaya::HashSet::new(),
         };
@@ -236,8 +239,18 @@ impl Link {
         self.0.known.pin().contains(&fingerprint)
     }
 
+    /// Ends the link: asks in flight fail at once, what was queued has a moment to leave.
     pub(crate) fn close(&self, reason: &str) {
+        self.0.closing.send_replace(Some(reason.to_owned()));
         let _ = self.0.commands.send(Command::Close(reason.to_owned()));
+    }
+
+    /// Waits until somebody wants the link closed.
+    pub(crate) async fn closing(&self) -> String {
+        let mut closing = self.0.closing.subscribe();
+        // The sender lives as long as this handle.
+        let reason = closing.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
     }
 
     pub(crate) fn announce(&self, types: Vec<Fingerprint>) {
