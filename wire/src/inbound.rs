@@ -61,12 +61,18 @@ pub enum FailureCode {
     BadReply = 10,
     /// The actor ended with the message in its hands.
     Lost = 11,
+    /// The actor does not take the message in its present state.
+    NotNow = 12,
+    /// Whoever was to hand the message on could not reach the actor.
+    Unreachable = 13,
     /// A kind that this version does not know.
     Unknown = 255,
 }
 
 impl FailureCode {
-    pub(crate) const fn from_wire(number: u8) -> Self {
+    /// Reads the wire's number.
+    #[must_use]
+    pub const fn from_wire(number: u8) -> Self {
         match number {
             1 => Self::Stopped,
             2 => Self::NotHandled,
@@ -79,6 +85,8 @@ impl FailureCode {
             9 => Self::Unavailable,
             10 => Self::BadReply,
             11 => Self::Lost,
+            12 => Self::NotNow,
+            13 => Self::Unreachable,
             _ => Self::Unknown,
         }
     }
@@ -275,8 +283,8 @@ pub struct Inbound {
 
 /// A tell or an ask.
 pub enum InboundKind {
-    /// Nobody waits; the sender's credit comes back when this is dropped.
-    Tell(CreditReturn),
+    /// Nobody waits; the sender's credit, where there is any, comes back when this is dropped.
+    Tell(Option<CreditReturn>),
     /// Somebody waits.
     Ask(Responder),
 }

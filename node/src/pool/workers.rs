@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{GRACE, Kind, Pool, PoolError};
 use crate::{
-    actor::Actor, address::Address, entry, mailbox::Ended, process::WorkerProcess, restart::Restart,
+    actor::Actor, address::Address, entry, mailbox::Ended, process::WorkerProcess, restart::StandDown,
 };
 
 /// What a place of the pool is filled with.
@@ -83,7 +83,7 @@ async fn keep<A: Actor + Default>(
     plan: &Plan,
     first: mpsc::Sender<Result<(), String>>,
 ) {
-    let mut restart = Restart::new(plan.stand_down);
+    let mut restart = StandDown::new(plan.stand_down);
     let mut first = Some(first);
     loop {
         let born = Instant::now();

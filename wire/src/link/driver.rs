@@ -233,7 +233,7 @@ fn hand_up(event: Event, link: &Link, cancelled: &Arc<Cancelled>, receive: &Arc<
     match event {
         Event::Tell { to, payload, units } => {
             let credit = CreditReturn { commands: link.commands().clone(), to, units };
-            let kind = InboundKind::Tell(credit);
+            let kind = InboundKind::Tell(Some(credit));
             receive.on_message(Inbound { from: link.peer(), to, payload, kind });
         }
         Event::Ask { id, to, accept, deadline_ms, payload } => {
