@@ -17,7 +17,7 @@ use layercake_wire::{
     payload::{Encoding, Fingerprint, Payload, Tag},
     trust::Mesh,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -426,24 +426,25 @@ async fn a_producer_in_the_middle_of_a_part_hears_that_its_taker_has_gone() {
         let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
         let parts = ask_stream(&link, 2).await;
         let responder = Arc::new(held(&mut far).await);
+        let (count, mut counted) = watch::channel(0);
         let stuck = tokio::spawn({
             let responder = responder.clone();
             async move {
-                for n in 0.. {
-                    if responder.part(payload("part")).await == Err(Gone) {
-                        return n;
-                    }
+                while responder.part(payload("part")).await != Err(Gone) {
+                    count.send_modify(|count| *count += 1);
                 }
-                0
+                *count.borrow()
             }
         });
         let gone = tokio::spawn({
             let responder = responder.clone();
             async move { responder.cancelled().await }
         });
+        in_time(counted.wait_for(|count| *count == PART_UNITS)).await.expect("produces");
+        ask(&link, 1, "others go on").await.expect("answers");
         assert!(!stuck.is_finished() && !gone.is_finished());
         drop(parts);
-        assert!(in_time(stuck).await.expect("no panic") <= PART_UNITS);
+        assert_eq!(in_time(stuck).await.expect("no panic"), PART_UNITS);
         in_time(gone).await.expect("no panic");
         assert!(!responder.is_wanted());
     }

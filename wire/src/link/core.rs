@@ -403,17 +403,13 @@ impl Core {
                 Event::Ask { id, to, accept, deadline_ms, window, payload }
             }
             Frame::Part { id, payload } => {
-                match self.pending(id) {
-                    Some(Pending { waiting: Waiting::Parts(inlet), .. }) => {
-                        if !inlet.part(id, payload) {
-                            return Err(ProtocolError::Window("a part"));
-                        }
-                    }
+                let within = match self.pending(id) {
+                    Some(Pending { waiting: Waiting::Parts(inlet), .. }) => inlet.part(id, payload),
                     Some(_) => return Err(ProtocolError::Misplaced("a part of a single answer")),
                     // It crossed the cancellation.
-                    None => {}
-                }
-                return Ok(None);
+                    None => true,
+                };
+                return if within { Ok(None) } else { Err(ProtocolError::Window("a part")) };
             }
             Frame::More { id, units } => {
                 // Of a stream that has ended nothing is counted any more.
