@@ -1,7 +1,7 @@
 //! Answers in parts: what the asker holds ([`Parts`]) and what limits the one who answers (a window).
 //!
-//! A part takes units of its stream's window, as [`units_of`](super::units_of) counts them, and gives
-//! them back when the asker takes it. They come back a quarter of the window at a time, and no part
+//! A part takes units of its stream's window, as [`units_of`] counts them, and gives them back when the
+//! asker takes it. They come back a quarter of the window at a time, and no part
 //! takes more than is left when all but that quarter has come back, so nobody waits for units that
 //! are being gathered. The queue behind [`Parts`] therefore holds the window at most, and the
 //! receiving core sees to it that it does. Within a process the same window is shared by both sides.
@@ -415,6 +415,16 @@ mod tests {
         assert!(!responder.is_wanted());
         let (slot, answer) = oneshot::channel();
         Responder::local(slot, Fingerprint::NONE, Instant::now() + LONG).finish();
-        assert!(matches!(answer.await, Ok(Err(AskFailure::Failed(_)))));
+        let code = |answer| match answer {
+            Ok(Err(AskFailure::Failed(failure))) => failure.code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code(answer.await), FailureCode::NoReply);
+        // Given up at the deadline, it says why.
+        let (slot, answer) = oneshot::channel();
+        let responder = Responder::local(slot, Fingerprint::NONE, Instant::now());
+        responder.cancelled().await;
+        drop(responder);
+        assert_eq!(code(answer.await), FailureCode::Deadline);
     }
 }
