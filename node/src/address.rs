@@ -184,11 +184,14 @@ impl<T: ?Sized> Address<T> {
     where
         T: Accepts<M>,
     {
+        const { assert!(!M::STREAM, "this message is answered in parts: use `stream`") };
         match &self.target {
             Target::Here(inlet) => {
                 ask_here(inlet, message, deadline).await.map_err(|(error, _)| error)
             }
-            Target::There(remote) => remote.ask(&message, deadline).await,
+            Target::There(remote) => {
+                remote.ask(message, deadline).await.map_err(|(error, _)| error)
+            }
         }
     }
 
@@ -205,7 +208,7 @@ impl<T: ?Sized> Address<T> {
         match &self.target {
             Target::Here(inlet) => ask_here(inlet, message, deadline).await,
             Target::There(remote) => {
-                remote.ask(&message, deadline).await.map_err(|error| (error, Some(message)))
+                remote.ask(message, deadline).await.map_err(|(error, back)| (error, Some(back)))
             }
         }
     }
@@ -321,10 +324,10 @@ impl<T: ?Sized> Address<T> {
                     // The one who hands on does not wait for the answer.
                     tokio::spawn(async move {
                         let answer = tokio::select! {
-                            answer = remote.ask(&message, deadline) => answer,
+                            answer = remote.ask(message, deadline) => answer,
                             () = reply.unwanted() => return,
                         };
-                        reply.settle(answer);
+                        reply.settle(answer.map_err(|(error, _)| error));
                     });
                 }
             },

@@ -31,6 +31,7 @@ mod run;
 pub mod schema;
 pub mod service;
 mod slot;
+mod stream;
 mod table;
 mod watch;
 
@@ -57,6 +58,7 @@ pub use process::ProcessError;
 pub use run::{
     Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_until_stopped,
 };
+pub use stream::{Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
 pub use watch::Watch;
 
 pub use layercake_directory as directory;
@@ -78,7 +80,8 @@ pub mod __private {
 
     pub use crate::{
         Accepts, Actor, Address, Api, Context, Entry, Letters, Machine, Mail, Message, MessageApi,
-        NoEntry, Node, Outcome, Packet, Parcel, Probe, Reply, Unknown, run_main,
+        NoEntry, Node, Outcome, Outlet, Packet, Parcel, Probe, Reply, Unknown, run_main,
+        packet::while_wanted,
         schema::{Empty, describe},
     };
 }

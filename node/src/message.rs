@@ -30,6 +30,9 @@ pub trait Message: Data {
     /// Whether handling it twice is as good as once, so that a pool may send it to another worker
     /// when the first one died with it.
     const IDEMPOTENT: bool = false;
+    /// Whether it is answered in any number of parts of type [`Reply`](Self::Reply), by
+    /// [`Address::stream`](crate::Address::stream).
+    const STREAM: bool = false;
     /// Its description, made once.
     fn describe() -> &'static Arc<MessageApi>;
 }
@@ -49,6 +52,9 @@ pub struct MessageApi {
     pub reply_fingerprint: Fingerprint,
     /// [`Message::IDEMPOTENT`].
     pub idempotent: bool,
+    /// [`Message::STREAM`].
+    #[serde(default)]
+    pub stream: bool,
 }
 
 impl MessageApi {

@@ -304,19 +304,19 @@ impl Node {
         S: Spawn<W>,
         W: 'static,
     {
-        self.launch(actor, None, None)
+        self.put_up(actor, None, None)
     }
 
     /// As [`spawn`](Self::spawn), to be joined for what the actor leaves.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start<S, W>(&self, actor: S) -> Running<S::Takes, S::Output>
+    pub fn launch<S, W>(&self, actor: S) -> Running<S::Takes, S::Output>
     where
         S: Spawn<W>,
         W: 'static,
     {
-        self.start_under(actor, None)
+        self.launch_under(actor, None)
     }
 
     /// Begins a supervisor, of which the node is the parent.
@@ -324,7 +324,7 @@ impl Node {
         SupervisorBuilder::new(self.clone(), strategy, None, None)
     }
 
-    pub(crate) fn start_under<S, W>(
+    pub(crate) fn launch_under<S, W>(
         &self,
         actor: S,
         parent: Option<Arc<dyn Inlet>>,
@@ -334,10 +334,10 @@ impl Node {
         W: 'static,
     {
         let (told, ended) = tokio::sync::oneshot::channel();
-        Running { address: self.launch(actor, parent, Some(told)), ended }
+        Running { address: self.put_up(actor, parent, Some(told)), ended }
     }
 
-    fn launch<S, W>(
+    fn put_up<S, W>(
         &self,
         actor: S,
         parent: Option<Arc<dyn Inlet>>,

@@ -25,6 +25,7 @@ use crate::{
     here,
     message::{Data, Message, name_of},
     slot::Answering,
+    stream::PartSender,
 };
 
 /// Why an ask within this process was not answered; with the message where no handler began it, so
@@ -40,25 +41,29 @@ pub(crate) enum Back<R> {
     Nobody { _credit: Option<CreditReturn> },
     /// An ask within this process.
     Here(Answering<R>),
+    /// An ask for parts within this process.
+    Stream { sender: PartSender<R>, deadline: Instant },
     /// An ask that came encoded.
     Away { responder: Responder, fingerprint: payload::Fingerprint, tag: Tag },
 }
 
 impl<R: Data> Back<R> {
-    fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         match self {
             Self::Nobody { .. } => true,
             Self::Here(slot) => slot.is_wanted(),
+            Self::Stream { sender, .. } => !sender.is_closed(),
             Self::Away { responder, .. } => {
                 responder.is_wanted() && responder.deadline() > crate::clock::now()
             }
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Nobody { .. } => None,
             Self::Here(slot) => Some(slot.deadline()),
+            Self::Stream { deadline, .. } => Some(*deadline),
             Self::Away { responder, .. } => Some(responder.deadline()),
         }
     }
@@ -69,11 +74,15 @@ impl<R: Data> Back<R> {
         Some((Reply(Some(self)), deadline))
     }
 
-    fn fail(self, code: FailureCode, detail: &str, message: Option<Box<dyn Any + Send>>) {
+    pub(crate) fn fail(self, code: FailureCode, detail: &str, message: Option<Box<dyn Any + Send>>) {
         match self {
             Self::Nobody { .. } => {}
             Self::Here(slot) => {
                 slot.send(Err(Unanswered { failure: Failure::new(code, detail), message }));
+            }
+            Self::Stream { sender, .. } => {
+                // Nothing was sent before, so there is room.
+                let _ = sender.try_send(Err(Unanswered { failure: Failure::new(code, detail), message }));
             }
             Self::Away { responder, .. } => responder.fail(Failure::new(code, detail)),
         }
@@ -132,6 +141,9 @@ impl<M: Message> Packet<M> {
                 slot.send(Err(Unanswered { failure, message: Some(Box::new(message)) }));
             }
             Some((_, Back::Away { responder, .. })) => responder.fail(failure),
+            Some((_, Back::Stream { sender, .. })) => {
+                let _ = sender.try_send(Err(Unanswered { failure, message: None }));
+            }
             None => {}
         }
     }
@@ -182,6 +194,10 @@ impl<R: Data> Reply<R> {
                     }
                 }
             }
+            // A reply in one part.
+            Some(Back::Stream { sender, .. }) => {
+                let _ = sender.try_send(Ok(answer));
+            }
             Some(Back::Nobody { .. }) | None => {}
         }
     }
@@ -196,6 +212,10 @@ impl<R: Data> Reply<R> {
                     slot.send(Err(Unanswered { failure, message }));
                 }
                 Some(Back::Away { responder, .. }) => responder.fail(error.into_failure()),
+                Some(Back::Stream { sender, .. }) => {
+                    let (failure, message) = (error.into_failure(), None);
+                    let _ = sender.try_send(Err(Unanswered { failure, message }));
+                }
                 Some(Back::Nobody { .. }) | None => {}
             },
         }
@@ -245,6 +265,7 @@ impl<R: Data> Reply<R> {
         match &self.0 {
             Some(Back::Here(slot)) => poll_fn(|cx: &mut Context<'_>| slot.poll_unwanted(cx)).await,
             Some(Back::Away { responder, .. }) => responder.cancelled().await,
+            Some(Back::Stream { sender, .. }) => sender.closed().await,
             Some(Back::Nobody { .. }) => std::future::pending().await,
             None => {}
         }
@@ -415,10 +436,13 @@ impl Unknown {
     /// whoever asked is told so.
     #[must_use]
     pub fn unpack<M: Message>(self) -> Option<Packet<M>> {
-        if self.tag() == M::TAG {
-            return self.0.unpack();
+        let mut this = self;
+        let (payload, kind) = this.0.inner.take()?;
+        let parcel = Parcel::new(payload, kind, this.0.from);
+        if parcel.tag() == M::TAG {
+            return parcel.unpack();
         }
-        self.0.refuse();
+        parcel.refuse();
         None
     }
 
@@ -442,5 +466,16 @@ impl Drop for Unknown {
                 .fail(Failure::new(FailureCode::NoReply, "the handler gave no reply")),
             Some((_, InboundKind::Tell(_))) | None => {}
         }
+    }
+}
+
+/// Handles until it is done, or nobody waits for the answer any more. What a handler marked `#[cancel]` is
+/// called by.
+#[doc(hidden)]
+pub async fn while_wanted<R: Data, F: Future>(reply: &Reply<R>, handler: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        done = handler => Some(done),
+        () = reply.unwanted() => None,
     }
 }

@@ -1,7 +1,7 @@
 //! Relaying: an ask or a tell by way of the agent of a third node, where no link can be made to the one
 //! that it is for. The payload passes as bytes; the introducer sees neither type nor content.
 
-use std::time::Instant;
+use std::{pin::Pin, time::Instant};
 
 use bytes::Bytes;
 use layercake_wire::{
@@ -58,25 +58,30 @@ pub enum Relayed {
     },
 }
 
-async fn by(
+type Outcome = Pin<Box<dyn Future<Output = Result<Payload, AskError>> + Send>>;
+
+/// Boxed, for asking the agent is an ask like any other.
+fn by(
     node: &Node,
     via: PeerId,
     relay: Relay,
     to: ActorAddr,
     deadline: Instant,
-) -> Result<Payload, AskError> {
-    let tag = Tag(relay.tag);
+) -> Outcome {
     let agent: Address<Agent> = node.bind(Agent::address(via));
-    match agent.ask_by(relay, deadline).await? {
-        Relayed::Reply { encoding, body } => match Encoding::from_wire(encoding) {
-            Some(encoding) => Ok(Payload { tag, encoding, bytes: body }),
-            None => Err(AskError::BadReply { reason: format!("unknown encoding {encoding}") }),
-        },
-        Relayed::Failed { code, retry_after_ms, detail } => {
-            let code = FailureCode::from_wire(code);
-            Err(AskError::from_failure(|| to, Failure { code, retry_after_ms, detail }))
+    Box::pin(async move {
+        let tag = Tag(relay.tag);
+        match agent.ask_by(relay, deadline).await? {
+            Relayed::Reply { encoding, body } => match Encoding::from_wire(encoding) {
+                Some(encoding) => Ok(Payload { tag, encoding, bytes: body }),
+                None => Err(AskError::BadReply { reason: format!("unknown encoding {encoding}") }),
+            },
+            Relayed::Failed { code, retry_after_ms, detail } => {
+                let code = FailureCode::from_wire(code);
+                Err(AskError::from_failure(|| to, Failure { code, retry_after_ms, detail }))
+            }
         }
-    }
+    })
 }
 
 /// Asks by way of another node.

@@ -41,13 +41,13 @@ pub(crate) struct Remote {
 }
 
 /// How a message gets to the actor.
-enum Way {
+pub(crate) enum Way {
     Direct(Arc<Lane>),
     By(PeerId),
 }
 
 /// How an encoder is told what it encodes for; `None`: for somebody of whom nothing is known.
-type For<'a> = Option<&'a Lane>;
+pub(crate) type For<'a> = Option<&'a Lane>;
 
 impl Remote {
     pub(crate) fn new(addr: ActorAddr, node: Option<Node>, via: Option<PeerId>) -> Self {
@@ -71,7 +71,7 @@ impl Remote {
     }
 
     /// The way to the actor: over the link that is up, a new one, or by a relay.
-    async fn way(&self) -> Result<Way, AskError> {
+    pub(crate) async fn way(&self) -> Result<Way, AskError> {
         if let Some(lane) = self.ready_lane() {
             return Ok(Way::Direct(lane));
         }
@@ -141,17 +141,20 @@ impl Remote {
         }
     }
 
+    /// Asks; the message comes back with the error.
     pub(crate) async fn ask<M: Message>(
         &self,
-        message: &M,
+        message: M,
         deadline: Instant,
-    ) -> Result<M::Reply, AskError> {
+    ) -> Result<M::Reply, (AskError, M)> {
+        let message = Mutex::new(message);
         let encode = |lane: For<'_>| {
-            encode_for(lane, message)
+            encode_for(lane, &*message.lock())
                 .map_err(|error| AskError::Unsendable { reason: error.to_string() })
         };
         let decode = |payload: Payload| self.decode(&payload);
-        self.exchange(encode, M::describe().reply_fingerprint, deadline, decode).await
+        let asked = self.exchange(encode, M::describe().reply_fingerprint, deadline, decode).await;
+        asked.map_err(|error| (error, message.into_inner()))
     }
 
     /// Decodes what came back; addresses in it belong to this node.
@@ -248,7 +251,7 @@ impl NotSent {
 }
 
 /// bincode where the peer knows the very structure of the type, JSON otherwise.
-fn encode_for<M: Message>(lane: For<'_>, message: &M) -> Result<Payload, CodecError> {
+pub(crate) fn encode_for<M: Message>(lane: For<'_>, message: &M) -> Result<Payload, CodecError> {
     let known = lane.is_some_and(|lane| lane.link().knows(M::describe().fingerprint));
     let encoding = if known { Encoding::Bincode } else { Encoding::Json };
     Ok(Payload { tag: M::TAG, encoding, bytes: payload::encode(encoding, message)? })

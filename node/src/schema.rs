@@ -64,6 +64,7 @@ pub fn describe<M: Message>() -> MessageApi {
         reply_schema,
         reply_fingerprint,
         idempotent: M::IDEMPOTENT,
+        stream: M::STREAM,
     }
 }
 

@@ -126,16 +126,16 @@ impl<A: Actor> Context<A> {
         S: Spawn<W>,
         W: 'static,
     {
-        self.start(child).address
+        self.launch(child).address
     }
 
     /// Starts a child, to be joined for what it leaves.
-    pub fn start<S, W>(&mut self, child: S) -> Running<S::Takes, S::Output>
+    pub fn launch<S, W>(&mut self, child: S) -> Running<S::Takes, S::Output>
     where
         S: Spawn<W>,
         W: 'static,
     {
-        let running = self.node().start_under(child, Some(self.inlet().clone()));
+        let running = self.node().launch_under(child, Some(self.inlet().clone()));
         if let Some(inlet) = running.address.inlet() {
             let inlet = inlet.clone();
             self.extra().brood.add(inlet);

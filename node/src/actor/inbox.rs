@@ -108,17 +108,17 @@ impl<L: Letters> Inbox<L> {
         S: Spawn<W>,
         W: 'static,
     {
-        self.start(child).address
+        self.launch(child).address
     }
 
     /// Starts a child, to be joined for what it leaves.
-    pub fn start<S, W>(&mut self, child: S) -> Running<S::Takes, S::Output>
+    pub fn launch<S, W>(&mut self, child: S) -> Running<S::Takes, S::Output>
     where
         S: Spawn<W>,
         W: 'static,
     {
         let parent: Arc<dyn Inlet> = self.life.mailbox.clone();
-        let running = self.node().start_under(child, Some(parent));
+        let running = self.node().launch_under(child, Some(parent));
         if let Some(inlet) = running.address.inlet() {
             self.brood.lock().add(inlet.clone());
         }

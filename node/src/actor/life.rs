@@ -27,7 +27,7 @@ use crate::{
     exit::Exit,
     here,
     mail::Mail,
-    mailbox::{Asked, Envelope, Inlet, Mailbox, path},
+    mailbox::{Asked, Envelope, Mailbox, path},
     node::STOP_GRACE,
 };
 

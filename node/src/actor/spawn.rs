@@ -71,7 +71,7 @@ where
     fn kind() -> &'static str {
         // `program::module::textures`, `program::main::{{closure}}::{{closure}}`
         let name = std::any::type_name::<F>();
-        let named = name.split("::").filter(|part| !part.starts_with('{')).next_back();
+        let named = name.split("::").filter(|part| !part.starts_with('{')).last();
         named.unwrap_or("function")
     }
 

@@ -104,7 +104,7 @@ impl<'a> SupervisorBuilder<'a> {
     pub fn start(self) -> Supervisor {
         let shared = Shared::new(self.node.clone(), self.settings);
         let begin = Begin { shared: shared.clone(), setup: None };
-        let running = self.node.start_under(begin, self.parent);
+        let running = self.node.launch_under(begin, self.parent);
         if let (Some(adopt), Some(inlet)) = (self.adopt, running.address.inlet()) {
             adopt(inlet.clone());
         }
@@ -280,7 +280,7 @@ impl Supervisor {
         };
         let way = std::marker::PhantomData;
         let supervised = Supervised { make, child, shared: self.shared.clone(), way };
-        let running = self.shared.node.start_under(supervised, parent);
+        let running = self.shared.node.launch_under(supervised, parent);
         if let Some(inlet) = running.address.inlet() {
             let mut state = self.shared.state.lock();
             // It may have ended for good already.
