@@ -49,7 +49,8 @@ struct Row {
 
 /// Runs all jobs that the measures need, and keeps the figures that they are.
 pub(super) fn run(names: &[&str], only: &[Measure], rounds: usize, size: &Size) -> Result<Outcome> {
-    let mut jobs = jobs(only);
+    let jobs = jobs(only);
+    // By job, then by contestant, then by round.
     let mut samples: Vec<Vec<Vec<Figures>>> =
         vec![vec![Vec::with_capacity(rounds); names.len()]; jobs.len()];
     for round in 0..rounds {
@@ -65,9 +66,9 @@ pub(super) fn run(names: &[&str], only: &[Measure], rounds: usize, size: &Size) 
         }
     }
     let mut tables = Vec::new();
-    for (job, samples) in jobs.drain(..).zip(&samples) {
+    for (job, samples) in jobs.into_iter().zip(&samples) {
         for figure in job.figures {
-            tables.push(table(&job.name, figure, names, samples)?);
+            tables.push(table(job.name, figure, names, samples)?);
         }
     }
     Ok(Outcome {
@@ -82,7 +83,7 @@ pub(super) fn run(names: &[&str], only: &[Measure], rounds: usize, size: &Size) 
 
 /// A job and which of its figures are wanted.
 struct Wanted {
-    name: String,
+    name: &'static str,
     job: Job,
     figures: Vec<Figure>,
 }
@@ -98,7 +99,7 @@ fn jobs(only: &[Measure]) -> Vec<Wanted> {
     let mut jobs: Vec<_> = loads
         .into_iter()
         .filter(|(measure, ..)| wants(*measure))
-        .map(|(_, name, job)| Wanted { name: name.to_owned(), job, figures: vec![Figure::Rate] })
+        .map(|(_, name, job)| Wanted { name, job, figures: vec![Figure::Rate] })
         .collect();
     let mut figures = Vec::new();
     if wants(Measure::Spawn) {
@@ -108,7 +109,7 @@ fn jobs(only: &[Measure]) -> Vec<Wanted> {
         figures.extend([Figure::Idle, Figure::Used]);
     }
     if !figures.is_empty() {
-        jobs.push(Wanted { name: "population".to_owned(), job: Job::Population, figures });
+        jobs.push(Wanted { name: "population", job: Job::Population, figures });
     }
     jobs
 }
