@@ -386,16 +386,18 @@ fn told<M: Message>(
         Offered::Taken => Ok(()),
         Offered::Full => Err(TellError::Full { to: to(), message }),
         Offered::Stopped => Err(TellError::Stopped { to: to(), message }),
-        Offered::NotHandled if inlet.takes_unknown() => match payload::encode(Encoding::Json, &message) {
-            Ok(bytes) => {
-                let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
-                inlet.deliver(Parcel::new(payload, InboundKind::Tell(None), None), false);
-                Ok(())
+        Offered::NotHandled if inlet.takes_unknown() => {
+            match payload::encode(Encoding::Json, &message) {
+                Ok(bytes) => {
+                    let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
+                    inlet.deliver(Parcel::new(payload, InboundKind::Tell(None), None), false);
+                    Ok(())
+                }
+                Err(error) => {
+                    Err(TellError::Unsendable { to: to(), reason: error.to_string(), message })
+                }
             }
-            Err(error) => {
-                Err(TellError::Unsendable { to: to(), reason: error.to_string(), message })
-            }
-        },
+        }
         Offered::NotHandled => {
             let reason = format!("it does not handle `{}`", M::NAME);
             Err(TellError::Unsendable { to: to(), reason, message })

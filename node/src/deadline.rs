@@ -68,7 +68,9 @@ impl Deadlines {
     pub(crate) fn new() -> Self {
         Self {
             epoch: clock::now(),
-            shards: std::array::from_fn(|_| Mutex::new(Shard { list: Vec::new(), sweep_at: SWEEP })),
+            shards: std::array::from_fn(|_| {
+                Mutex::new(Shard { list: Vec::new(), sweep_at: SWEEP })
+            }),
             armed: AtomicU64::new(u64::MAX),
             earlier: Notify::new(),
         }

@@ -157,10 +157,7 @@ impl AskError {
 
 impl AskError {
     /// What a failure means to the one who asked.
-    pub(crate) fn from_failure(
-        to: impl FnOnce() -> ActorAddr,
-        failure: Failure,
-    ) -> Self {
+    pub(crate) fn from_failure(to: impl FnOnce() -> ActorAddr, failure: Failure) -> Self {
         let Failure { code, retry_after_ms, detail } = failure;
         let retry_after = Duration::from_millis(retry_after_ms.into());
         match code {

@@ -80,8 +80,9 @@ pub mod __private {
 
     pub use crate::{
         Accepts, Actor, Address, Api, Context, Entry, Letters, Machine, Mail, Message, MessageApi,
-        NoEntry, Node, Outcome, Outlet, Packet, Parcel, Probe, Reply, Unknown, run_main,
+        NoEntry, Node, Outcome, Outlet, Packet, Parcel, Probe, Reply, Unknown,
         packet::while_wanted,
+        run_main,
         schema::{Empty, describe},
     };
 }

@@ -20,14 +20,7 @@ use layercake_wire::{FailureCode, id::ActorSerial};
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, task::AbortHandle};
 
-use crate::{
-    exit::Exit,
-    here::within,
-    mail::Mail,
-    message::Api,
-    node::Node,
-    packet::Parcel,
-};
+use crate::{exit::Exit, here::within, mail::Mail, message::Api, node::Node, packet::Parcel};
 
 /// Messages from its own process that an actor's mailbox holds before senders wait.
 pub const MAILBOX: usize = 1024;
@@ -54,8 +47,11 @@ pub(crate) trait Inlet: Send + Sync + 'static {
     /// Puts a typed packet in, where there is room or, with `granted`, where room was granted before.
     fn offer(&self, packet: &mut dyn Any, granted: bool) -> Offered;
     /// Takes room for one message, or gets in line for it. `Err`: it has stopped.
-    fn poll_room(&self, cx: &mut Context<'_>, place: &mut Option<Arc<Place>>)
-    -> Poll<Result<(), ()>>;
+    fn poll_room(
+        &self,
+        cx: &mut Context<'_>,
+        place: &mut Option<Arc<Place>>,
+    ) -> Poll<Result<(), ()>>;
     /// Leaves the line, or gives granted room back.
     fn leave_line(&self, place: &Arc<Place>);
     /// Gives room back that was granted and is not needed.
@@ -204,7 +200,11 @@ impl<M: Mail> Mailbox<M> {
                     *batch = VecDeque::new();
                 }
                 // Between the caller's look and the lock something may have been asked.
-                return if self.asked() == Asked::Nothing { Poll::Pending } else { Poll::Ready(()) };
+                return if self.asked() == Asked::Nothing {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                };
             }
             std::mem::swap(&mut inner.queue, batch);
             inner.filled = 0;
@@ -248,7 +248,8 @@ impl<M: Mail> Mailbox<M> {
             drop(inner);
             return self.end_all(batch);
         }
-        let room = |e: &Envelope<M>| matches!(e, Envelope::Local(_) | Envelope::Parcel { room: true, .. });
+        let room =
+            |e: &Envelope<M>| matches!(e, Envelope::Local(_) | Envelope::Parcel { room: true, .. });
         inner.filled += batch.iter().filter(|e| room(e)).count();
         batch.append(&mut inner.queue);
         inner.queue = batch;
@@ -397,7 +398,9 @@ impl<M: Mail> Inlet for Mailbox<M> {
             let mut inner = self.inner.lock();
             if inner.closed {
                 drop(inner);
-                return within(&self.node, || parcel.end(FailureCode::Stopped, "the actor has stopped"));
+                return within(&self.node, || {
+                    parcel.end(FailureCode::Stopped, "the actor has stopped")
+                });
             }
             if room {
                 inner.granted = inner.granted.saturating_sub(1);
@@ -449,7 +452,11 @@ impl<M: Mail> Inlet for Mailbox<M> {
     }
 
     fn exported(&self, set: bool) -> bool {
-        if set { self.exported.swap(true, Ordering::AcqRel) } else { self.exported.load(Ordering::Acquire) }
+        if set {
+            self.exported.swap(true, Ordering::AcqRel)
+        } else {
+            self.exported.load(Ordering::Acquire)
+        }
     }
 }
 

@@ -5,12 +5,7 @@
 //!   handler had begun, `Panicked` while unwinding, `NoReply` otherwise).
 //! - A handler does not begin a message that nobody waits for any more.
 
-use std::{
-    any::Any,
-    future::poll_fn,
-    task::Context,
-    time::Instant,
-};
+use std::{any::Any, future::poll_fn, task::Context, time::Instant};
 
 use layercake_wire::{
     CreditReturn, Failure, FailureCode, Inbound, InboundKind, Responder,
@@ -74,7 +69,12 @@ impl<R: Data> Back<R> {
         Some((Reply(Some(self)), deadline))
     }
 
-    pub(crate) fn fail(self, code: FailureCode, detail: &str, message: Option<Box<dyn Any + Send>>) {
+    pub(crate) fn fail(
+        self,
+        code: FailureCode,
+        detail: &str,
+        message: Option<Box<dyn Any + Send>>,
+    ) {
         match self {
             Self::Nobody { .. } => {}
             Self::Here(slot) => {
@@ -82,7 +82,8 @@ impl<R: Data> Back<R> {
             }
             Self::Stream { sender, .. } => {
                 // Nothing was sent before, so there is room.
-                let _ = sender.try_send(Err(Unanswered { failure: Failure::new(code, detail), message }));
+                let _ = sender
+                    .try_send(Err(Unanswered { failure: Failure::new(code, detail), message }));
             }
             Self::Away { responder, .. } => responder.fail(Failure::new(code, detail)),
         }
@@ -280,11 +281,8 @@ pub(crate) fn encode_reply<R: Data>(
 ) -> Result<(Encoding, bytes::Bytes), payload::CodecError> {
     // A type that only travels as JSON has no fingerprint.
     let known = fingerprint != payload::Fingerprint::NONE;
-    let encoding = if known && responder.accept() == fingerprint {
-        Encoding::Bincode
-    } else {
-        Encoding::Json
-    };
+    let encoding =
+        if known && responder.accept() == fingerprint { Encoding::Bincode } else { Encoding::Json };
     Ok((encoding, payload::encode(encoding, answer)?))
 }
 
@@ -462,8 +460,9 @@ impl Drop for Unknown {
     fn drop(&mut self) {
         // It was handled, if only by being dropped: no dead letter, and no answer.
         match self.0.inner.take() {
-            Some((_, InboundKind::Ask(responder))) => responder
-                .fail(Failure::new(FailureCode::NoReply, "the handler gave no reply")),
+            Some((_, InboundKind::Ask(responder))) => {
+                responder.fail(Failure::new(FailureCode::NoReply, "the handler gave no reply"))
+            }
             Some((_, InboundKind::Tell(_))) | None => {}
         }
     }

@@ -61,13 +61,7 @@ pub enum Relayed {
 type Outcome = Pin<Box<dyn Future<Output = Result<Payload, AskError>> + Send>>;
 
 /// Boxed, for asking the agent is an ask like any other.
-fn by(
-    node: &Node,
-    via: PeerId,
-    relay: Relay,
-    to: ActorAddr,
-    deadline: Instant,
-) -> Outcome {
+fn by(node: &Node, via: PeerId, relay: Relay, to: ActorAddr, deadline: Instant) -> Outcome {
     let agent: Address<Agent> = node.bind(Agent::address(via));
     Box::pin(async move {
         let tag = Tag(relay.tag);

@@ -90,7 +90,8 @@ impl Remote {
             Err(DialError::Gone(_) | DialError::Ourselves) => {
                 Err(AskError::Stopped { to: self.addr.clone() })
             }
-            Err(error) => match self.via.filter(|via| node.endpoint().existing(via.node).is_some()) {
+            Err(error) => match self.via.filter(|via| node.endpoint().existing(via.node).is_some())
+            {
                 Some(via) => {
                     tracing::info!(to = %self.addr, %via, %error, "no direct way; relayed");
                     *self.relayed.lock() = Some(clock::now() + RELAY_TIME);
@@ -184,7 +185,10 @@ impl Remote {
     }
 
     /// One tell: once more on another link where the first had ended before anything was sent.
-    async fn send(&self, encode: impl Fn(For<'_>) -> Result<Payload, CodecError>) -> Result<(), NotSent> {
+    async fn send(
+        &self,
+        encode: impl Fn(For<'_>) -> Result<Payload, CodecError>,
+    ) -> Result<(), NotSent> {
         let mut again = true;
         loop {
             let lane = match self.way().await {

@@ -21,7 +21,10 @@ use crate::{
 
 enum State<R> {
     /// Nobody has answered; who waits for that, and who waits for the asker's going away.
-    Open { asker: Option<Waker>, answering: Option<Waker> },
+    Open {
+        asker: Option<Waker>,
+        answering: Option<Waker>,
+    },
     Answered(Result<R, Unanswered>),
     /// Answered and taken, or the asker has gone.
     Closed,

@@ -45,7 +45,11 @@ pub struct Outlet<R: Data> {
 
 enum To<R> {
     Here(PartSender<R>),
-    Away { responder: Responder, fingerprint: Fingerprint, tag: Tag },
+    Away {
+        responder: Responder,
+        fingerprint: Fingerprint,
+        tag: Tag,
+    },
     /// The message was told: nobody wants the parts.
     Nobody,
 }

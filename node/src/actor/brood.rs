@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{clock, mailbox::{Inlet, path}};
+use crate::{
+    clock,
+    mailbox::{Inlet, path},
+};
 
 #[derive(Default)]
 pub(crate) struct Brood(Vec<Arc<dyn Inlet>>);

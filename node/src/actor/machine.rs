@@ -20,7 +20,11 @@ impl<A: Actor + Machine> Context<A> {
     /// Puts a message off until the state changes. At most [`MAILBOX`] are put off; a further ask is
     /// answered `Overloaded`.
     #[doc(hidden)]
-    pub fn __defer<M: Message>(&mut self, packet: Packet<M>, wrap: impl FnOnce(Packet<M>) -> A::Mail) {
+    pub fn __defer<M: Message>(
+        &mut self,
+        packet: Packet<M>,
+        wrap: impl FnOnce(Packet<M>) -> A::Mail,
+    ) {
         if self.deferred() < MAILBOX {
             self.defer(wrap(packet));
             return;

@@ -96,7 +96,13 @@ impl Core {
     }
 
     /// A child has ended by itself. `draw` is a random number in `0.0..1.0`.
-    pub(super) fn on_end(&mut self, child: usize, failed: bool, now: Instant, draw: f64) -> Verdict {
+    pub(super) fn on_end(
+        &mut self,
+        child: usize,
+        failed: bool,
+        now: Instant,
+        draw: f64,
+    ) -> Verdict {
         let ended = &mut self.children[child];
         if !ended.restart.wants(failed) {
             ended.alive = false;
@@ -115,7 +121,8 @@ impl Core {
             Strategy::OneForAll => 0..self.children.len(),
             Strategy::RestForOne => child + 1..self.children.len(),
         };
-        let others = others.filter(|other| *other != child && self.children[*other].alive).collect();
+        let others =
+            others.filter(|other| *other != child && self.children[*other].alive).collect();
         Verdict::Anew { others, after }
     }
 
@@ -172,7 +179,8 @@ mod tests {
             (Restart::Never, false, false),
         ] {
             for (failed, anew) in [(true, after_failure), (false, after_success)] {
-                let verdict = core(Strategy::OneForOne, &[restart], now).on_end(0, failed, now, 0.5);
+                let verdict =
+                    core(Strategy::OneForOne, &[restart], now).on_end(0, failed, now, 0.5);
                 assert_eq!(verdict != Verdict::End, anew, "{restart:?} {failed}");
             }
         }

@@ -260,7 +260,11 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`SuperviseError`].
-    pub fn child<S, W, F>(&self, restart: Restart, make: F) -> Result<Address<S::Takes>, SuperviseError>
+    pub fn child<S, W, F>(
+        &self,
+        restart: Restart,
+        make: F,
+    ) -> Result<Address<S::Takes>, SuperviseError>
     where
         S: Spawn<W>,
         W: 'static,
@@ -431,7 +435,10 @@ where
                 return (exit, output);
             }
             if asked == Asked::Nothing && exit.is_failure() {
-                tracing::warn!(actor = crate::mailbox::path(&*life.mailbox), "{exit}; it begins anew");
+                tracing::warn!(
+                    actor = crate::mailbox::path(&*life.mailbox),
+                    "{exit}; it begins anew"
+                );
             }
             life.mailbox.renewed();
             let mailbox = life.mailbox.clone();
