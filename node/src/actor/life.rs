@@ -108,12 +108,12 @@ impl<M: Mail> Drop for Life<M> {
 
 /// Why messages are handled no more.
 pub(super) enum Ended<T> {
-    Asked(Asked),
+    Asked,
     Exit(Exit, Option<T>),
 }
 
 enum Next<A: Actor> {
-    Asked(Asked),
+    Asked,
     Job(Job<A>),
     Mail(A::Mail),
 }
@@ -125,9 +125,8 @@ fn poll_next<A: Actor>(
     life: &mut Life<A::Mail>,
     cx: &mut Poller<'_>,
 ) -> Poll<Next<A>> {
-    let asked = life.mailbox.asked();
-    if asked != Asked::Nothing {
-        return Poll::Ready(Next::Asked(asked));
+    if life.mailbox.asked() != Asked::Nothing {
+        return Poll::Ready(Next::Asked);
     }
     if let Some(job) = ctx.poll_job(cx) {
         return Poll::Ready(Next::Job(job));
@@ -140,14 +139,13 @@ fn poll_next<A: Actor>(
             return Poll::Ready(Next::Mail(mail));
         }
         if ctx.is_busy() && !life.batch.is_empty() {
-            return life.mailbox.poll_asked(cx).map(Next::Asked);
+            return life.mailbox.poll_asked(cx).map(|_| Next::Asked);
         }
         if life.mailbox.poll_take(cx, &mut life.batch).is_pending() {
             return Poll::Pending;
         }
-        let asked = life.mailbox.asked();
-        if asked != Asked::Nothing {
-            return Poll::Ready(Next::Asked(asked));
+        if life.mailbox.asked() != Asked::Nothing {
+            return Poll::Ready(Next::Asked);
         }
     }
 }
@@ -167,7 +165,7 @@ pub(super) async fn serve<A: Actor>(
             return Ended::Exit(exit, output);
         }
         let handled = match poll_fn(|cx| poll_next(ctx, life, cx)).await {
-            Next::Asked(asked) => return Ended::Asked(asked),
+            Next::Asked => return Ended::Asked,
             Next::Mail(mail) => AssertUnwindSafe(actor.handle(mail, ctx)).catch_unwind().await,
             Next::Job(Job::Done) => continue,
             Next::Job(Job::Mail(mail, again)) => {
@@ -212,7 +210,7 @@ pub(super) async fn by_handlers<A: Actor>(
 ) -> (Exit, Option<A::Output>) {
     let mut ctx = Context::new(life.mailbox.clone());
     let (exit, output) = match serve(&mut actor, &mut ctx, life).await {
-        Ended::Asked(_) => (Exit::Stopped, None),
+        Ended::Asked => (Exit::Stopped, None),
         Ended::Exit(exit, output) => (exit, output),
     };
     // Boxed: it is needed once, and its size is not to be carried through the whole life.

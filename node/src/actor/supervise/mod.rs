@@ -330,8 +330,7 @@ struct Begin {
 }
 
 /// No message at all.
-#[doc(hidden)]
-pub enum Nothing {}
+enum Nothing {}
 
 impl Mail for Nothing {
     fn api() -> Api {
@@ -349,7 +348,7 @@ impl Mail for Nothing {
 }
 
 /// Marks a supervisor.
-pub struct BySetup(());
+struct BySetup(());
 
 impl Spawn<BySetup> for Begin {
     type Mail = Nothing;
@@ -405,7 +404,7 @@ struct Supervised<S, W, F> {
 }
 
 /// Marks a child under supervision.
-pub struct BySupervisor<W>(std::marker::PhantomData<fn() -> W>);
+struct BySupervisor<W>(std::marker::PhantomData<fn() -> W>);
 
 impl<S, W, F> Spawn<BySupervisor<W>> for Supervised<S, W, F>
 where
