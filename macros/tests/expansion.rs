@@ -315,7 +315,8 @@ fn an_actor_answers_typed_messages() {
 #[test]
 fn an_actor_opens_what_it_handles_and_refuses_the_rest() {
     let (slot, answer) = std::sync::mpsc::channel();
-    let mail = <Worker as Actor>::Mail::open(Parcel(Xy::TAG, json!({ "x": 1, "y": 2 }), slot.clone()));
+    let mail =
+        <Worker as Actor>::Mail::open(Parcel(Xy::TAG, json!({ "x": 1, "y": 2 }), slot.clone()));
     let mut ctx = Context(std::marker::PhantomData);
     Worker::default().handle(mail.expect("opened"), &mut ctx).now_or_never().expect("is done");
     let texture: Vec<Vec<f64>> = *answer.recv().expect("an answer").downcast().expect("a table");
@@ -327,7 +328,10 @@ fn an_actor_opens_what_it_handles_and_refuses_the_rest() {
     let (slot, _answer) = std::sync::mpsc::channel();
     let greet = Greet { name: String::new(), mood: Mood::Fair, shape: None };
     let mut other = Some(Packet(greet, slot));
-    assert!(<Worker as Actor>::Mail::accept(&mut other).is_none() && other.is_some(), "it stays where it was");
+    assert!(
+        <Worker as Actor>::Mail::accept(&mut other).is_none() && other.is_some(),
+        "it stays where it was"
+    );
 }
 
 #[test]

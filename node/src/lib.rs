@@ -43,9 +43,9 @@ pub use actor::{
 pub use address::{ASK_DEADLINE, Address, AnyAddress};
 pub use agent::{Agent, Listen};
 pub use dead::{DEAD_LETTERS, DeadLetter, DeadLetters, Why};
-pub use entry::Entry;
+pub use entry::{Entry, EntryApi, FromArgs, NoArgs, Program};
 #[doc(hidden)]
-pub use entry::{NoEntry, Probe};
+pub use entry::{FunctionProgram, NoEntry, Probe};
 pub use error::{AskError, TellError};
 pub use exit::Exit;
 pub use mail::Mail;
@@ -54,7 +54,7 @@ pub use message::{Api, Data, Message, MessageApi};
 pub use node::{Node, NodeConfig, NodeError, PublishError, STOP_GRACE, SubscribeError};
 pub use packet::{Packet, Parcel, Reply, Unknown};
 pub use pool::{Pool, PoolBuilder, PoolError};
-pub use process::ProcessError;
+pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder, ProcessError};
 pub use run::{
     Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_until_stopped,
 };
@@ -79,8 +79,9 @@ pub mod __private {
     pub use tokio;
 
     pub use crate::{
-        Accepts, Actor, Address, Api, Context, Entry, Letters, Machine, Mail, Message, MessageApi,
-        NoEntry, Node, Outcome, Outlet, Packet, Parcel, Probe, Reply, Unknown,
+        Accepts, Actor, Address, Api, Context, Data, Entry, FromArgs, FunctionProgram, Inbox,
+        Letters, Machine, Mail, Message, MessageApi, NoArgs, NoEntry, Node, Outcome, Outlet,
+        Packet, Parcel, Probe, Program, Reply, Unknown,
         packet::while_wanted,
         run_main,
         schema::{Empty, describe},

@@ -334,7 +334,9 @@ impl Node {
         W: 'static,
     {
         let (told, ended) = tokio::sync::oneshot::channel();
-        Running { address: self.put_up(actor, parent, Some(told)), ended }
+        let address = self.put_up(actor, parent, Some(told));
+        let control = address.inlet().cloned();
+        Running { address, ended, control }
     }
 
     fn put_up<S, W>(

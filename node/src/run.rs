@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     entry::{WORKER_ARGUMENT, run_worker},
     node::Node,
+    process::exec::{EXEC_ARGUMENT, become_program},
 };
 
 /// How long the program may take to return once it was asked to stop by a signal.
@@ -68,10 +69,16 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> Outcome for Result<(), E
 #[must_use]
 pub fn run_as_worker() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != WORKER_ARGUMENT {
+    let first = arguments.next()?;
+    let what = arguments.next().unwrap_or_default();
+    let ended = if first == WORKER_ARGUMENT {
+        run_worker(&what.to_string_lossy())
+    } else if first == EXEC_ARGUMENT {
+        Err(become_program(&what.to_string_lossy()))
+    } else {
         return None;
-    }
-    Some(match run_worker(&arguments.next().unwrap_or_default().to_string_lossy()) {
+    };
+    Some(match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("error: {reason}");
