@@ -9,6 +9,7 @@ extern crate self as layercake;
 mod actor;
 mod address;
 mod agent;
+pub mod args;
 pub mod check;
 mod entry;
 mod error;
@@ -19,9 +20,11 @@ mod packet;
 pub mod pool;
 mod process;
 mod restart;
+pub mod retry;
 mod run;
 pub mod schema;
 pub mod service;
+mod span;
 
 pub use actor::{Accepts, Actor, Context};
 pub use address::{ASK_DEADLINE, Address, AnyAddress};
@@ -39,6 +42,7 @@ pub use process::ProcessError;
 pub use run::{
     Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_until_stopped,
 };
+pub use span::{Span, SpanError};
 
 pub use layercake_directory as directory;
 pub use layercake_wire as wire;
