@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     ArgsError, RESERVED,
@@ -50,8 +50,9 @@ impl<'a> Fields<'a> {
         let mut members = None;
         for _ in 0..MAX_HOPS {
             let Some(known) = keywords else { break };
-            members = known.get("properties").and_then(Value::as_object);
-            if members.is_some() {
+            if known.contains_key("properties") {
+                members = known.get("properties").and_then(Value::as_object);
+                members = members.filter(|_| is_struct(known));
                 break;
             }
             keywords = reference(root, known).and_then(Value::as_object);
@@ -180,6 +181,15 @@ impl Field<'_> {
             };
         }
         format!("{}={}", self.long, self.kinds.word(root, self.schema))
+    }
+}
+
+/// Whether an object with members is all that it is: of an enum, or a type that is no object, these
+/// are empty and say nothing.
+fn is_struct(keywords: &Map<String, Value>) -> bool {
+    match keywords.get("type") {
+        Some(named) => named == "object",
+        None => ["oneOf", "anyOf", "enum", "const"].iter().all(|key| !keywords.contains_key(*key)),
     }
 }
 

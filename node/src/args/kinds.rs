@@ -203,7 +203,7 @@ impl<'a> Kinds<'a> {
 fn shape(root: &Value, schema: &Value, depth: usize) -> Option<String> {
     let mut keywords = schema.as_object().filter(|_| depth < 3)?;
     for _ in 0..MAX_HOPS {
-        match reference(root, keywords) {
+        match reference(root, keywords).or_else(|| only_alternative(keywords)) {
             Some(target) => keywords = target.as_object()?,
             None => break,
         }
@@ -224,6 +224,14 @@ fn shape(root: &Value, schema: &Value, depth: usize) -> Option<String> {
     }
     let words = members.iter().map(|(name, schema)| format!("\"{}\":{}", clip(name), word(schema)));
     Some(format!("{{{}}}", words.collect::<Vec<_>>().join(",")))
+}
+
+/// What an optional value is where it is not null.
+fn only_alternative(keywords: &Map<String, Value>) -> Option<&Value> {
+    let all = keywords.get("anyOf").or_else(|| keywords.get("oneOf"))?.as_array()?;
+    let is_null = |schema: &&Value| schema.get("type").is_some_and(|ty| ty == "null");
+    let mut others = all.iter().filter(|schema| !is_null(schema));
+    others.next().filter(|_| others.next().is_none())
 }
 
 /// The limits of a type by its format.

@@ -52,7 +52,6 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use layercake_wire::payload::Fingerprint;
 use parking_lot::Mutex;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -107,8 +106,8 @@ pub struct ArgsError {
 }
 
 impl ArgsError {
-    /// All that is wrong: first words that name nothing, then values, in the order of the command line,
-    /// and then what is missing.
+    /// All that is wrong: first words that name nothing, then values that could not be read, then those
+    /// that do not fit, each in the order of the command line, and then what is missing.
     #[must_use]
     pub fn problems(&self) -> &[ArgProblem] {
         &self.problems
@@ -155,14 +154,7 @@ pub fn read_value(
 ) -> Result<Value, ArgsError> {
     let fields = Fields::of(schema)?;
     let reading = read::read(&fields, words);
-    let checker = Checker::new(&MessageApi {
-        name: String::new(),
-        schema: schema.clone(),
-        fingerprint: Fingerprint::NONE,
-        reply_schema: Value::Null,
-        reply_fingerprint: Fingerprint::NONE,
-        idempotent: false,
-    });
+    let checker = Checker::of(schema.clone());
     reading.finish(&fields, &checker)
 }
 

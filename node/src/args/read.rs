@@ -17,6 +17,8 @@ pub(super) struct Reading {
     pub(super) problems: Vec<ArgProblem>,
     /// By field: as it was typed, if it was.
     typed: Vec<Option<String>>,
+    /// The fields that were given, in the order of the command line.
+    order: Vec<usize>,
     /// The fields whose value could not be read.
     unread: Vec<usize>,
 }
@@ -130,14 +132,13 @@ impl Reading {
     /// Makes values of what was given.
     fn take(&mut self, fields: &Fields<'_>, given: Vec<Given>) {
         let mut by_field: Vec<Vec<Given>> = fields.all.iter().map(|_| Vec::new()).collect();
-        let mut order = Vec::new();
         for given in given {
             if by_field[given.field].is_empty() {
-                order.push(given.field);
+                self.order.push(given.field);
             }
             by_field[given.field].push(given);
         }
-        for at in order {
+        for at in self.order.clone() {
             let (field, given) = (&fields.all[at], &by_field[at]);
             self.typed[at] = given.first().map(|given| given.typed.clone());
             match one(fields, field, given) {
@@ -159,8 +160,18 @@ impl Reading {
         checker: &Checker,
     ) -> Result<Value, ArgsError> {
         let object = Value::Object(std::mem::take(&mut self.object));
-        for Problem { pointer, parameter, detail } in checker.check(&object) {
-            let Some(at) = fields.all.iter().position(|field| field.name == parameter) else {
+        let field_of =
+            |problem: &Problem| fields.all.iter().position(|f| f.name == problem.parameter);
+        let mut found = checker.check(&object);
+        // In the order of the command line, and what is missing last.
+        found.sort_by_key(|problem| {
+            let place = |at| self.order.iter().position(|given| *given == at);
+            field_of(problem).and_then(place).unwrap_or(usize::MAX)
+        });
+        for problem in found {
+            let at = field_of(&problem);
+            let Problem { pointer, detail, .. } = problem;
+            let Some(at) = at else {
                 self.problem("", plain(&detail), None);
                 continue;
             };

@@ -73,8 +73,8 @@ fn single(root: &Value, schema: &Value, kinds: &Kinds<'_>, text: &str) -> Result
             Err(error) => Err(format!("is no time span, {}", plain(&error.to_string()))),
         };
     }
-    if kinds.array {
-        let schema = kinds.items.unwrap_or(&Value::Bool(true));
+    // Not a tuple, of which one element is never all.
+    if let Some(schema) = kinds.items.filter(|_| kinds.array) {
         let items = Kinds::of(root, schema);
         // Its elements are not arrays themselves, unless they are written as such.
         if !items.array {
