@@ -14,7 +14,7 @@ pub(super) fn words(schema: &Value, value: &Value) -> Vec<String> {
     for field in &fields.all {
         match members.get(field.name) {
             Some(value) if !is_default(field, value) => {
-                words.extend(argument(&fields, field, value))
+                words.extend(argument(&fields, field, value));
             }
             _ => {}
         }
