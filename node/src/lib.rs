@@ -9,6 +9,7 @@ extern crate self as layercake;
 mod actor;
 mod address;
 mod agent;
+pub mod args;
 pub mod check;
 mod clock;
 mod dead;
@@ -27,10 +28,12 @@ mod process;
 mod relay;
 mod remote;
 mod restart;
+pub mod retry;
 mod run;
 pub mod schema;
 pub mod service;
 mod slot;
+mod span;
 mod stream;
 mod table;
 mod watch;
@@ -58,6 +61,7 @@ pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder
 pub use run::{
     Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_until_stopped,
 };
+pub use span::{Span, SpanError};
 pub use stream::{Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
 pub use watch::Watch;
 
