@@ -12,6 +12,7 @@ mod agent;
 pub mod check;
 mod entry;
 mod error;
+mod fate;
 mod mailbox;
 mod message;
 mod node;

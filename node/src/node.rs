@@ -31,6 +31,7 @@ use crate::{
     actor::{Actor, Context},
     address::Address,
     agent::{AGENT, Agent},
+    fate::Fates,
     mailbox::{self, Ended, Inlet},
     message::Api,
     packet::Parcel,
@@ -131,6 +132,7 @@ struct Inner {
 struct Switch {
     node: OnceLock<Weak<Inner>>,
     directory: directory::Inlet,
+    fates: Fates,
     /// Actors whose address has left this process.
     exported: papaya::HashMap<ActorSerial, Arc<dyn Inlet>>,
     dead_letters: AtomicU64,
@@ -152,10 +154,12 @@ impl Switch {
 
 impl Receive for Switch {
     fn on_up(&self, link: Link) {
+        self.fates.on_up(self.node(), &link);
         self.directory.on_up(link);
     }
 
     fn on_down(&self, link: &Link, down: LinkDown) {
+        self.fates.on_down(link, &down);
         self.directory.on_down(link, down);
     }
 
@@ -224,6 +228,7 @@ impl Node {
         let switch = Arc::new(Switch {
             node: OnceLock::new(),
             directory: inlet,
+            fates: Fates::default(),
             exported: papaya::HashMap::new(),
             dead_letters: AtomicU64::new(0),
         });
@@ -476,6 +481,10 @@ impl Node {
         // Last, for worker processes say goodbye to the directory that may be in this node.
         self.0.directory.close().await;
         self.0.endpoint.close().await;
+    }
+
+    pub(crate) fn fates(&self) -> &Fates {
+        &self.0.switch.fates
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
