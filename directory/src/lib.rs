@@ -46,6 +46,6 @@ pub use presence::{MAX_WATCHES, NodeGone};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use service::{
-    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication, Publish,
-    Subscription,
+    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
+    Publish, Subscription,
 };

@@ -243,7 +243,9 @@ impl TryFrom<Text> for Pattern {
 
     fn try_from(Text(text): Text) -> Result<Self, PatternError> {
         match text.strip_prefix(RESERVED_MARK) {
-            Some(inner) => Ok(Self { reserved: true, text: text.as_str().into(), ..Self::new(inner)? }),
+            Some(inner) => {
+                Ok(Self { reserved: true, text: text.as_str().into(), ..Self::new(inner)? })
+            }
             None => Self::new(&text),
         }
     }

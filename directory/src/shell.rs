@@ -31,8 +31,8 @@ use crate::{
     presence::{Ended, NodeGone, Watches},
     seat::Held,
     service::{
-        DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status, SubscribeCall,
-        WatchCall,
+        DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status,
+        SubscribeCall, WatchCall,
     },
 };
 

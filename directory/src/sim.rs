@@ -130,11 +130,8 @@ impl World {
     }
 
     fn start(&mut self, peer: PeerId) {
-        let mut process = Process {
-            agent: Agent::new(peer),
-            told: Told::default(),
-            watches: Watches::default(),
-        };
+        let mut process =
+            Process { agent: Agent::new(peer), told: Told::default(), watches: Watches::default() };
         let mut out = Vec::new();
         assert!(process.agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
         let machine = self.machines.get_mut(&peer.host).unwrap();

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::Node;
+use crate::{exit::Exit, node::Node};
 
 #[cfg(test)]
 mod tests;
@@ -36,8 +36,9 @@ const LINGER: Duration = Duration::from_secs(3);
 const LEAVING: Duration = Duration::from_secs(2);
 /// The pause before a peer is watched again that has not shown that it is there.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long it may take to find out what became of a peer.
-const VERDICT: Duration = Duration::from_secs(1);
+/// How long it may take to find out what became of a peer of another host, and of this host.
+const VERDICT: Duration = Duration::from_secs(3);
+const VERDICT_HERE: Duration = Duration::from_secs(1);
 /// The pause between dials to a process that seems to be ending.
 const REDIAL: Duration = Duration::from_millis(10);
 
@@ -197,46 +198,77 @@ async fn follow(node: Node, link: Link, mut watch: NodeWatch, down: Cancellation
 }
 
 impl Node {
-    /// What became of a peer to which there was a link. Takes up to a second where nothing has said so
-    /// yet; [`Fate::LinkLost`] also of a peer that is linked again.
+    /// What has become of a node to which a link was lost for that reason; `None` where there is a link
+    /// again. Takes up to three seconds where nothing says so, for then it is looked for.
     ///
     /// # Cancel safety
     /// Safe: it only looks.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for those who watch actors of other nodes"))]
-    pub(crate) async fn fate_of(&self, peer: PeerId) -> Fate {
-        if peer.host == self.peer().host {
-            return self.fate_here(peer).await;
-        }
-        let known = || {
-            let linked = self.endpoint().existing(peer.node).is_some();
-            if linked { Some(Fate::LinkLost) } else { self.fates().known(peer.node) }
-        };
-        if let Some(fate) = known() {
-            return fate;
-        }
-        let mut watch = self.directory().watch_node(peer);
-        match tokio::time::timeout(VERDICT, watch.gone()).await {
-            Ok(NodeGone::Left) => Fate::Left,
-            Ok(NodeGone::Died) => Fate::Died,
-            Ok(NodeGone::HostLost) => Fate::HostLost,
-            // Told to the watch before this one, maybe.
-            _ => known().unwrap_or(Fate::LinkLost),
+    pub(crate) async fn fate_of(&self, addr: &NodeAddr, reason: &str) -> Option<Exit> {
+        self.fate(addr).await.map(|fate| match fate {
+            Fate::Left => Exit::Stopped,
+            // The reason may say no more than the kind of exit does.
+            Fate::Died if reason == NodeGone::Died.to_string() => Exit::ProcessDied(String::new()),
+            Fate::Died => Exit::ProcessDied(reason.to_owned()),
+            Fate::HostLost => Exit::HostLost,
+            Fate::LinkLost => Exit::LinkLost(reason.to_owned()),
+        })
+    }
+
+    async fn fate(&self, addr: &NodeAddr) -> Option<Fate> {
+        if addr.peer.host == self.peer().host {
+            self.fate_here(addr.peer).await
+        } else {
+            self.fate_elsewhere(addr).await
         }
     }
 
-    async fn fate_here(&self, peer: PeerId) -> Fate {
+    async fn fate_elsewhere(&self, addr: &NodeAddr) -> Option<Fate> {
+        let peer = addr.peer;
+        if self.endpoint().existing(peer.node).is_some() {
+            return None;
+        }
+        if let Some(fate) = self.fates().known(peer.node) {
+            return Some(fate);
+        }
+        let mut watch = self.directory().watch_node(peer);
+        let told = async {
+            match watch.gone().await {
+                NodeGone::Left => Fate::Left,
+                NodeGone::Died => Fate::Died,
+                NodeGone::HostLost => Fate::HostLost,
+                _ => std::future::pending().await,
+            }
+        };
+        let dialled = async {
+            match self.endpoint().link(addr).await {
+                Ok(_) => None,
+                // Told to the watch before this one.
+                Err(DialError::Gone(node)) => Some(self.fates().known(node).unwrap_or(Fate::Died)),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            fate = told => Some(fate),
+            fate = dialled => fate,
+            () = tokio::time::sleep(VERDICT) => {
+                Some(self.fates().known(peer.node).unwrap_or(Fate::LinkLost))
+            }
+        }
+    }
+
+    async fn fate_here(&self, peer: PeerId) -> Option<Fate> {
         let addr = NodeAddr::new(peer, &[]);
-        let deadline = Instant::now() + VERDICT;
+        let deadline = Instant::now() + VERDICT_HERE;
         loop {
             match self.endpoint().link(&addr).await {
-                Ok(_) => return Fate::LinkLost,
+                Ok(_) => return None,
                 Err(DialError::Gone(_)) => {
                     let goodbye = self.fates().known(peer.node) == Some(Fate::Left);
-                    return if goodbye { Fate::Left } else { Fate::Died };
+                    return Some(if goodbye { Fate::Left } else { Fate::Died });
                 }
                 // The kernel closes the sockets of a dying process one by one.
                 Err(_) if Instant::now() < deadline => tokio::time::sleep(REDIAL).await,
-                Err(_) => return Fate::LinkLost,
+                Err(_) => return Some(Fate::LinkLost),
             }
         }
     }

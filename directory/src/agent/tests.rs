@@ -35,9 +35,7 @@ fn a_name_within_the_process_needs_no_directory() {
     assert!(matches!(out[1], Effect::Granted(_)) && !agent.needs_host());
     out.clear();
     agent.publish(draft("a", Scope::Process, false), addr(), 5, &mut out);
-    let Effect::Refused { reason: Refusal::Held(holder), .. } = &out[0] else {
-        panic!("{out:?}")
-    };
+    let Effect::Refused { reason: Refusal::Held(holder), .. } = &out[0] else { panic!("{out:?}") };
     assert_eq!(holder.instance.serial, 1, "it says who holds it");
 }
 

@@ -65,7 +65,10 @@ impl Shell {
                     standing.send_modify(|standing| standing.lost_to = Some(holder));
                 }
             }
-            agent::Effect::Tell(registry::Effect::Available { subscription: PRESENCES, record }) => {
+            agent::Effect::Tell(registry::Effect::Available {
+                subscription: PRESENCES,
+                record,
+            }) => {
                 if self.watches.on_available(record.instance) {
                     tracing::info!(peer = %record.instance.peer(), "a node that had gone is back");
                     self.endpoint.mark_back(record.instance.node);

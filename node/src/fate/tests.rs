@@ -9,7 +9,7 @@ use std::{
 };
 
 use layercake_directory::DirectoryConfig;
-use layercake_wire::{trust, trust::Mesh};
+use layercake_wire::trust;
 
 use super::*;
 use crate::node::NodeConfig;
@@ -46,7 +46,8 @@ impl Process {
         let mut lines = out.lines().map_while(Result::ok);
         // Behind what the test harness has begun to say on that line.
         let ready = lines.find_map(|line| Some(line.split_once("ready ")?.1.to_owned()));
-        let addr = serde_json::from_str(&ready.expect("the child ended early")).expect("an address");
+        let addr =
+            serde_json::from_str(&ready.expect("the child ended early")).expect("an address");
         Self { child, addr }
     }
 
@@ -134,17 +135,17 @@ async fn on_one_host_a_peer_left_died_or_lost_its_link() {
     let link = here.endpoint().link(&other.addr()).await.expect("links");
     here.endpoint().close_link(other.peer().node, "a test");
     ended(&link).await;
-    assert_eq!(here.fate_of(other.peer()).await, Fate::LinkLost);
+    assert_eq!(here.fate(&other.addr()).await, None, "there is a link again");
     let link = here.endpoint().link(&other.addr()).await.expect("links again");
     other.close().await;
     ended(&link).await;
-    assert_eq!(here.fate_of(other.peer()).await, Fate::Left);
+    assert_eq!(here.fate(&other.addr()).await, Some(Fate::Left));
 
     let mut process = Process::start(&mesh, &[]);
     let link = here.endpoint().link(&process.addr).await.expect("links");
     process.kill();
     ended(&link).await;
-    assert_eq!(here.fate_of(process.addr.peer).await, Fate::Died);
+    assert_eq!(here.fate(&process.addr).await, Some(Fate::Died));
     here.close().await;
 }
 
@@ -160,7 +161,7 @@ async fn a_process_killed_on_another_host_is_dead_here_at_once() {
     process.kill();
     ended(&link).await;
     println!("killed: the link from another host ended after {:?}", killed.elapsed());
-    assert_eq!(here.fate_of(process.addr.peer).await, Fate::Died);
+    assert_eq!(here.fate(&process.addr).await, Some(Fate::Died));
     assert_gone(&here, &process.addr).await;
     assert!(killed.elapsed() < AT_ONCE, "{:?}", killed.elapsed());
     // Its host is there all the while.
@@ -178,11 +179,11 @@ async fn a_peer_of_another_host_left_or_lost_its_link() {
     sees(&here, 2).await;
     here.endpoint().close_link(addr.peer.node, "a test");
     ended(&link).await;
-    assert_eq!(here.fate_of(addr.peer).await, Fate::LinkLost);
+    assert_eq!(here.fate(&addr).await, None, "there is a link again");
     let link = here.endpoint().link(&addr).await.expect("it is still there");
     other.close().await;
     ended(&link).await;
-    assert_eq!(here.fate_of(addr.peer).await, Fate::Left);
+    assert_eq!(here.fate(&addr).await, Some(Fate::Left));
     assert_gone(&here, &addr).await;
     here.close().await;
     neighbour.close().await;
