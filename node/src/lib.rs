@@ -17,6 +17,7 @@ mod deadline;
 mod entry;
 mod error;
 mod exit;
+mod fate;
 mod here;
 mod mail;
 mod mailbox;
