@@ -323,3 +323,14 @@ async fn an_ask_fails_at_once_when_its_link_is_closed() {
         assert_eq!(ask(&again, 1, "x").await.expect("answers").bytes, "x");
     }
 }
+
+#[tokio::test]
+async fn the_last_handle_dropped_says_goodbye() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        assert!(matches!(next(&mut far).await, Seen::Up));
+        drop(near);
+        let Seen::Down(LinkDown::Closed(_)) = next(&mut far).await else { panic!("a goodbye") };
+        assert!(link.is_closed());
+    }
+}

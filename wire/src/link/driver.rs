@@ -1,15 +1,9 @@
-//! Carries a link's bytes: reads, writes and ticks for one [`Core`] on the I/O thread.
+//! Carries a link's bytes: reads, writes and ticks for one [`Core`](super::core::Core).
 //!
-//! One local task for each link; its three parts share the core through a `RefCell`, which is never
-//! held across an `.await`. The reading part never waits on anything but the socket.
+//! One task for each link; its three parts share the core through a [`CoreCell`], which is never held
+//! across an `.await`. The reading part never waits on anything but the socket.
 
-use std::{
-    cell::RefCell,
-    io,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -17,11 +11,9 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::{
-    Command, Link,
-    core::{Core, Event},
-};
+use super::{Command, Link, cell::CoreCell, core::Event};
 use crate::{
+    clock,
     frame::{self, Frame},
     inbound::{
         Cancelled, CreditReturn, Failure, FailureCode, Inbound, InboundKind, LinkDown, Receive,
@@ -39,7 +31,7 @@ const TICK: Duration = Duration::from_millis(20);
 const GOODBYE: Duration = Duration::from_millis(250);
 
 /// Runs the link until it ends, and says how it ended. `buffered` is what was read behind the hello.
-pub(crate) async fn run<R, W>(
+pub(crate) async fn run<C, R, W>(
     link: &Link,
     mut reader: R,
     mut writer: W,
@@ -49,10 +41,11 @@ pub(crate) async fn run<R, W>(
     receive: &Arc<dyn Receive>,
 ) -> LinkDown
 where
+    C: CoreCell,
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let core = RefCell::new(Core::default());
+    let core = C::default();
     let asking = Notify::new();
     let cancelled = Arc::new(Cancelled::default());
 
@@ -101,7 +94,7 @@ where
             let mut closing = None;
             {
                 let mut core = core.borrow_mut();
-                let (idle, now) = (!core.has_asks(), Instant::now());
+                let (idle, now) = (!core.has_asks(), clock::now());
                 for command in batch.drain(..) {
                     match command {
                         Command::Close(reason) => closing = Some(reason),
@@ -152,7 +145,7 @@ where
             }
             tokio::time::sleep(TICK).await;
             let mut core = core.borrow_mut();
-            core.on_tick(Instant::now());
+            core.on_tick(clock::now());
             if core.out.len() > 0 {
                 // An empty batch makes the writing part flush.
                 let _ = link.commands().send(Command::Types(Vec::new()));
@@ -211,8 +204,8 @@ fn ended(quic: Option<&quinn::Connection>, error: io::Error) -> LinkDown {
 }
 
 /// Writes everything that is in the output buffer.
-async fn flush<W: AsyncWrite + Unpin>(
-    core: &RefCell<Core>,
+async fn flush<C: CoreCell, W: AsyncWrite + Unpin>(
+    core: &C,
     writer: &mut W,
     pieces: &mut Vec<Bytes>,
     link: &Link,
@@ -237,7 +230,7 @@ fn hand_up(event: Event, link: &Link, cancelled: &Arc<Cancelled>, receive: &Arc<
             receive.on_message(Inbound { from: link.peer(), to, payload, kind });
         }
         Event::Ask { id, to, accept, deadline_ms, payload } => {
-            let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
+            let deadline = clock::now() + Duration::from_millis(deadline_ms.into());
             let commands = link.commands().clone();
             let responder = Responder::over_link(commands, cancelled.clone(), id, accept, deadline);
             if deadline_ms == 0 {

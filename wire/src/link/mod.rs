@@ -33,6 +33,7 @@ use crate::{
     payload::{Fingerprint, MAX_MESSAGE, Payload},
 };
 
+pub(crate) mod cell;
 pub(crate) mod core;
 mod courier;
 pub(crate) mod driver;
