@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Spreads above this share of the median are pointed out.
-const SPREAD_MAX: f64 = 0.20;
+pub(crate) const SPREAD_MAX: f64 = 0.20;
 
 /// The outcome of a ladder.
 #[derive(Debug, Serialize)]
@@ -124,15 +124,16 @@ fn row(name: &str, own: &[Sample], yardstick: &[Sample]) -> Row {
     }
 }
 
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
+/// The middle and the ends of some values.
+pub(crate) struct Spread {
+    pub(crate) min: f64,
+    pub(crate) median: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
     /// Of at least one value.
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = values.collect();
         sorted.sort_by(f64::total_cmp);
         let (low, high) = ((sorted.len() - 1) / 2, sorted.len() / 2);

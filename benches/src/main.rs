@@ -1,9 +1,11 @@
 //! Measurements: layer-cake and the yardsticks beside it, taken in the same run.
 //!
 //! Absolute figures belong to a machine and a day; ratios between contestants of one run travel.
-//! `layercake-benches ladder` measures, `layercake-benches serve` is the other process of a
-//! contestant and is started by it.
+//! `layercake-benches ladder` measures requests to other processes, `layercake-benches actors` actors
+//! within one. `serve` is the other process of a contestant and `actor` the process of one
+//! measurement; both are started by the former.
 
+mod actors;
 mod contestant;
 mod ladder;
 mod other_end;
@@ -50,11 +52,16 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Measures actors within one process, ours beside bare tokio tasks and other libraries.
+    Actors(actors::Options),
     /// Lists the contestants.
     List,
     /// Serves one contestant until its starter goes away.
     #[command(hide = true)]
     Serve { name: String, args: Vec<String> },
+    /// Takes one measurement of `actors`.
+    #[command(hide = true)]
+    Actor(actors::ChildOptions),
 }
 
 /// Everybody on the ladder, strongest yardstick first.
@@ -81,8 +88,11 @@ fn run() -> Result<()> {
             for contestant in contestants() {
                 println!("{}", contestant.name());
             }
+            actors::list();
             Ok(())
         }
+        Command::Actors(options) => actors::run(&options),
+        Command::Actor(options) => actors::run_child(&options),
         Command::Serve { name, args } => serve(&name, &args),
         Command::Ladder { names, rounds, seconds, in_flight, size, against, json } => {
             ensure!(in_flight > 0 && rounds > 0, "--in-flight and --rounds are at least 1");

@@ -28,13 +28,15 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
         None => name_of(&item.self_ty)?,
     };
     let entry = args.no_entry.is_none() && item.generics.params.is_empty();
-    let generated = generate(&item, &methods, &name, entry);
+    let output = args.output.unwrap_or_else(|| syn::parse_quote!(()));
+    let generated = generate(&item, &methods, &name, &output, entry);
     Ok(quote! { #item #generated })
 }
 
 #[derive(Default)]
 struct Args {
     name: Option<LitStr>,
+    output: Option<Type>,
     no_entry: Option<()>,
 }
 
@@ -45,9 +47,11 @@ impl Parse for Args {
             let key = input.call(Ident::parse_any)?;
             match key.to_string().as_str() {
                 "name" => set(&mut args.name, &key, value(input)?)?,
+                "output" => set(&mut args.output, &key, value(input)?)?,
                 "no_entry" => set(&mut args.no_entry, &key, ())?,
                 other => {
-                    let why = format!("unknown key `{other}`: there are `name`, `no_entry`");
+                    let why =
+                        format!("unknown key `{other}`: there are `name`, `output`, `no_entry`");
                     return Err(Error::new(key.span(), why));
                 }
             }
@@ -63,14 +67,40 @@ impl Parse for Args {
 #[derive(Default)]
 struct Methods {
     handlers: Vec<Handler>,
+    unknown: Option<Hook>,
     started: Option<Hook>,
+    stopping: Option<Hook>,
     stopped: Option<Hook>,
+}
+
+/// How a handler answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// By what it returns.
+    Returns,
+    /// By what it returns, and is dropped when nobody waits any more.
+    Cancelled,
+    /// By the slot that it takes.
+    Later,
+    /// In parts, by the outlet that it is lent.
+    InParts,
+    /// In parts, by the outlet that it takes.
+    InPartsLater,
+}
+
+/// What a handler takes behind its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    Ctx,
+    /// The reply or the outlet.
+    Answer,
 }
 
 struct Handler {
     method: Ident,
     message: Type,
-    takes_ctx: bool,
+    extras: Vec<Extra>,
+    answers: Answers,
     cfgs: Vec<Attribute>,
     /// Where a reply of the wrong type is reported.
     reply: Span,
@@ -87,13 +117,16 @@ impl Methods {
         let mut methods = Self::default();
         for item in &mut item.items {
             let ImplItem::Fn(function) = item else { continue };
-            if take_helper(function) {
+            let cancel = take_mark(function, "cancel");
+            if take_mark(function, "helper") {
                 continue;
             }
             match function.sig.ident.to_string().as_str() {
                 "started" => methods.started = Some(hook(function, true)?),
+                "stopping" => methods.stopping = Some(hook(function, true)?),
                 "stopped" => methods.stopped = Some(hook(function, false)?),
-                _ => methods.handlers.extend(handler(function)),
+                "unknown" => methods.unknown = Some(unknown(function)?),
+                _ => methods.handlers.extend(handler(function, cancel)?),
             }
         }
         for (at, handler) in methods.handlers.iter().enumerate() {
@@ -103,7 +136,8 @@ impl Methods {
                 return Err(Error::new_spanned(&handler.message, why));
             }
         }
-        if methods.handlers.is_empty() && methods.started.is_none() {
+        let idle = methods.handlers.is_empty() && methods.unknown.is_none();
+        if idle && methods.started.is_none() {
             let why = "no handlers here: one looks like \
                        `async fn name(&mut self, message: M) -> Reply`";
             return Err(Error::new_spanned(&item.self_ty, why));
@@ -116,34 +150,131 @@ impl Handler {
     fn has_cfg(&self) -> bool {
         !self.cfgs.is_empty()
     }
+
+    /// How its packet is begun, and what is done with `message` and `reply`.
+    fn body(&self, lib: &Path) -> (TokenStream, TokenStream) {
+        let Self { method, message, extras, answers, reply, .. } = self;
+        let answer = match answers {
+            Answers::InParts => quote!(&mut reply),
+            _ => quote!(reply),
+        };
+        let extras = extras.iter().map(|extra| match extra {
+            Extra::Ctx => quote!(ctx),
+            Extra::Answer => answer.clone(),
+        });
+        let call = quote!(Self::#method(self, message, #(#extras),*));
+        let span = resolved_here(*reply);
+        let in_parts = matches!(answers, Answers::InParts | Answers::InPartsLater);
+        let why = if in_parts {
+            "a handler with an `Outlet` is for a message with `#[message(stream = …)]`"
+        } else {
+            "the message is answered in parts: take `out: &mut Outlet<…>`"
+        };
+        let check = quote_spanned! {resolved_here(message.span())=>
+            const { ::std::assert!(<#message as #lib::Message>::STREAM == #in_parts, #why) };
+        };
+        let send = quote_spanned!(span=> #lib::Reply::send(reply, answer));
+        let (begin, body) = match answers {
+            Answers::Returns => (quote!(begin), quote!(let answer = #call.await; #send;)),
+            Answers::Cancelled => (
+                quote!(begin),
+                quote! {
+                    let answer = #lib::while_wanted(&reply, #call).await;
+                    if let ::std::option::Option::Some(answer) = answer { #send; }
+                },
+            ),
+            Answers::Later => (quote!(begin), quote!(let _ = #call.await;)),
+            Answers::InPartsLater => (quote!(begin_stream), quote!(let _ = #call.await;)),
+            Answers::InParts => (
+                quote!(begin_stream),
+                quote! {
+                    let mut reply = reply;
+                    let _ = #call.await;
+                    #lib::Outlet::finish(reply);
+                },
+            ),
+        };
+        (begin, quote!(#check #body))
+    }
 }
 
 /// The handler that a function is, if it is one.
-fn handler(function: &ImplItemFn) -> Option<Handler> {
+fn handler(function: &ImplItemFn, cancel: bool) -> Result<Option<Handler>> {
     let sig = &function.sig;
     if sig.asyncness.is_none() || !sig.generics.params.is_empty() || !takes_mut_self(function) {
-        return None;
+        return Ok(None);
     }
     let mut types = sig.inputs.iter().skip(1).filter_map(|input| match input {
         FnArg::Typed(typed) => Some(&*typed.ty),
         FnArg::Receiver(_) => None,
     });
-    let message =
-        types.next().filter(|ty| !matches!(ty, Type::Reference(_) | Type::ImplTrait(_)))?;
-    let ctx = types.next();
-    if types.next().is_some() || ctx.is_some_and(|ty| !is_mut_reference(ty)) {
-        return None;
+    let plain = |ty: &&Type| !matches!(ty, Type::Reference(_) | Type::ImplTrait(_));
+    let Some(message) = types.next().filter(plain) else { return Ok(None) };
+    let (mut extras, mut answers) = (Vec::new(), Answers::Returns);
+    for ty in types {
+        let (extra, how) = match ty {
+            Type::Reference(reference) if reference.mutability.is_none() => return Ok(None),
+            Type::Reference(reference) if is_named(&reference.elem, "Outlet") => {
+                (Extra::Answer, Some(Answers::InParts))
+            }
+            Type::Reference(_) => (Extra::Ctx, None),
+            ty if is_named(ty, "Reply") => (Extra::Answer, Some(Answers::Later)),
+            ty if is_named(ty, "Outlet") => (Extra::Answer, Some(Answers::InPartsLater)),
+            _ => return Ok(None),
+        };
+        if extras.contains(&extra) {
+            return Ok(None);
+        }
+        extras.push(extra);
+        answers = how.unwrap_or(answers);
     }
-    Some(Handler {
+    if cancel {
+        if answers != Answers::Returns {
+            let why = "#[cancel] is for a handler that answers by what it returns";
+            return Err(Error::new_spanned(sig, why));
+        }
+        answers = Answers::Cancelled;
+    }
+    Ok(Some(Handler {
         method: sig.ident.clone(),
         message: message.clone(),
-        takes_ctx: ctx.is_some(),
+        extras,
+        answers,
         cfgs: cfgs(&function.attrs),
         reply: match &sig.output {
             ReturnType::Default => sig.ident.span(),
             ReturnType::Type(_, ty) => ty.span(),
         },
-    })
+    }))
+}
+
+/// Whether a type is a path that ends in a name.
+pub(crate) fn is_named(ty: &Type, name: &str) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == name))
+}
+
+/// The handler of what no other handler is for.
+fn unknown(function: &ImplItemFn) -> Result<Hook> {
+    let sig = &function.sig;
+    let types: Vec<_> = sig.inputs.iter().skip(1).collect();
+    let well_formed = sig.asyncness.is_some()
+        && sig.generics.params.is_empty()
+        && takes_mut_self(function)
+        && matches!(sig.output, ReturnType::Default)
+        && matches!(types.first(), Some(FnArg::Typed(ty)) if is_named(&ty.ty, "Unknown"))
+        && match types.get(1) {
+            None => true,
+            Some(FnArg::Typed(ctx)) => is_mut_reference(&ctx.ty),
+            Some(FnArg::Receiver(_)) => false,
+        }
+        && types.len() <= 2;
+    if !well_formed {
+        let why = "write `async fn unknown(&mut self, message: Unknown, ctx: &mut Context<Self>)`, or \
+                   #[helper] if it is not the handler of unknown messages";
+        return Err(Error::new_spanned(sig, why));
+    }
+    let cfgs = cfgs(&function.attrs);
+    Ok(Hook { method: sig.ident.clone(), takes_ctx: types.len() == 2, cfgs })
 }
 
 fn hook(function: &ImplItemFn, may_take_ctx: bool) -> Result<Hook> {
@@ -179,21 +310,22 @@ fn takes_mut_self(function: &ImplItemFn) -> bool {
     })
 }
 
-fn is_mut_reference(ty: &Type) -> bool {
+pub(crate) fn is_mut_reference(ty: &Type) -> bool {
     matches!(ty, Type::Reference(reference) if reference.mutability.is_some())
 }
 
-fn take_helper(function: &mut ImplItemFn) -> bool {
+/// Takes one of our marks off a function; whether it was there.
+pub(crate) fn take_mark(function: &mut ImplItemFn, mark: &str) -> bool {
     let before = function.attrs.len();
-    function.attrs.retain(|attr| !attr.path().is_ident("helper"));
+    function.attrs.retain(|attr| !attr.path().is_ident(mark));
     function.attrs.len() < before
 }
 
-fn cfgs(attrs: &[Attribute]) -> Vec<Attribute> {
+pub(crate) fn cfgs(attrs: &[Attribute]) -> Vec<Attribute> {
     attrs.iter().filter(|attr| attr.path().is_ident("cfg")).cloned().collect()
 }
 
-fn name_of(ty: &Type) -> Result<LitStr> {
+pub(crate) fn name_of(ty: &Type) -> Result<LitStr> {
     let last = match ty {
         Type::Path(path) => path.path.segments.last(),
         _ => None,
@@ -204,7 +336,13 @@ fn name_of(ty: &Type) -> Result<LitStr> {
     }
 }
 
-fn generate(item: &ItemImpl, methods: &Methods, name: &LitStr, entry: bool) -> TokenStream {
+fn generate(
+    item: &ItemImpl,
+    methods: &Methods,
+    name: &LitStr,
+    output: &Type,
+    entry: bool,
+) -> TokenStream {
     let this = &item.self_ty;
     let (generics, _, bounds) = item.generics.split_for_impl();
     let lib: Path = syn::parse_quote!(::layercake::__private);
@@ -220,9 +358,11 @@ fn generate(item: &ItemImpl, methods: &Methods, name: &LitStr, entry: bool) -> T
         }
     });
 
-    let mail = Mail { item, handlers: &methods.handlers, lib: &lib };
+    let mail =
+        Mail { item, handlers: &methods.handlers, unknown: methods.unknown.as_ref(), lib: &lib };
     let (mail_type, mail_enum) = (mail.ty(), mail.definition());
     let (accept, open, handle) = (mail.accept(), mail.open(), mail.handle());
+    let takes_unknown = methods.unknown.is_some();
     let tags_differ = mail.tags_differ();
 
     let descriptions = methods.handlers.iter().map(|Handler { message, cfgs, .. }| {
@@ -238,16 +378,19 @@ fn generate(item: &ItemImpl, methods: &Methods, name: &LitStr, entry: bool) -> T
             impl #generics #lib::Accepts<#message> for #this #bounds {}
         }
     });
-    let started = methods.started.iter().map(|Hook { method, takes_ctx, cfgs }| {
+    let with_ctx = |hook: &Hook| {
+        let Hook { method, takes_ctx, cfgs } = hook;
         let ctx = takes_ctx.then(|| quote!(ctx));
         quote! {
             #(#cfgs)*
             #[allow(unused_variables)]
-            async fn started(&mut self, ctx: &mut #lib::Context<Self>) {
+            async fn #method(&mut self, ctx: &mut #lib::Context<Self>) {
                 Self::#method(self, #ctx).await
             }
         }
-    });
+    };
+    let started = methods.started.iter().map(with_ctx);
+    let stopping = methods.stopping.iter().map(with_ctx);
     let stopped = methods.stopped.iter().map(|Hook { method, cfgs, .. }| {
         quote! {
             #(#cfgs)*
@@ -261,9 +404,8 @@ fn generate(item: &ItemImpl, methods: &Methods, name: &LitStr, entry: bool) -> T
             #mail_enum
 
             #[automatically_derived]
-            impl #generics #lib::Actor for #this #bounds {
-                const NAME: &'static str = #name;
-                type Mail = #mail_type;
+            impl #generics #lib::Mail for #mail_type #bounds {
+                const TAKES_UNKNOWN: bool = #takes_unknown;
 
                 #[allow(unused_mut, clippy::vec_init_then_push)]
                 fn api() -> #lib::Api {
@@ -275,14 +417,21 @@ fn generate(item: &ItemImpl, methods: &Methods, name: &LitStr, entry: bool) -> T
                 #[allow(unused_variables)]
                 fn accept(
                     packet: &mut dyn ::std::any::Any,
-                ) -> ::std::option::Option<Self::Mail> {
+                ) -> ::std::option::Option<Self> {
                     #accept
                 }
 
                 #[allow(unused_variables)]
-                fn open(parcel: #lib::Parcel) -> ::std::option::Option<Self::Mail> {
+                fn open(parcel: #lib::Parcel) -> ::std::option::Option<Self> {
                     #open
                 }
+            }
+
+            #[automatically_derived]
+            impl #generics #lib::Actor for #this #bounds {
+                const NAME: &'static str = #name;
+                type Mail = #mail_type;
+                type Output = #output;
 
                 #[allow(unused_variables)]
                 async fn handle(&mut self, mail: Self::Mail, ctx: &mut #lib::Context<Self>) {
@@ -290,6 +439,7 @@ fn generate(item: &ItemImpl, methods: &Methods, name: &LitStr, entry: bool) -> T
                 }
 
                 #(#started)*
+                #(#stopping)*
                 #(#stopped)*
             }
 
@@ -304,6 +454,7 @@ fn generate(item: &ItemImpl, methods: &Methods, name: &LitStr, entry: bool) -> T
 struct Mail<'a> {
     item: &'a ItemImpl,
     handlers: &'a [Handler],
+    unknown: Option<&'a Hook>,
     lib: &'a Path,
 }
 
@@ -324,6 +475,8 @@ impl Mail<'_> {
         let variants = self.handlers.iter().map(|Handler { method, message, cfgs, .. }| {
             quote!(#(#cfgs)* #method(#lib::Packet<#message>),)
         });
+        let unknown =
+            self.unknown.map(|Hook { cfgs, .. }| quote!(#(#cfgs)* __Unknown(#lib::Unknown),));
         let params = self.type_params();
         // Never made: uses up the type parameters that no message has.
         let never = (!params.is_empty()).then(|| {
@@ -339,7 +492,7 @@ impl Mail<'_> {
                 unreachable_pub,
                 clippy::large_enum_variant
             )]
-            pub enum __LayercakeMail #generics #bounds { #(#variants)* #never }
+            pub enum __LayercakeMail #generics #bounds { #(#variants)* #unknown #never }
         }
     }
 
@@ -368,31 +521,46 @@ impl Mail<'_> {
                 }
             }
         });
-        quote!(#(#each)* parcel.refuse(); ::std::option::Option::None)
+        match self.unknown {
+            Some(Hook { cfgs, .. }) => quote! {
+                #(#each)*
+                #(#cfgs)*
+                return ::std::option::Option::Some(__LayercakeMail::__Unknown(
+                    parcel.into_unknown(),
+                ));
+                #[allow(unreachable_code)]
+                ::std::option::Option::None
+            },
+            None => quote!(#(#each)* parcel.refuse(); ::std::option::Option::None),
+        }
     }
 
     fn handle(&self) -> TokenStream {
         let lib = self.lib;
         let arms = self.handlers.iter().map(|handler| {
-            let Handler { method, message, takes_ctx, cfgs, reply } = handler;
-            let ctx = takes_ctx.then(|| quote!(ctx));
-            let span = resolved_here(*reply);
-            let send = quote_spanned!(span=> #lib::Reply::send(reply, answer));
+            let Handler { method, message, cfgs, .. } = handler;
+            let (begin, body) = handler.body(lib);
             // The type is said so that a message without `#[message]` is reported where it stands.
             quote! {
                 #(#cfgs)*
                 __LayercakeMail::#method(packet) => {
                     let packet: #lib::Packet<#message> = packet;
-                    if let ::std::option::Option::Some((message, reply)) = packet.into_parts() {
-                        let answer = Self::#method(self, message, #ctx).await;
-                        #send;
+                    if let ::std::option::Option::Some((message, reply)) = packet.#begin() {
+                        #body
                     }
                 }
             }
         });
+        let unknown = self.unknown.map(|Hook { method, takes_ctx, cfgs }| {
+            let ctx = takes_ctx.then(|| quote!(ctx));
+            quote! {
+                #(#cfgs)*
+                __LayercakeMail::__Unknown(message) => Self::#method(self, message, #ctx).await,
+            }
+        });
         let never = (!self.type_params().is_empty())
             .then(|| quote!(__LayercakeMail::__Never(never, _) => match never {},));
-        quote!(match mail { #(#arms)* #never })
+        quote!(match mail { #(#arms)* #unknown #never })
     }
 
     /// Two types may share a name, being versions of one message; an actor takes one of them.
@@ -453,6 +621,12 @@ mod tests {
             impl Worker {
                 async fn texture(&mut self, Xy { x, y }: Xy) -> u32 { x + y }
                 async fn other(&mut self, m: Other, ctx: &mut Context<Self>) {}
+                async fn later(&mut self, m: Later, reply: Reply<u32>) {}
+                async fn both(&mut self, m: Both, ctx: &mut Context<Self>, reply: Reply<u32>) {}
+                async fn parts(&mut self, m: Parts, out: &mut Outlet<u32>) {}
+                #[cancel]
+                async fn long(&mut self, m: Long) {}
+                async fn unknown(&mut self, m: Unknown) {}
                 async fn started(&mut self, ctx: &mut Context<Self>) {}
                 async fn stopped(&mut self) {}
                 fn plain(&mut self, m: Xy) {}
@@ -466,7 +640,7 @@ mod tests {
                 async fn new(m: Xy) -> Self { Worker }
             }
         });
-        assert_eq!(found, ["texture", "other"]);
+        assert_eq!(found, ["texture", "other", "later", "both", "parts", "long"]);
     }
 
     #[test]
@@ -513,6 +687,10 @@ mod tests {
         assert!(twice.contains("a second handler of `A`"), "{twice}");
         let started = of(quote!(impl W { #ok fn started(&mut self) {} }));
         assert!(started.contains("`async fn started(&mut self, ctx: &mut Context<Self>)`"));
+        let cancel = of(quote!(impl W { #[cancel] async fn b(&mut self, m: B, r: Reply<u8>) {} }));
+        assert!(cancel.contains("by what it returns"), "{cancel}");
+        let unknown = of(quote!(impl W { #ok async fn unknown(&mut self, m: M) {} }));
+        assert!(unknown.contains("message: Unknown"), "{unknown}");
         let stopped = of(quote!(impl W { #ok async fn stopped(&mut self, m: M) {} }));
         assert!(stopped.contains("`async fn stopped(&mut self)`"), "{stopped}");
     }

@@ -1,5 +1,5 @@
-//! The attribute macros of layer-cake: [`macro@message`], [`macro@data`], [`macro@actor`] and
-//! [`macro@main`].
+//! The attribute macros of layer-cake: [`macro@message`], [`macro@data`], [`macro@actor`], [`macro@mail`],
+//! [`macro@states`], [`macro@machine`] and [`macro@main`].
 //!
 //! A macro only writes down what a user would otherwise type; every decision is in the library.
 //! Generated code names things by `::layercake::__private::…` alone, so that nothing needs to be
@@ -11,6 +11,8 @@ use proc_macro::TokenStream;
 
 mod actor;
 mod entry;
+mod machine;
+mod mail;
 mod message;
 mod types;
 
@@ -21,6 +23,7 @@ fn finish(result: syn::Result<proc_macro2::TokenStream>) -> TokenStream {
 /// Makes a struct a message: derives serde and schema, and names its reply.
 ///
 /// - `reply = T`: what an ask is answered with; `()` by default.
+/// - `stream = T`: it is answered in any number of parts of that type.
 /// - `name = "…"`: the name in the mesh; the name of the type by default. Two types of one name are
 ///   versions of one message.
 /// - `idempotent`: handling it twice is as good as once, so a pool may send it to another worker
@@ -60,12 +63,23 @@ pub fn data(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes a type an actor: on its `impl` block, every handler is found and wired.
 ///
-/// A handler is an `async fn` with `&mut self` and one message by value, after which it may take
-/// `ctx: &mut Context<Self>`; it returns the message's reply. `async fn started(&mut self, ctx)` runs
-/// before the first message, `async fn stopped(&mut self)` after the last. Every other function is
-/// left alone, and so is one marked `#[helper]`.
+/// A handler is an `async fn` with `&mut self` and one message by value; it returns the message's
+/// reply. Behind the message it may take, in any order,
+/// - `ctx: &mut Context<Self>`: its surroundings;
+/// - `reply: Reply<R>`: the answer slot, to answer later, by somebody else, or by another question; what
+///   the handler returns is then of no matter;
+/// - `out: &mut Outlet<T>` (or `Outlet<T>`, to go on elsewhere): where the parts of a reply go, for a
+///   message with `stream = T`.
+///
+/// A handler marked `#[cancel]` is dropped, wherever it waits, when nobody waits for its answer any
+/// more. `async fn unknown(&mut self, message: Unknown)` takes whatever no other handler is for.
+///
+/// `async fn started(&mut self, ctx)` runs before the first message, `async fn stopping(&mut self, ctx)`
+/// when the end has come and before the children are stopped, `async fn stopped(&mut self)` last. Every
+/// other function is left alone, and so is one marked `#[helper]`.
 ///
 /// - `name = "…"`: the name by which a pool of processes finds the type; by default the type's.
+/// - `output = T`: what it leaves to whoever joins it, by `ctx.finish(value)`; `()` by default.
 /// - `no_entry`: the type is not registered for pools of processes. Nor is one that has type
 ///   parameters, and one without `Default` is known there but cannot be started.
 ///
@@ -79,6 +93,63 @@ pub fn data(args: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn actor(args: TokenStream, item: TokenStream) -> TokenStream {
     finish(actor::expand(args.into(), item.into()))
+}
+
+/// Makes an enum of messages what a function's inbox holds: each variant holds one message, and is
+/// received with its reply slot as a second field. A variant that holds `Unknown` takes all others.
+///
+/// ```text
+/// #[mail]
+/// enum Request { Add(Add), Total(Total) }
+///
+/// async fn counter(mut inbox: Inbox<Request>) -> u64 {
+///     let mut total = 0;
+///     while let Some(request) = inbox.recv().await {
+///         match request {
+///             Request::Add(Add { amount }, reply) => { total += amount; reply.send(total) }
+///             Request::Total(Total {}, reply) => reply.send(total),
+///         }
+///     }
+///     total
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn mail(args: TokenStream, item: TokenStream) -> TokenStream {
+    finish(mail::expand(args.into(), item.into()))
+}
+
+/// Makes an enum the states of a machine: each variant becomes a struct of that name beside it, and
+/// the enum holds these and is made `From` each of them.
+///
+/// ```text
+/// #[states]
+/// enum Door { Closed, Opened { by: String }, Locked { code: u32 } }
+/// ```
+#[proc_macro_attribute]
+pub fn states(args: TokenStream, item: TokenStream) -> TokenStream {
+    finish(machine::states(args.into(), item.into()))
+}
+
+/// Makes the states of [`macro@states`] an actor: on the `impl` block of the enum, every transition is
+/// found and wired.
+///
+/// A transition is an `async fn` that takes a state by value and a message, and perhaps
+/// `ctx: &mut Context<Self>`, and returns the message's reply and the next state: one struct, where
+/// only that can follow, or the enum. The compiler therefore checks that a state is only left for one
+/// that its transitions name. A message for which the present state has no transition is refused
+/// (`AskError::NotNow`), or put off until the state changes where it is listed in
+/// `defer(State: Message, …)`.
+///
+/// ```text
+/// #[machine(defer(Locked: Push))]
+/// impl Turnstile {
+///     async fn coin(state: Locked, _: Coin) -> (bool, Open) { … }
+///     async fn push(state: Open, _: Push) -> (u32, Locked) { … }
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn machine(args: TokenStream, item: TokenStream) -> TokenStream {
+    finish(machine::machine(args.into(), item.into()))
 }
 
 /// Makes `async fn main(node: Node)` the program: starts a node and runs the function on it.

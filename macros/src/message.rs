@@ -41,7 +41,12 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
     let ty = item.ident.clone();
     let name = args.name.unwrap_or_else(|| LitStr::new(&ty.unraw().to_string(), ty.span()));
     check_name(&name)?;
-    let reply = args.reply.unwrap_or_else(|| parse_quote!(()));
+    if let (Some(reply), Some(_)) = (&args.reply, &args.stream) {
+        let why = "a message has one reply (`reply`) or one in parts (`stream`)";
+        return Err(Error::new_spanned(reply, why));
+    }
+    let stream = args.stream.is_some();
+    let reply = args.reply.or(args.stream).unwrap_or_else(|| parse_quote!(()));
     let idempotent = args.idempotent.is_some();
     let item = if unit {
         let data = data_of_unit(&ty, &item.attrs);
@@ -58,6 +63,7 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
             type Reply = #reply;
             const NAME: &'static str = #name;
             const IDEMPOTENT: bool = #idempotent;
+            const STREAM: bool = #stream;
 
             fn describe() -> &'static ::std::sync::Arc<::layercake::__private::MessageApi> {
                 static API: ::std::sync::OnceLock<
@@ -77,6 +83,7 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
 #[derive(Default)]
 struct Args {
     reply: Option<Type>,
+    stream: Option<Type>,
     name: Option<LitStr>,
     idempotent: Option<()>,
 }
@@ -88,11 +95,13 @@ impl Parse for Args {
             let key = input.call(Ident::parse_any)?;
             match key.to_string().as_str() {
                 "reply" => set(&mut args.reply, &key, value(input)?)?,
+                "stream" => set(&mut args.stream, &key, value(input)?)?,
                 "name" => set(&mut args.name, &key, value(input)?)?,
                 "idempotent" => set(&mut args.idempotent, &key, ())?,
                 other => {
-                    let why =
-                        format!("unknown key `{other}`: there are `reply`, `name`, `idempotent`");
+                    let why = format!(
+                        "unknown key `{other}`: there are `reply`, `stream`, `name`, `idempotent`"
+                    );
                     return Err(Error::new(key.span(), why));
                 }
             }

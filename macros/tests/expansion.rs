@@ -33,6 +33,7 @@ pub mod __private {
         const NAME: &'static str;
         const TAG: Tag = Tag(Self::NAME.len() as u64);
         const IDEMPOTENT: bool = false;
+        const STREAM: bool = false;
         fn describe() -> &'static Arc<MessageApi>;
     }
     pub struct MessageApi {
@@ -59,7 +60,7 @@ pub mod __private {
 
     pub struct Packet<M: Message>(pub M, pub std::sync::mpsc::Sender<Box<dyn Any + Send>>);
     impl<M: Message> Packet<M> {
-        pub fn into_parts(self) -> Option<(M, Reply<M::Reply>)> {
+        pub fn begin(self) -> Option<(M, Reply<M::Reply>)> {
             Some((self.0, Reply(self.1, PhantomData)))
         }
     }
@@ -83,12 +84,16 @@ pub mod __private {
     }
 
     pub struct Context<A>(pub PhantomData<A>);
+    pub trait Mail: Sized + Send + 'static {
+        const TAKES_UNKNOWN: bool = false;
+        fn api() -> Api;
+        fn accept(packet: &mut dyn Any) -> Option<Self>;
+        fn open(parcel: Parcel) -> Option<Self>;
+    }
     pub trait Actor: Sized + Send + 'static {
         const NAME: &'static str;
-        type Mail: Send + 'static;
-        fn api() -> Api;
-        fn accept(packet: &mut dyn Any) -> Option<Self::Mail>;
-        fn open(parcel: Parcel) -> Option<Self::Mail>;
+        type Mail: Mail;
+        type Output: 'static;
         fn handle(
             &mut self,
             mail: Self::Mail,
@@ -129,7 +134,7 @@ pub mod __private {
     }
 }
 
-use __private::{Accepts, Actor, Context, Message, Packet, Parcel};
+use __private::{Accepts, Actor, Context, Mail, Message, Packet, Parcel};
 
 pub struct Node;
 
@@ -245,7 +250,7 @@ fn schema<M: Message>() -> &'static Value {
 fn ask<A: Actor + Accepts<M>, M: Message + 'static>(actor: &mut A, message: M) -> M::Reply {
     let (slot, answer) = std::sync::mpsc::channel();
     let mut packet: Option<Packet<M>> = Some(Packet(message, slot));
-    let mail = A::accept(&mut packet as &mut dyn Any).expect("it has a handler");
+    let mail = A::Mail::accept(&mut packet as &mut dyn Any).expect("it has a handler");
     assert!(packet.is_none(), "the packet is taken");
     let mut ctx = Context(std::marker::PhantomData);
     actor.handle(mail, &mut ctx).now_or_never().expect("it waits for nothing");
@@ -293,7 +298,7 @@ fn names_and_promises_are_as_said() {
     assert_eq!((Xy::NAME, HowMany::NAME), ("Xy", "how-many"));
     assert_eq!((Xy::IDEMPOTENT, HowMany::IDEMPOTENT), (true, false));
     assert!(std::ptr::eq(Xy::describe(), Xy::describe()));
-    let api = Worker::api();
+    let api = <Worker as Actor>::Mail::api();
     let names: Vec<_> = api.messages.iter().map(|message| message.name).collect();
     assert_eq!((api.actor.as_str(), names), ("Worker", vec!["Xy", "how-many"]));
 }
@@ -310,19 +315,23 @@ fn an_actor_answers_typed_messages() {
 #[test]
 fn an_actor_opens_what_it_handles_and_refuses_the_rest() {
     let (slot, answer) = std::sync::mpsc::channel();
-    let mail = Worker::open(Parcel(Xy::TAG, json!({ "x": 1, "y": 2 }), slot.clone()));
+    let mail =
+        <Worker as Actor>::Mail::open(Parcel(Xy::TAG, json!({ "x": 1, "y": 2 }), slot.clone()));
     let mut ctx = Context(std::marker::PhantomData);
     Worker::default().handle(mail.expect("opened"), &mut ctx).now_or_never().expect("is done");
     let texture: Vec<Vec<f64>> = *answer.recv().expect("an answer").downcast().expect("a table");
     assert_eq!(texture, [[0.0, 0.0]]);
 
-    assert!(Worker::open(Parcel(Greet::TAG, json!({}), slot)).is_none());
+    assert!(<Worker as Actor>::Mail::open(Parcel(Greet::TAG, json!({}), slot)).is_none());
     assert_eq!(answer.recv().expect("an answer").downcast_ref(), Some(&"refused"));
 
     let (slot, _answer) = std::sync::mpsc::channel();
     let greet = Greet { name: String::new(), mood: Mood::Fair, shape: None };
     let mut other = Some(Packet(greet, slot));
-    assert!(Worker::accept(&mut other).is_none() && other.is_some(), "it stays where it was");
+    assert!(
+        <Worker as Actor>::Mail::accept(&mut other).is_none() && other.is_some(),
+        "it stays where it was"
+    );
 }
 
 #[test]

@@ -14,10 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
 use layercake_wire::{
-    AskFailure, DialError, InboundKind, Lane, LaneError, Responder,
-    id::ActorAddr,
+    AskFailure, Failure, FailureCode, InboundKind, Responder,
+    id::{ActorAddr, PeerId},
     payload::{self, Encoding, Fingerprint, Payload},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -26,11 +25,16 @@ use tokio::sync::oneshot;
 
 use crate::{
     actor::Accepts,
+    clock,
+    dead::Why,
     error::{AskError, TellError},
-    mailbox::{Accepted, Inlet},
-    message::Message,
-    node::{Node, current_node, within},
-    packet::{Packet, Parcel, Unanswered},
+    here,
+    mailbox::{Inlet, Offered, path, room},
+    message::{Message, name_of},
+    node::Node,
+    packet::{Back, Packet, Parcel, Unanswered},
+    remote::Remote,
+    slot::{Answer, slot},
 };
 
 /// How long an ask waits where no deadline is given.
@@ -51,12 +55,10 @@ enum Target {
     There(Arc<Remote>),
 }
 
-struct Remote {
-    addr: ActorAddr,
-    /// Absent where the address was read outside of any node.
-    node: Option<Node>,
-    /// The lane that was used last.
-    lane: ArcSwapOption<Lane>,
+/// Until when an ask waits that is given so long: no longer than the message at hand may take.
+pub(crate) fn deadline_in(limit: Duration) -> Instant {
+    let own = clock::now() + limit;
+    here::deadline().map_or(own, |callers| callers.min(own))
 }
 
 impl<T: ?Sized> Address<T> {
@@ -64,18 +66,18 @@ impl<T: ?Sized> Address<T> {
         Self { target: Target::Here(inlet), takes: PhantomData }
     }
 
-    /// An address within a node: its own actors are found in its table, others over a link.
-    pub(crate) fn bound(addr: ActorAddr, node: Option<&Node>) -> Self {
+    /// An address within a node: its own actors are found in its table, others over a link, or by way
+    /// of the node that the address came from.
+    pub(crate) fn bound(addr: ActorAddr, node: Option<&Node>, via: Option<PeerId>) -> Self {
         if let Some(node) = node
             && addr.node.peer == node.peer()
             && let Some(inlet) = node.find(addr.serial)
         {
             return Self::here(inlet);
         }
-        let remote = Remote { addr, node: node.cloned(), lane: ArcSwapOption::empty() };
+        let remote = Remote::new(addr, node.cloned(), via);
         Self { target: Target::There(Arc::new(remote)), takes: PhantomData }
     }
-
     /// The same actor as one that takes `U`. Nothing is checked here; a message that the actor does
     /// not handle is answered with [`AskError::NotHandled`].
     #[must_use]
@@ -123,7 +125,25 @@ impl<T: ?Sized> Address<T> {
         }
     }
 
-    /// Sends a message and waits for its reply, for at most [`ASK_DEADLINE`].
+    pub(crate) fn remote(&self) -> Option<&Arc<Remote>> {
+        match &self.target {
+            Target::Here(_) => None,
+            Target::There(remote) => Some(remote),
+        }
+    }
+
+    /// Where the actor is in the tree of its node, for logs: `7f3a/Manager.12/Worker.13`; of one that
+    /// lives elsewhere the host, the node and the number.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match &self.target {
+            Target::Here(inlet) => path(&**inlet),
+            Target::There(remote) => remote.addr.to_string(),
+        }
+    }
+
+    /// Sends a message and waits for its reply, for at most [`ASK_DEADLINE`]; inside of a handler for
+    /// no longer than the one who waits for that handler.
     ///
     /// # Errors
     /// [`AskError`] tells whether it may have run and whether to try again.
@@ -134,7 +154,7 @@ impl<T: ?Sized> Address<T> {
     where
         T: Accepts<M>,
     {
-        self.ask_by(message, Instant::now() + ASK_DEADLINE).await
+        self.ask_by(message, deadline_in(ASK_DEADLINE)).await
     }
 
     /// As [`ask`](Self::ask), with another time limit.
@@ -149,10 +169,10 @@ impl<T: ?Sized> Address<T> {
     where
         T: Accepts<M>,
     {
-        self.ask_by(message, Instant::now() + limit).await
+        self.ask_by(message, deadline_in(limit)).await
     }
 
-    /// As [`ask`](Self::ask), until a point in time.
+    /// As [`ask`](Self::ask), until a point in time, whatever the deadline of a message at hand.
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
@@ -164,7 +184,15 @@ impl<T: ?Sized> Address<T> {
     where
         T: Accepts<M>,
     {
-        self.ask_or_return(message, deadline).await.map_err(|(error, _)| error)
+        const { assert!(!M::STREAM, "this message is answered in parts: use `stream`") };
+        match &self.target {
+            Target::Here(inlet) => {
+                ask_here(inlet, message, deadline).await.map_err(|(error, _)| error)
+            }
+            Target::There(remote) => {
+                remote.ask(message, deadline).await.map_err(|(error, _)| error)
+            }
+        }
     }
 
     /// Asks, and hands the message back with the error where it is still at hand: always from
@@ -180,7 +208,7 @@ impl<T: ?Sized> Address<T> {
         match &self.target {
             Target::Here(inlet) => ask_here(inlet, message, deadline).await,
             Target::There(remote) => {
-                remote.ask(&message, deadline).await.map_err(|error| (error, Some(message)))
+                remote.ask(message, deadline).await.map_err(|(error, back)| (error, Some(back)))
             }
         }
     }
@@ -198,16 +226,19 @@ impl<T: ?Sized> Address<T> {
     where
         T: Accepts<M>,
     {
-        match &self.target {
-            Target::Here(inlet) => match inlet.room().acquire().await {
-                Ok(permit) => {
-                    permit.forget();
-                    put(inlet, message)
-                }
-                Err(_) => Err(TellError::Stopped { to: self.id(), message }),
+        let inlet = match &self.target {
+            Target::Here(inlet) => inlet,
+            Target::There(remote) => return remote.tell(message).await,
+        };
+        let mut packet = Some(Packet::tell(message));
+        let offered = match inlet.offer(&mut packet, false) {
+            Offered::Full => match room(inlet).await {
+                Ok(()) => inlet.offer(&mut packet, true),
+                Err(()) => Offered::Stopped,
             },
-            Target::There(remote) => remote.tell(message).await,
-        }
+            other => other,
+        };
+        told(inlet, offered, packet)
     }
 
     /// Sends a message that is not answered, if there is room now and the way is known.
@@ -219,18 +250,11 @@ impl<T: ?Sized> Address<T> {
         T: Accepts<M>,
     {
         match &self.target {
-            Target::Here(inlet) => match inlet.room().try_acquire() {
-                Ok(permit) => {
-                    permit.forget();
-                    put(inlet, message)
-                }
-                Err(tokio::sync::TryAcquireError::NoPermits) => {
-                    Err(TellError::Full { to: self.id(), message })
-                }
-                Err(tokio::sync::TryAcquireError::Closed) => {
-                    Err(TellError::Stopped { to: self.id(), message })
-                }
-            },
+            Target::Here(inlet) => {
+                let mut packet = Some(Packet::tell(message));
+                let offered = inlet.offer(&mut packet, false);
+                told(inlet, offered, packet)
+            }
             Target::There(remote) => remote.try_tell(message),
         }
     }
@@ -246,45 +270,138 @@ impl<T: ?Sized> Address<T> {
         deadline: Instant,
     ) -> Result<Payload, AskError> {
         match &self.target {
+            Target::Here(inlet) => ask_encoded_here(inlet, payload, accept, deadline).await,
+            Target::There(remote) => remote.ask_encoded(payload, accept, deadline).await,
+        }
+    }
+
+    /// Sends an encoded message that is not answered; waits for room.
+    pub(crate) async fn tell_encoded(&self, payload: Payload) -> Result<(), AskError> {
+        match &self.target {
             Target::Here(inlet) => {
-                let room = tokio::time::timeout_at(deadline.into(), inlet.room().acquire()).await;
-                match room {
-                    Ok(Ok(permit)) => permit.forget(),
-                    Ok(Err(_)) => return Err(AskError::Stopped { to: self.id() }),
-                    Err(_) => return Err(AskError::Deadline),
+                if room(inlet).await.is_err() {
+                    return Err(AskError::Stopped { to: self.id() });
                 }
-                let (slot, answer) = oneshot::channel();
-                let kind = InboundKind::Ask(Responder::local(slot, accept, deadline));
-                let node = inlet.node().clone();
-                inlet.deliver(Parcel { payload, kind, node }, true);
-                match tokio::time::timeout_at(deadline.into(), answer).await {
-                    Ok(answer) => answer
-                        .unwrap_or(Err(AskFailure::Lost("the actor has ended".to_owned())))
-                        .map_err(|failure| from_ask_failure(|| self.id(), failure)),
-                    Err(_) => Err(AskError::Deadline),
+                inlet.deliver(Parcel::new(payload, InboundKind::Tell(None), None), true);
+                Ok(())
+            }
+            Target::There(remote) => match remote.tell_encoded(payload).await {
+                Ok(()) => Ok(()),
+                Err(TellError::Stopped { to, .. }) => Err(AskError::Stopped { to }),
+                Err(error) => {
+                    Err(AskError::Unreachable { to: self.id(), reason: error.to_string() })
+                }
+            },
+        }
+    }
+
+    /// Gives a message, with the way back to whoever asked it, to this actor.
+    pub(crate) async fn hand_on<M: Message>(&self, message: M, back: Back<M::Reply>)
+    where
+        T: Accepts<M>,
+    {
+        match &self.target {
+            Target::Here(inlet) => {
+                let mut packet = Some(Packet::new(message, back));
+                let offered = match inlet.offer(&mut packet, false) {
+                    Offered::Full if room(inlet).await.is_ok() => inlet.offer(&mut packet, true),
+                    other => other,
+                };
+                if let (Offered::NotHandled, Some(packet)) = (offered, packet) {
+                    packet.refuse(Failure::new(FailureCode::NotHandled, M::NAME));
+                }
+                // Dropped otherwise where it was not taken, which says `Stopped`.
+            }
+            Target::There(remote) => match back.into_reply() {
+                None => {
+                    if let Err(error) = remote.tell(message).await {
+                        let why = Why::NotForwarded(error.to_string());
+                        remote.dead_letter(M::TAG, Some(M::NAME), why);
+                    }
+                }
+                Some((reply, deadline)) => {
+                    let remote = remote.clone();
+                    // The one who hands on does not wait for the answer.
+                    tokio::spawn(async move {
+                        let answer = tokio::select! {
+                            answer = remote.ask(message, deadline) => answer,
+                            () = reply.unwanted() => return,
+                        };
+                        reply.settle(answer.map_err(|(error, _)| error));
+                    });
+                }
+            },
+        }
+    }
+
+    /// As [`hand_on`](Self::hand_on), for an encoded one.
+    pub(crate) async fn hand_on_encoded(
+        &self,
+        payload: Payload,
+        kind: InboundKind,
+        from: Option<PeerId>,
+    ) {
+        match (&self.target, kind) {
+            (Target::Here(inlet), kind) => {
+                let parcel = Parcel::new(payload, kind, from);
+                // Dropped where it has stopped, which says so.
+                if room(inlet).await.is_ok() {
+                    inlet.deliver(parcel, true);
                 }
             }
-            Target::There(remote) => {
-                let (encode, decode) = (|_: &Lane| Ok(payload.clone()), Ok);
-                remote.exchange(encode, accept, deadline, decode).await
+            (Target::There(remote), InboundKind::Tell(_credit)) => {
+                let tag = payload.tag;
+                if let Err(error) = remote.tell_encoded(payload).await {
+                    let why = Why::NotForwarded(error.to_string());
+                    remote.dead_letter(tag, name_of(tag), why);
+                }
+            }
+            (Target::There(remote), InboundKind::Ask(responder)) => {
+                let remote = remote.clone();
+                tokio::spawn(async move {
+                    let (accept, deadline) = (responder.accept(), responder.deadline());
+                    let answer = tokio::select! {
+                        answer = remote.ask_encoded(payload, accept, deadline) => answer,
+                        () = responder.cancelled() => return,
+                    };
+                    match answer {
+                        Ok(payload) => responder.reply(payload),
+                        Err(error) => responder.fail(error.into_failure()),
+                    }
+                });
             }
         }
     }
 }
 
-/// Puts a tell into a local mailbox, for which room was taken.
-fn put<M: Message>(inlet: &Arc<dyn Inlet>, message: M) -> Result<(), TellError<M>> {
-    let mut packet = Some(Packet::tell(message));
-    let accepted = inlet.accept(&mut packet);
-    let to = || Address::<dyn Any>::here(inlet.clone()).id();
-    match (accepted, packet.and_then(Packet::into_message)) {
-        (Accepted::NotHandled, Some(message)) => {
-            inlet.room().add_permits(1);
+/// What has become of a tell that was offered to a mailbox of this process.
+fn told<M: Message>(
+    inlet: &Arc<dyn Inlet>,
+    offered: Offered,
+    packet: Option<Packet<M>>,
+) -> Result<(), TellError<M>> {
+    let to = || AnyAddress::here(inlet.clone()).id();
+    let Some(message) = packet.and_then(Packet::into_message) else { return Ok(()) };
+    match offered {
+        Offered::Taken => Ok(()),
+        Offered::Full => Err(TellError::Full { to: to(), message }),
+        Offered::Stopped => Err(TellError::Stopped { to: to(), message }),
+        Offered::NotHandled if inlet.takes_unknown() => {
+            match payload::encode(Encoding::Json, &message) {
+                Ok(bytes) => {
+                    let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
+                    inlet.deliver(Parcel::new(payload, InboundKind::Tell(None), None), false);
+                    Ok(())
+                }
+                Err(error) => {
+                    Err(TellError::Unsendable { to: to(), reason: error.to_string(), message })
+                }
+            }
+        }
+        Offered::NotHandled => {
             let reason = format!("it does not handle `{}`", M::NAME);
             Err(TellError::Unsendable { to: to(), reason, message })
         }
-        // Accepted, or ended in the same moment: the mailbox has it and counts it.
-        _ => Ok(()),
     }
 }
 
@@ -293,157 +410,84 @@ async fn ask_here<M: Message>(
     message: M,
     deadline: Instant,
 ) -> Result<M::Reply, (AskError, Option<M>)> {
-    let to = || Address::<dyn Any>::here(inlet.clone()).id();
-    if let Ok(permit) = inlet.room().try_acquire() {
-        permit.forget();
-    } else {
-        match tokio::time::timeout_at(deadline.into(), inlet.room().acquire()).await {
-            Ok(Ok(permit)) => permit.forget(),
-            Ok(Err(_)) => return Err((AskError::Stopped { to: to() }, Some(message))),
-            Err(_) => return Err((AskError::Deadline, Some(message))),
+    let to = || AnyAddress::here(inlet.clone()).id();
+    let (answering, waiting) = slot(deadline);
+    let mut packet = Some(Packet::new(message, Back::Here(answering)));
+    let mut offered = inlet.offer(&mut packet, false);
+    if let Offered::Full = offered {
+        match tokio::time::timeout_at(deadline.into(), room(inlet)).await {
+            Ok(Ok(())) => offered = inlet.offer(&mut packet, true),
+            Ok(Err(())) => offered = Offered::Stopped,
+            Err(_) => return Err((AskError::Deadline, packet.and_then(Packet::into_message))),
         }
+    }
+    match offered {
+        Offered::Taken => {}
+        Offered::NotHandled if inlet.takes_unknown() => {
+            let Some(message) = packet.and_then(Packet::into_message) else {
+                return Err((AskError::NoReply, None));
+            };
+            return ask_unknown(inlet, &message, deadline).await.map_err(|e| (e, Some(message)));
+        }
+        Offered::NotHandled => {
+            let error = AskError::NotHandled { to: to(), message: M::NAME.to_owned() };
+            return Err((error, packet.and_then(Packet::into_message)));
+        }
+        Offered::Stopped | Offered::Full => {
+            return Err((AskError::Stopped { to: to() }, packet.and_then(Packet::into_message)));
+        }
+    }
+    let deadlines = inlet.node().deadlines();
+    Answer { waiting, deadlines }.await.map_err(|Unanswered { failure, message }| {
+        let message = message.and_then(|message| message.downcast().ok()).map(|message| *message);
+        (AskError::from_failure(to, failure), message)
+    })
+}
+
+/// Asks an actor that takes what it does not know.
+async fn ask_unknown<M: Message>(
+    inlet: &Arc<dyn Inlet>,
+    message: &M,
+    deadline: Instant,
+) -> Result<M::Reply, AskError> {
+    let bytes = payload::encode(Encoding::Json, message)
+        .map_err(|error| AskError::Unsendable { reason: error.to_string() })?;
+    let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
+    let accept = M::describe().reply_fingerprint;
+    let reply = ask_encoded_here(inlet, payload, accept, deadline).await?;
+    payload::decode(reply.encoding, &reply.bytes)
+        .map_err(|error| AskError::BadReply { reason: error.to_string() })
+}
+
+async fn ask_encoded_here(
+    inlet: &Arc<dyn Inlet>,
+    payload: Payload,
+    accept: Fingerprint,
+    deadline: Instant,
+) -> Result<Payload, AskError> {
+    let to = || AnyAddress::here(inlet.clone()).id();
+    match tokio::time::timeout_at(deadline.into(), room(inlet)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(())) => return Err(AskError::Stopped { to: to() }),
+        Err(_) => return Err(AskError::Deadline),
     }
     let (slot, answer) = oneshot::channel();
-    let mut packet = Some(Packet::ask(message, slot, deadline));
-    if let Accepted::NotHandled = inlet.accept(&mut packet) {
-        inlet.room().add_permits(1);
-        let error = AskError::NotHandled { to: to(), message: M::NAME.to_owned() };
-        return Err((error, packet.and_then(Packet::into_message)));
-    }
-    // An actor that has stopped meanwhile answers too: by dropping the packet.
+    let kind = InboundKind::Ask(Responder::local(slot, accept, deadline));
+    inlet.deliver(Parcel::new(payload, kind, None), true);
     match tokio::time::timeout_at(deadline.into(), answer).await {
-        Ok(Ok(Ok(reply))) => Ok(reply),
-        Ok(Ok(Err(Unanswered { failure, message }))) => {
-            let message = message.and_then(|message| message.downcast().ok()).map(|boxed| *boxed);
-            Err((AskError::from_failure(to, failure), message))
-        }
-        Ok(Err(_)) => Err((AskError::NoReply, None)),
-        Err(_) => Err((AskError::Deadline, None)),
+        Ok(answer) => answer
+            .unwrap_or(Err(AskFailure::Lost("the actor has ended".to_owned())))
+            .map_err(|failure| from_ask_failure(to, failure)),
+        Err(_) => Err(AskError::Deadline),
     }
 }
 
-fn from_ask_failure(to: impl FnOnce() -> ActorAddr, failure: AskFailure) -> AskError {
+pub(crate) fn from_ask_failure(to: impl FnOnce() -> ActorAddr, failure: AskFailure) -> AskError {
     match failure {
         AskFailure::Failed(failure) => AskError::from_failure(to, failure),
         AskFailure::Deadline => AskError::Deadline,
         AskFailure::Lost(reason) => AskError::Lost { to: to(), reason },
     }
-}
-
-impl Remote {
-    /// The lane to the actor, over the link that is up or a new one.
-    async fn lane(&self) -> Result<Arc<Lane>, AskError> {
-        if let Some(lane) = &*self.lane.load()
-            && !lane.link().is_closed()
-        {
-            return Ok(lane.clone());
-        }
-        let to = || self.addr.clone();
-        let node = self.node.as_ref().ok_or_else(|| AskError::Unbound { to: to() })?;
-        match node.endpoint().link(&self.addr.node).await {
-            Ok(link) => {
-                let lane = link.lane(self.addr.serial);
-                self.lane.store(Some(lane.clone()));
-                Ok(lane)
-            }
-            Err(DialError::Gone(_) | DialError::Ourselves) => Err(AskError::Stopped { to: to() }),
-            Err(error) => Err(AskError::Unreachable { to: to(), reason: error.to_string() }),
-        }
-    }
-
-    /// One ask: once more on another link where the first had ended before anything was sent.
-    async fn exchange<R>(
-        &self,
-        encode: impl Fn(&Lane) -> Result<Payload, AskError>,
-        accept: Fingerprint,
-        deadline: Instant,
-        decode: impl FnOnce(Payload) -> Result<R, AskError>,
-    ) -> Result<R, AskError> {
-        let mut again = true;
-        loop {
-            let lane = match &*self.lane.load() {
-                Some(lane) if !lane.link().is_closed() => lane.clone(),
-                _ => match tokio::time::timeout_at(deadline.into(), self.lane()).await {
-                    Ok(lane) => lane?,
-                    Err(_) => return Err(AskError::Deadline),
-                },
-            };
-            let payload = encode(&lane)?;
-            match lane.ask(payload, accept, deadline).await {
-                Ok(payload) => return decode(payload),
-                Err(AskFailure::Lost(reason)) if again && reason == layercake_wire::CLOSED => {
-                    again = false;
-                }
-                Err(failure) => return Err(from_ask_failure(|| self.addr.clone(), failure)),
-            }
-        }
-    }
-
-    async fn ask<M: Message>(&self, message: &M, deadline: Instant) -> Result<M::Reply, AskError> {
-        let encode = |lane: &Lane| {
-            encode_for(lane, message)
-                .map_err(|error| AskError::Unsendable { reason: error.to_string() })
-        };
-        let decode = |payload: Payload| {
-            let read = || payload::decode(payload.encoding, &payload.bytes);
-            let decoded = match &self.node {
-                Some(node) => within(node, read),
-                None => read(),
-            };
-            decoded.map_err(|error| AskError::BadReply { reason: error.to_string() })
-        };
-        self.exchange(encode, M::describe().reply_fingerprint, deadline, decode).await
-    }
-
-    async fn tell<M: Message>(&self, message: M) -> Result<(), TellError<M>> {
-        let to = self.addr.clone();
-        let mut again = true;
-        loop {
-            let lane = match self.lane().await {
-                Ok(lane) => lane,
-                Err(AskError::Stopped { to }) => return Err(TellError::Stopped { to, message }),
-                Err(error) => {
-                    let reason = error.to_string();
-                    return Err(TellError::Unreachable { to, reason, message });
-                }
-            };
-            let payload = match encode_for(&lane, &message) {
-                Ok(payload) => payload,
-                Err(error) => {
-                    let reason = error.to_string();
-                    return Err(TellError::Unsendable { to, reason, message });
-                }
-            };
-            match lane.tell(payload).await {
-                Ok(()) => return Ok(()),
-                Err(_) if again => again = false,
-                Err(_) => {
-                    let reason = "the link ended".to_owned();
-                    return Err(TellError::Unreachable { to, reason, message });
-                }
-            }
-        }
-    }
-
-    fn try_tell<M: Message>(&self, message: M) -> Result<(), TellError<M>> {
-        let to = self.addr.clone();
-        let lane = self.lane.load_full().filter(|lane| !lane.link().is_closed());
-        let Some(lane) = lane else { return Err(TellError::Full { to, message }) };
-        match encode_for(&lane, &message).map(|payload| lane.try_tell(payload)) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(LaneError::Full(_) | LaneError::Closed(_))) => {
-                Err(TellError::Full { to, message })
-            }
-            Err(error) => Err(TellError::Unsendable { to, reason: error.to_string(), message }),
-        }
-    }
-}
-
-/// bincode where the peer knows the very structure of the type, JSON otherwise.
-fn encode_for<M: Message>(lane: &Lane, message: &M) -> Result<Payload, payload::CodecError> {
-    let known = lane.link().knows(M::describe().fingerprint);
-    let encoding = if known { Encoding::Bincode } else { Encoding::Json };
-    Ok(Payload { tag: M::TAG, encoding, bytes: payload::encode(encoding, message)? })
 }
 
 impl<T: ?Sized> Clone for Address<T> {
@@ -454,7 +498,7 @@ impl<T: ?Sized> Clone for Address<T> {
 
 impl<T: ?Sized> Address<T> {
     /// What two addresses of the same actor have in common.
-    fn key(&self) -> (layercake_wire::id::PeerId, u64) {
+    fn key(&self) -> (PeerId, u64) {
         match &self.target {
             Target::Here(inlet) => (inlet.node().peer(), inlet.serial()),
             Target::There(remote) => (remote.addr.node.peer, remote.addr.serial),
@@ -492,7 +536,7 @@ impl<T: ?Sized> Serialize for Address<T> {
 impl<'de, T: ?Sized> Deserialize<'de> for Address<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let addr = ActorAddr::deserialize(deserializer)?;
-        Ok(current_node(|node| Self::bound(addr, node)))
+        Ok(here::node(|node| Self::bound(addr, node, here::via())))
     }
 }
 

@@ -1,42 +1,110 @@
 //! The agent of a node: an actor that every node has, under the number 0, for other nodes of the
 //! mesh and for the command line.
 
-use std::{any::Any, sync::Arc, sync::OnceLock};
+use std::{
+    any::Any,
+    sync::{Arc, OnceLock},
+};
 
 use layercake_wire::id::{ActorAddr, ActorSerial, NodeAddr, PeerId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::{
     actor::{Accepts, Actor, Context},
-    message::{Api, Message, MessageApi},
-    packet::{Packet, Parcel},
+    error::AskError,
+    exit::Exit,
+    mail::Mail,
+    message::{Api, Data, Message, MessageApi},
+    node::Node,
+    packet::{Packet, Parcel, Reply},
+    relay::{MAX_RELAYS, Relay, Relayed},
     schema,
 };
 
 /// The number of the agent within its node.
 pub(crate) const AGENT: ActorSerial = 0;
+/// Watches by other nodes over actors of one node; more are `Overloaded`.
+pub(crate) const MAX_WATCHES: usize = 65_536;
 
 /// Asks a node to listen for other hosts, and to say where. Answered with its UDP addresses, or
 /// none where it cannot.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Listen {}
 
-impl Message for Listen {
-    type Reply = Vec<std::net::SocketAddr>;
-    const NAME: &'static str = "layercake.Listen";
-    const IDEMPOTENT: bool = true;
+/// Asks how an actor of the node ends; answered when it has.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Watch {
+    pub(crate) serial: ActorSerial,
+}
 
-    fn describe() -> &'static Arc<MessageApi> {
-        static API: OnceLock<Arc<MessageApi>> = OnceLock::new();
-        API.get_or_init(|| Arc::new(schema::describe::<Self>()))
-    }
+macro_rules! messages {
+    ($($message:ident, $name:literal, $reply:ty, $idempotent:literal;)*) => {
+        $(
+            impl Message for $message {
+                type Reply = $reply;
+                const NAME: &'static str = $name;
+                const IDEMPOTENT: bool = $idempotent;
+
+                fn describe() -> &'static Arc<MessageApi> {
+                    static API: OnceLock<Arc<MessageApi>> = OnceLock::new();
+                    API.get_or_init(|| Arc::new(schema::describe::<Self>()))
+                }
+            }
+
+            impl Accepts<$message> for Agent {}
+        )*
+
+        /// What stands in the mailbox of an agent.
+        pub enum AgentMail { $(#[doc = $name] $message(Packet<$message>),)* }
+
+        impl Mail for AgentMail {
+            fn api() -> Api {
+                let messages = vec![$(<$message>::describe().clone(),)*];
+                Api { actor: Agent::NAME.to_owned(), messages }
+            }
+
+            fn accept(packet: &mut dyn Any) -> Option<Self> {
+                $(
+                    if let Some(slot) = packet.downcast_mut::<Option<Packet<$message>>>() {
+                        return slot.take().map(Self::$message);
+                    }
+                )*
+                None
+            }
+
+            fn open(parcel: Parcel) -> Option<Self> {
+                $(
+                    if parcel.tag() == <$message>::TAG {
+                        return parcel.unpack().map(Self::$message);
+                    }
+                )*
+                parcel.refuse();
+                None
+            }
+        }
+    };
+}
+
+messages! {
+    Listen, "layercake.Listen", Vec<std::net::SocketAddr>, true;
+    Watch, "layercake.Watch", Exit, true;
+    Relay, "layercake.Relay", Relayed, false;
 }
 
 /// The agent.
-pub struct Agent;
+pub struct Agent {
+    watches: Arc<Semaphore>,
+    relays: Arc<Semaphore>,
+}
 
 impl Agent {
+    pub(crate) fn new() -> Self {
+        let watches = Arc::new(Semaphore::new(MAX_WATCHES));
+        Self { watches, relays: Arc::new(Semaphore::new(MAX_RELAYS)) }
+    }
+
     /// The address of a node's agent.
     #[must_use]
     pub fn address(peer: PeerId) -> ActorAddr {
@@ -44,37 +112,70 @@ impl Agent {
     }
 }
 
-impl Accepts<Listen> for Agent {}
+/// Does something for a peer in a task of its own, unless too much is under way.
+fn attend<R: Data, F>(
+    node: &Node,
+    limit: &Arc<Semaphore>,
+    most: usize,
+    reply: Reply<R>,
+    work: impl FnOnce(Reply<R>) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    match limit.clone().try_acquire_owned() {
+        Ok(permit) => {
+            let work = node.tasks().track_future(work(reply));
+            tokio::spawn(async move {
+                work.await;
+                drop(permit);
+            });
+        }
+        Err(_) => {
+            let retry_after = std::time::Duration::from_secs(1);
+            reply.settle(Err(AskError::Overloaded { pending: most, retry_after }));
+        }
+    }
+}
 
 impl Actor for Agent {
     const NAME: &'static str = "Agent";
-    type Mail = Packet<Listen>;
+    type Mail = AgentMail;
+    type Output = ();
 
-    fn api() -> Api {
-        Api { actor: Self::NAME.to_owned(), messages: vec![Listen::describe().clone()] }
-    }
-
-    fn accept(packet: &mut dyn Any) -> Option<Self::Mail> {
-        packet.downcast_mut::<Option<Packet<Listen>>>().and_then(Option::take)
-    }
-
-    fn open(parcel: Parcel) -> Option<Self::Mail> {
-        if parcel.tag() == Listen::TAG {
-            return parcel.unpack();
-        }
-        parcel.refuse();
-        None
-    }
-
-    async fn handle(&mut self, mail: Self::Mail, ctx: &mut Context<Self>) {
-        let Some((_, reply)) = mail.into_parts() else { return };
-        let addrs = match ctx.node().endpoint().listen_quic(None).await {
-            Ok(addr) => addr.hints.to_vec(),
-            Err(error) => {
-                tracing::warn!(%error, "cannot listen for other hosts");
-                Vec::new()
+    async fn handle(&mut self, mail: AgentMail, ctx: &mut Context<Self>) {
+        let node = ctx.node().clone();
+        match mail {
+            AgentMail::Listen(packet) => {
+                let Some((_, reply)) = packet.into_parts() else { return };
+                let addrs = match node.endpoint().listen_quic(None).await {
+                    Ok(addr) => addr.hints.to_vec(),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot listen for other hosts");
+                        Vec::new()
+                    }
+                };
+                reply.send(addrs);
             }
-        };
-        reply.send(addrs);
+            AgentMail::Watch(packet) => {
+                let Some((Watch { serial }, reply)) = packet.into_parts() else { return };
+                let Some(inlet) = node.find(serial) else { return reply.send(Exit::Unknown) };
+                let exit = inlet.watch();
+                let stop = node.stop_token();
+                attend(&node, &self.watches, MAX_WATCHES, reply, |reply| async move {
+                    let exit = tokio::select! {
+                        exit = exit => exit.unwrap_or(Exit::Aborted),
+                        () = reply.unwanted() => return,
+                        // Those that outlive the node's grace.
+                        () = stop.cancelled() => Exit::Aborted,
+                    };
+                    reply.send(exit);
+                });
+            }
+            AgentMail::Relay(packet) => {
+                let Some((relay, reply)) = packet.into_parts() else { return };
+                let by = node.clone();
+                attend(&node, &self.relays, MAX_RELAYS, reply, |reply| relay.carry_out(by, reply));
+            }
+        }
     }
 }

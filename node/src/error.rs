@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use layercake_wire::id::ActorAddr;
+use layercake_wire::{Failure, FailureCode, id::ActorAddr};
 
 /// Why an ask has no reply.
 ///
@@ -64,6 +64,14 @@ pub enum AskError {
         /// The name of the message, or its tag.
         message: String,
     },
+    /// The actor does not take the message in its present state. Not run; it may later.
+    #[error("{to} does not take {what}")]
+    NotNow {
+        /// Who was asked.
+        to: ActorAddr,
+        /// Which message, and in which state.
+        what: String,
+    },
     /// The receiver could not decode the message. Not run; sender and receiver differ in the type.
     #[error("the message was not understood: {reason}")]
     Malformed {
@@ -112,6 +120,7 @@ impl AskError {
             | Self::Stopped { .. }
             | Self::Unreachable { .. }
             | Self::NotHandled { .. }
+            | Self::NotNow { .. }
             | Self::Malformed { .. }
             | Self::Unsendable { .. }
             | Self::Unbound { .. } => false,
@@ -127,6 +136,7 @@ impl AskError {
                 | Self::Busy { .. }
                 | Self::Overloaded { .. }
                 | Self::Unreachable { .. }
+                | Self::NotNow { .. }
                 | Self::Lost { .. }
                 | Self::Deadline
         )
@@ -142,6 +152,57 @@ impl AskError {
             Self::Unavailable => Some(Duration::from_secs(1)),
             _ => None,
         }
+    }
+}
+
+impl AskError {
+    /// What a failure means to the one who asked.
+    pub(crate) fn from_failure(to: impl FnOnce() -> ActorAddr, failure: Failure) -> Self {
+        let Failure { code, retry_after_ms, detail } = failure;
+        let retry_after = Duration::from_millis(retry_after_ms.into());
+        match code {
+            FailureCode::Stopped => Self::Stopped { to: to() },
+            FailureCode::NotHandled => Self::NotHandled { to: to(), message: detail },
+            FailureCode::Malformed => Self::Malformed { reason: detail },
+            FailureCode::NotNow => Self::NotNow { to: to(), what: detail },
+            FailureCode::Panicked => Self::Panicked,
+            FailureCode::NoReply => Self::NoReply,
+            FailureCode::Deadline => Self::Deadline,
+            FailureCode::Busy => Self::Busy { mean: retry_after, retry_after },
+            FailureCode::Overloaded => {
+                Self::Overloaded { pending: detail.parse().unwrap_or(0), retry_after }
+            }
+            FailureCode::Unavailable => Self::Unavailable,
+            FailureCode::Unreachable => Self::Unreachable { to: to(), reason: detail },
+            FailureCode::BadReply => Self::BadReply { reason: detail },
+            // A kind of a later version: nothing may be promised.
+            _ => Self::Lost { to: to(), reason: detail },
+        }
+    }
+
+    /// What this error is on the wire.
+    pub(crate) fn into_failure(self) -> Failure {
+        let millis = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
+        let retry_after_ms = self.retry_after().map_or(0, millis);
+        let (code, detail) = match self {
+            Self::Unavailable => (FailureCode::Unavailable, String::new()),
+            Self::Busy { .. } => (FailureCode::Busy, String::new()),
+            Self::Overloaded { pending, .. } => (FailureCode::Overloaded, pending.to_string()),
+            Self::Stopped { .. } => (FailureCode::Stopped, String::new()),
+            Self::Unreachable { reason, .. } => (FailureCode::Unreachable, reason),
+            Self::Lost { reason, .. } => (FailureCode::Lost, reason),
+            Self::Deadline => (FailureCode::Deadline, String::new()),
+            Self::NotHandled { message, .. } => (FailureCode::NotHandled, message),
+            Self::NotNow { what, .. } => (FailureCode::NotNow, what),
+            Self::Malformed { reason } | Self::Unsendable { reason } => {
+                (FailureCode::Malformed, reason)
+            }
+            Self::Panicked => (FailureCode::Panicked, String::new()),
+            Self::NoReply => (FailureCode::NoReply, String::new()),
+            Self::BadReply { reason } => (FailureCode::BadReply, reason),
+            Self::Unbound { to } => (FailureCode::Unreachable, Self::Unbound { to }.to_string()),
+        };
+        Failure { code, retry_after_ms, detail }
     }
 }
 

@@ -10,35 +10,56 @@ mod actor;
 mod address;
 mod agent;
 pub mod check;
+mod clock;
+mod dead;
+mod deadline;
 mod entry;
 mod error;
+mod exit;
+mod here;
+mod mail;
 mod mailbox;
 mod message;
 mod node;
 mod packet;
 pub mod pool;
 mod process;
+mod relay;
+mod remote;
 mod restart;
 mod run;
 pub mod schema;
 pub mod service;
+mod slot;
+mod stream;
+mod table;
+mod watch;
 
-pub use actor::{Accepts, Actor, Context};
+pub use actor::{
+    Accepts, Actor, ByFunction, ByHandlers, ChildEnded, Context, Inbox, JOBS, Letters,
+    MAX_CHILDREN, Machine, NoMail, Restart, Running, Spawn, Strategy, SuperviseError, Supervisor,
+    SupervisorBuilder, Timer,
+};
 pub use address::{ASK_DEADLINE, Address, AnyAddress};
 pub use agent::{Agent, Listen};
+pub use dead::{DEAD_LETTERS, DeadLetter, DeadLetters, Why};
 pub use entry::Entry;
 #[doc(hidden)]
 pub use entry::{NoEntry, Probe};
 pub use error::{AskError, TellError};
+pub use exit::Exit;
+pub use mail::Mail;
 pub use mailbox::MAILBOX;
 pub use message::{Api, Data, Message, MessageApi};
 pub use node::{Node, NodeConfig, NodeError, PublishError, STOP_GRACE, SubscribeError};
-pub use packet::{Packet, Parcel, Reply};
+pub use packet::{Packet, Parcel, Reply, Unknown};
 pub use pool::{Pool, PoolBuilder, PoolError};
 pub use process::ProcessError;
 pub use run::{
     Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_until_stopped,
 };
+pub use stream::{Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
+pub use watch::Watch;
 
 pub use layercake_directory as directory;
 pub use layercake_wire as wire;
@@ -58,8 +79,10 @@ pub mod __private {
     pub use tokio;
 
     pub use crate::{
-        Accepts, Actor, Address, Api, Context, Entry, Message, MessageApi, NoEntry, Node, Outcome,
-        Packet, Parcel, Probe, Reply, run_main,
+        Accepts, Actor, Address, Api, Context, Entry, Letters, Machine, Mail, Message, MessageApi,
+        NoEntry, Node, Outcome, Outlet, Packet, Parcel, Probe, Reply, Unknown,
+        packet::while_wanted,
+        run_main,
         schema::{Empty, describe},
     };
 }

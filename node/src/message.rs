@@ -3,7 +3,7 @@
 //! `#[message]` implements [`Message`]; an [`Api`] is the list of what an actor answers, and travels
 //! with its record in the directory, so that a gateway can check input that it never decodes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use layercake_wire::payload::{Fingerprint, Tag};
 use schemars::JsonSchema;
@@ -30,6 +30,9 @@ pub trait Message: Data {
     /// Whether handling it twice is as good as once, so that a pool may send it to another worker
     /// when the first one died with it.
     const IDEMPOTENT: bool = false;
+    /// Whether it is answered in any number of parts of type [`Reply`](Self::Reply), by
+    /// [`Address::stream`](crate::Address::stream).
+    const STREAM: bool = false;
     /// Its description, made once.
     fn describe() -> &'static Arc<MessageApi>;
 }
@@ -49,6 +52,9 @@ pub struct MessageApi {
     pub reply_fingerprint: Fingerprint,
     /// [`Message::IDEMPOTENT`].
     pub idempotent: bool,
+    /// [`Message::STREAM`].
+    #[serde(default)]
+    pub stream: bool,
 }
 
 impl MessageApi {
@@ -74,4 +80,17 @@ impl Api {
     pub fn message(&self, tag: Tag) -> Option<&Arc<MessageApi>> {
         self.messages.iter().find(|m| m.tag() == tag)
     }
+}
+
+/// The names of the messages that this program has described, by tag.
+static NAMES: OnceLock<papaya::HashMap<Tag, &'static str>> = OnceLock::new();
+
+/// Notes the name of a message type; as many as the program has types.
+pub(crate) fn note_name(tag: Tag, name: &'static str) {
+    NAMES.get_or_init(papaya::HashMap::new).pin().insert(tag, name);
+}
+
+/// The name of a message, where this program has described a type of that name.
+pub(crate) fn name_of(tag: Tag) -> Option<&'static str> {
+    NAMES.get()?.pin().get(&tag).copied()
 }

@@ -4,7 +4,6 @@
 //! their mailboxes. Several nodes may live in one process, as they do in tests.
 
 use std::{
-    cell::RefCell,
     fmt,
     path::PathBuf,
     sync::{
@@ -22,19 +21,24 @@ use layercake_directory::{
 use layercake_wire::{
     Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
     id::{ActorAddr, ActorSerial, NodeAddr, NodeId, PeerId},
-    payload::Fingerprint,
+    payload::{Fingerprint, Tag},
     trust::{Mesh, TrustError},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    actor::{Actor, Context},
+    actor::{Actor, Life, Running, Spawn, Strategy, SupervisorBuilder},
     address::Address,
     agent::{AGENT, Agent},
-    mailbox::{self, Ended, Inlet},
+    dead::{DeadLetters, Office, Why},
+    deadline::Deadlines,
+    exit::Exit,
+    here::{Scoped, within},
+    mailbox::{Inlet, Mailbox},
     message::Api,
     packet::Parcel,
     pool::PoolBuilder,
+    table::Table,
 };
 
 /// How long closing a node waits for its actors before it ends them in the middle of a message.
@@ -121,33 +125,20 @@ struct Inner {
     endpoint: Endpoint,
     directory: Directory,
     switch: Arc<Switch>,
+    deadlines: Arc<Deadlines>,
     serial: AtomicU64,
     stopping: CancellationToken,
     stop: CancellationToken,
-    actors: TaskTracker,
+    /// Tasks that are no actors.
+    tasks: TaskTracker,
 }
 
 /// Where the wire puts what it brings.
 struct Switch {
     node: OnceLock<Weak<Inner>>,
     directory: directory::Inlet,
-    /// Actors whose address has left this process.
-    exported: papaya::HashMap<ActorSerial, Arc<dyn Inlet>>,
-    dead_letters: AtomicU64,
-}
-
-impl Switch {
-    fn node(&self) -> Option<Node> {
-        self.node.get().and_then(Weak::upgrade).map(Node)
-    }
-
-    fn dead_letter(&self, why: &str) {
-        let count = self.dead_letters.fetch_add(1, Ordering::Relaxed) + 1;
-        // The first ones one by one, then each power of two: a flood must not fill the log.
-        if count < 16 || count.is_power_of_two() {
-            tracing::warn!(count, why, "dead letter");
-        }
-    }
+    actors: Table,
+    office: Office,
 }
 
 impl Receive for Switch {
@@ -168,32 +159,17 @@ impl Receive for Switch {
     }
 
     fn on_message(&self, message: Inbound) {
-        let Some(node) = self.node() else { return };
-        let inlet = self.exported.pin().get(&message.to).cloned();
-        let parcel = Parcel::new(message, node);
-        match inlet {
-            Some(inlet) => inlet.deliver(parcel, false),
-            None => parcel.end(FailureCode::Stopped, "there is no such actor (any more)"),
+        let inlet = self.actors.get(message.to).filter(|inlet| inlet.exported(false));
+        let parcel = Parcel::inbound(message);
+        if let Some(inlet) = inlet {
+            return inlet.deliver(parcel, false);
+        }
+        let end = || parcel.end(FailureCode::Stopped, "there is no such actor (any more)");
+        match self.node.get().and_then(Weak::upgrade).map(Node) {
+            Some(node) => within(&node, end),
+            None => end(),
         }
     }
-}
-
-thread_local! {
-    /// The node on whose behalf this thread works: addresses that it decodes belong to it, and messages
-    /// that it drops are counted there.
-    static CURRENT: RefCell<Option<Node>> = const { RefCell::new(None) };
-}
-
-/// Works on behalf of a node.
-pub(crate) fn within<R>(node: &Node, work: impl FnOnce() -> R) -> R {
-    let before = CURRENT.with(|current| current.replace(Some(node.clone())));
-    let result = work();
-    CURRENT.with(|current| current.replace(before));
-    result
-}
-
-pub(crate) fn current_node<R>(with: impl FnOnce(Option<&Node>) -> R) -> R {
-    CURRENT.with(|current| with(current.borrow().as_ref()))
 }
 
 impl Node {
@@ -224,25 +200,39 @@ impl Node {
         let switch = Arc::new(Switch {
             node: OnceLock::new(),
             directory: inlet,
-            exported: papaya::HashMap::new(),
-            dead_letters: AtomicU64::new(0),
+            actors: Table::new(),
+            office: Office::new(),
         });
         let endpoint = Endpoint::start(EndpointConfig { mesh, node: id }, switch.clone())?;
         let directory = Directory::start(endpoint.clone(), outlet, config.directory);
         let stop = CancellationToken::new();
+        let deadlines = Arc::new(Deadlines::new());
+        let (watch, until) = (deadlines.clone(), stop.clone());
+        endpoint.spawn_io(async move {
+            // What is asked of a closing node has its deadline too.
+            let grace = async {
+                until.cancelled().await;
+                tokio::time::sleep(2 * STOP_GRACE).await;
+            };
+            tokio::select! {
+                () = watch.keep() => {}
+                () = grace => {}
+            }
+        });
         let inner = Inner {
             endpoint,
             directory,
             switch: switch.clone(),
+            deadlines,
             serial: AtomicU64::new(AGENT),
             stopping: stop.child_token(),
             stop,
-            actors: TaskTracker::new(),
+            tasks: TaskTracker::new(),
         };
         let node = Self(Arc::new(inner));
         let _ = switch.node.set(Arc::downgrade(&node.0));
         // The first actor has the number 0, and is known to all.
-        if let Some(agent) = node.spawn(Agent).inlet() {
+        if let Some(agent) = node.spawn(Agent::new()).inlet() {
             node.export(agent);
         }
         Ok(node)
@@ -281,29 +271,86 @@ impl Node {
     /// Messages without an asker that could not be handled, since the start.
     #[must_use]
     pub fn dead_letters(&self) -> u64 {
-        self.0.switch.dead_letters.load(Ordering::Relaxed)
+        self.0.switch.office.count()
     }
 
-    pub(crate) fn dead_letter(&self, why: &str) {
-        self.0.switch.dead_letter(why);
+    /// Shows each dead letter from now on.
+    #[must_use]
+    pub fn watch_dead_letters(&self) -> DeadLetters {
+        self.0.switch.office.watch()
     }
 
-    /// Starts an actor on the present runtime.
+    pub(crate) fn dead_letter(&self, tag: Tag, name: Option<&'static str>, why: Why) {
+        self.0.switch.office.take(tag, name, why);
+    }
+
+    pub(crate) fn deadlines(&self) -> &Deadlines {
+        &self.0.deadlines
+    }
+
+    /// How many actors live in this node, its agent not counted.
+    #[must_use]
+    pub fn actors(&self) -> usize {
+        self.0.switch.actors.len().saturating_sub(1)
+    }
+
+    /// Starts an actor on the present runtime: a type with handlers, a machine, or a function with an
+    /// inbox.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn spawn<A: Actor>(&self, actor: A) -> Address<A> {
-        self.spawn_watched(actor).0
+    pub fn spawn<S, W>(&self, actor: S) -> Address<S::Takes>
+    where
+        S: Spawn<W>,
+        W: 'static,
+    {
+        self.put_up(actor, None, None)
     }
 
-    /// Starts an actor and tells how it ends.
-    pub(crate) fn spawn_watched<A: Actor>(
+    /// As [`spawn`](Self::spawn), to be joined for what the actor leaves.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn launch<S, W>(&self, actor: S) -> Running<S::Takes, S::Output>
+    where
+        S: Spawn<W>,
+        W: 'static,
+    {
+        self.launch_under(actor, None)
+    }
+
+    /// Begins a supervisor, of which the node is the parent.
+    pub fn supervise(&self, strategy: Strategy) -> SupervisorBuilder<'static> {
+        SupervisorBuilder::new(self.clone(), strategy, None, None)
+    }
+
+    pub(crate) fn launch_under<S, W>(
         &self,
-        actor: A,
-    ) -> (Address<A>, impl Future<Output = Ended> + Send + use<A>) {
-        let (address, run) = self.prepare(actor);
-        let task = self.0.actors.spawn(run);
-        (address, async move { task.await.unwrap_or(Ended::Panicked) })
+        actor: S,
+        parent: Option<Arc<dyn Inlet>>,
+    ) -> Running<S::Takes, S::Output>
+    where
+        S: Spawn<W>,
+        W: 'static,
+    {
+        let (told, ended) = tokio::sync::oneshot::channel();
+        Running { address: self.put_up(actor, parent, Some(told)), ended }
+    }
+
+    fn put_up<S, W>(
+        &self,
+        actor: S,
+        parent: Option<Arc<dyn Inlet>>,
+        told: Option<Told<S::Output>>,
+    ) -> Address<S::Takes>
+    where
+        S: Spawn<W>,
+        W: 'static,
+    {
+        let (mailbox, run) = self.prepare(actor, parent, told);
+        let task = tokio::spawn(run);
+        mailbox.set_abort(task.abort_handle());
+        Address::here(mailbox)
     }
 
     /// Starts an actor on a thread of its own, where a handler may block or burn CPU without delaying
@@ -311,62 +358,69 @@ impl Node {
     ///
     /// # Errors
     /// When the system grants no further thread.
-    pub(crate) fn spawn_thread<A: Actor>(
-        &self,
-        actor: A,
-    ) -> std::io::Result<(Address<A>, impl Future<Output = Ended> + Send + use<A>)> {
-        let (address, run) = self.prepare(actor);
+    pub fn spawn_thread<S, W>(&self, actor: S) -> std::io::Result<Address<S::Takes>>
+    where
+        S: Spawn<W>,
+        W: 'static,
+    {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (end, ended) = tokio::sync::oneshot::channel();
-        let counted = self.0.actors.token();
-        std::thread::Builder::new().name(format!("layercake-{}", A::NAME)).spawn(move || {
-            let result = runtime.block_on(run);
-            let _ = end.send(result);
-            drop(counted);
-        })?;
-        Ok((address, async move { ended.await.unwrap_or(Ended::Panicked) }))
+        let (mailbox, run) = self.prepare(actor, None, None);
+        let started = std::thread::Builder::new()
+            .name(format!("layercake-{}", S::kind()))
+            .spawn(move || runtime.block_on(run));
+        started.map(|_| Address::here(mailbox))
     }
 
-    fn prepare<A: Actor>(
+    fn prepare<S, W>(
         &self,
-        actor: A,
-    ) -> (Address<A>, impl Future<Output = Ended> + Send + use<A>) {
+        actor: S,
+        parent: Option<Arc<dyn Inlet>>,
+        told: Option<Told<S::Output>>,
+    ) -> (Arc<Mailbox<S::Mail>>, Scoped<impl Future<Output = ()> + Send + use<S, W>>)
+    where
+        S: Spawn<W>,
+        W: 'static,
+    {
         let serial = self.0.serial.fetch_add(1, Ordering::Relaxed);
-        let stop = self.0.stop.child_token();
-        let (mailbox, intake) = mailbox::mailbox::<A>(serial, self.clone(), stop.clone());
-        let address = Address::here(mailbox.clone());
-        let ctx = Context { node: self.clone(), address: address.clone(), stop };
-        (address, mailbox::run(actor, intake, ctx, mailbox))
+        let mailbox = Arc::new(Mailbox::new(serial, S::kind(), self.clone(), parent));
+        self.0.switch.actors.insert(mailbox.clone());
+        if self.0.stop.is_cancelled() {
+            mailbox.stop();
+        }
+        let mut life = Life::new(mailbox.clone());
+        let run = async move {
+            let (exit, output) = actor.live(&mut life).await;
+            life.conclude(exit.clone());
+            if let Some(told) = told {
+                let _ = told.send(output.ok_or(exit));
+            }
+        };
+        (mailbox, Scoped::new(run, self.clone(), None))
     }
 
     /// Lets other nodes reach an actor: its address is about to leave this process.
     pub(crate) fn export(&self, inlet: &Arc<dyn Inlet>) {
-        let exported = self.0.switch.exported.pin();
-        if !exported.contains_key(&inlet.serial()) && !inlet.is_stopped() {
-            exported.insert(inlet.serial(), inlet.clone());
+        if !inlet.exported(true) {
             let messages = inlet.api().messages;
             // What only travels as JSON has no fingerprint.
             let fingerprints = messages.iter().map(|m| m.fingerprint);
             self.0.endpoint.announce(fingerprints.filter(|f| *f != Fingerprint::NONE));
-            // It may have ended meanwhile, and removed itself before it was there.
-            if inlet.is_stopped() {
-                exported.remove(&inlet.serial());
-            }
         }
     }
 
     pub(crate) fn forget(&self, serial: ActorSerial) {
-        self.0.switch.exported.pin().remove(&serial);
+        self.0.switch.actors.remove(serial);
     }
 
+    /// An actor that other nodes may reach.
     pub(crate) fn find(&self, serial: ActorSerial) -> Option<Arc<dyn Inlet>> {
-        self.0.switch.exported.pin().get(&serial).cloned()
+        self.0.switch.actors.get(serial).filter(|inlet| inlet.exported(false))
     }
 
     /// Makes an address that was read outside of any node, from a file say, one of this node.
     #[must_use]
     pub fn bind<T: ?Sized>(&self, addr: ActorAddr) -> Address<T> {
-        Address::bound(addr, Some(self))
+        Address::bound(addr, Some(self), None)
     }
 
     /// Claims a name for one of this node's actors, as one of many instances of it. The record lives
@@ -460,18 +514,34 @@ impl Node {
         self.0.stop.clone()
     }
 
-    /// Ends the node in order: its names are withdrawn, its actors finish their present message (for at
-    /// most [`STOP_GRACE`]), its links say goodbye. Other handles are of no use afterwards.
+    /// Ends the node in order: its names are withdrawn, its actors finish their present message and
+    /// end, children before parents (for at most [`STOP_GRACE`]), its links say goodbye. Other handles
+    /// are of no use afterwards.
     pub async fn close(&self) {
         self.begin_stop();
         self.0.directory.withdraw_all();
         self.0.stop.cancel();
-        self.0.actors.close();
-        if tokio::time::timeout(STOP_GRACE, self.0.actors.wait()).await.is_err() {
+        let actors = &self.0.switch.actors;
+        // Children are their parents' to stop.
+        let roots = actors.all().into_iter().filter(|inlet| inlet.parent().is_none());
+        roots.filter(|inlet| inlet.serial() != AGENT).for_each(|inlet| inlet.stop());
+        self.0.tasks.close();
+        let ended = async {
+            tokio::join!(actors.down_to(1), self.0.tasks.wait());
+        };
+        if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
             tracing::warn!(
-                left = self.0.actors.len(),
-                "actors did not end within {STOP_GRACE:?}; leaving them"
+                left = self.actors(),
+                "actors did not end within {STOP_GRACE:?}; ending them"
             );
+            for inlet in actors.all() {
+                inlet.abort();
+            }
+        }
+        // The agent last, for it tells others how the actors have ended.
+        if let Some(agent) = actors.get(AGENT) {
+            agent.stop();
+            let _ = tokio::time::timeout(Duration::from_millis(100), actors.down_to(0)).await;
         }
         // Last, for worker processes say goodbye to the directory that may be in this node.
         self.0.directory.close().await;
@@ -479,9 +549,21 @@ impl Node {
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
-        &self.0.actors
+        &self.0.tasks
+    }
+
+    /// What has become of a node to which a link was lost; `None` where there is a link again.
+    pub(crate) async fn fate_of(&self, peer: PeerId, reason: &str) -> Option<Exit> {
+        match self.0.endpoint.link(&NodeAddr::new(peer, &[])).await {
+            Ok(_) => None,
+            Err(layercake_wire::DialError::Gone(_)) => Some(Exit::ProcessDied(reason.to_owned())),
+            Err(error) => Some(Exit::LinkLost(format!("{reason}; {error}"))),
+        }
     }
 }
+
+/// Where it is told what an actor has left.
+type Told<R> = tokio::sync::oneshot::Sender<Result<R, Exit>>;
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

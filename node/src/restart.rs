@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// How long a worker stands down before it is started again.
 #[derive(Debug, Clone)]
-pub(crate) struct Restart {
+pub(crate) struct StandDown {
     first: Duration,
     step: u32,
 }
@@ -16,7 +16,7 @@ pub(crate) const STAND_DOWN_MAX: Duration = Duration::from_secs(30);
 /// A worker that has lived this long is healthy: its next end is a first one.
 const HEALTHY: Duration = Duration::from_secs(30);
 
-impl Restart {
+impl StandDown {
     pub(crate) fn new(first: Duration) -> Self {
         Self { first, step: 0 }
     }
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_crash_loop_slows_down_and_a_healthy_life_forgives() {
-        let mut restart = Restart::new(Duration::from_millis(200));
+        let mut restart = StandDown::new(Duration::from_millis(200));
         let waits: Vec<_> =
             (0..12).map(|_| restart.next(Duration::from_millis(5), 0.5).as_millis()).collect();
         assert_eq!(waits[..4], [200, 400, 800, 1600]);
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn jitter_stays_within_a_quarter() {
         for (draw, expected) in [(0.0, 150), (1.0, 250)] {
-            let wait = Restart::new(Duration::from_millis(200)).next(Duration::ZERO, draw);
+            let wait = StandDown::new(Duration::from_millis(200)).next(Duration::ZERO, draw);
             assert_eq!(wait.as_millis(), expected);
         }
     }

@@ -35,7 +35,7 @@ use schemars::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::message::{Message, MessageApi};
+use crate::message::{Message, MessageApi, note_name};
 
 /// Put there by `#[data]`: the variants of an enum in the order of their declaration.
 const VARIANTS: &str = "x-layercake-variants";
@@ -47,6 +47,7 @@ const MAX_DEPTH: usize = 128;
 /// Describes a message type. `#[message]` calls it once and keeps the result.
 #[must_use]
 pub fn describe<M: Message>() -> MessageApi {
+    note_name(M::TAG, M::NAME);
     let (mut schema, fingerprint) = schema_of::<M>(Contract::Deserialize);
     // A struct without fields declares none, which is not the same as allowing any.
     if let Some(object) = schema.as_object_mut()
@@ -63,6 +64,7 @@ pub fn describe<M: Message>() -> MessageApi {
         reply_schema,
         reply_fingerprint,
         idempotent: M::IDEMPOTENT,
+        stream: M::STREAM,
     }
 }
 

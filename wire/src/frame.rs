@@ -39,6 +39,9 @@ mod kind {
     pub(super) const CHUNK: u8 = 11;
     pub(super) const GOODBYE: u8 = 12;
     pub(super) const DATAGRAM: u8 = 13;
+    pub(super) const ASK_PARTS: u8 = 14;
+    pub(super) const PART: u8 = 15;
+    pub(super) const MORE: u8 = 16;
 }
 
 /// One frame. Bodies are slices of the read buffer, never copies.
@@ -52,9 +55,10 @@ pub(crate) enum Frame {
     Post { service: u8, body: Bytes },
     /// A message that is not answered.
     Tell { to: u64, payload: Payload },
-    /// A message that is answered once, by `Reply` or `Fail` with its id.
-    Ask { id: u64, to: u64, accept: Fingerprint, deadline_ms: u32, payload: Payload },
-    /// The answer.
+    /// A message that is answered once, by `Reply` or `Fail` with its id; `parts` says that any
+    /// number of `Part`s may come before (a kind of its own on the wire).
+    Ask { id: u64, to: u64, accept: Fingerprint, deadline_ms: u32, parts: bool, payload: Payload },
+    /// The answer. Of an ask that takes parts it is the last one, or none at all with the tag 0.
     Reply { id: u64, payload: Payload },
     /// Why there is no answer.
     Fail { id: u64, code: u8, retry_after_ms: u32, detail: Bytes },
@@ -70,6 +74,10 @@ pub(crate) enum Frame {
     Goodbye(Bytes),
     /// What QUIC would carry as a datagram, on a link that has none.
     Datagram(Bytes),
+    /// A part of the answer to an ask that takes parts.
+    Part { id: u64, payload: Payload },
+    /// Units of parts that the asker has taken, which may be used again.
+    More { id: u64, units: u32 },
 }
 
 /// What is wrong with bytes that should be a frame. The link is of no use after it.
@@ -112,11 +120,12 @@ pub(crate) fn parse(mut body: Bytes) -> Result<Option<Frame>, FrameError> {
             to: body.try_get_u64_le().map_err(short)?,
             payload: payload(number, body)?,
         },
-        kind::ASK => Frame::Ask {
+        kind::ASK | kind::ASK_PARTS => Frame::Ask {
             id: body.try_get_u64_le().map_err(short)?,
             to: body.try_get_u64_le().map_err(short)?,
             accept: Fingerprint(body.try_get_u64_le().map_err(short)?),
             deadline_ms: body.try_get_u32_le().map_err(short)?,
+            parts: number == kind::ASK_PARTS,
             payload: payload(number, body)?,
         },
         kind::REPLY => Frame::Reply {
@@ -146,6 +155,14 @@ pub(crate) fn parse(mut body: Bytes) -> Result<Option<Frame>, FrameError> {
         },
         kind::GOODBYE => Frame::Goodbye(body),
         kind::DATAGRAM => Frame::Datagram(body),
+        kind::PART => Frame::Part {
+            id: body.try_get_u64_le().map_err(short)?,
+            payload: payload(number, body)?,
+        },
+        kind::MORE => Frame::More {
+            id: body.try_get_u64_le().map_err(short)?,
+            units: body.try_get_u32_le().map_err(short)?,
+        },
         _ => return Ok(None),
     };
     Ok(Some(frame))
@@ -180,8 +197,8 @@ impl Frame {
                 head.put_u64_le(to);
                 put_payload(head, payload)
             }
-            Self::Ask { id, to, accept, deadline_ms, payload } => {
-                head.put_u8(kind::ASK);
+            Self::Ask { id, to, accept, deadline_ms, parts, payload } => {
+                head.put_u8(if parts { kind::ASK_PARTS } else { kind::ASK });
                 head.put_u64_le(id);
                 head.put_u64_le(to);
                 head.put_u64_le(accept.0);
@@ -232,6 +249,17 @@ impl Frame {
                 head.put_u8(kind::DATAGRAM);
                 body
             }
+            Self::Part { id, payload } => {
+                head.put_u8(kind::PART);
+                head.put_u64_le(id);
+                put_payload(head, payload)
+            }
+            Self::More { id, units } => {
+                head.put_u8(kind::MORE);
+                head.put_u64_le(id);
+                head.put_u32_le(units);
+                Bytes::new()
+            }
         }
     }
 
@@ -240,7 +268,8 @@ impl Frame {
         match self {
             Self::Tell { payload, .. }
             | Self::Ask { payload, .. }
-            | Self::Reply { payload, .. } => payload.bytes.len(),
+            | Self::Reply { payload, .. }
+            | Self::Part { payload, .. } => payload.bytes.len(),
             Self::Hello(body)
             | Self::Refuse { reason: body, .. }
             | Self::Post { body, .. }
@@ -248,7 +277,7 @@ impl Frame {
             | Self::Chunk { body, .. }
             | Self::Goodbye(body)
             | Self::Datagram(body) => body.len(),
-            Self::Cancel { .. } | Self::Credit { .. } | Self::Types(_) => 0,
+            Self::Cancel { .. } | Self::Credit { .. } | Self::More { .. } | Self::Types(_) => 0,
         }
     }
 }
@@ -329,6 +358,7 @@ mod tests {
             to: 9,
             accept: Fingerprint(0xab),
             deadline_ms: 1000,
+            parts: false,
             payload: payload_of(b"{}"),
         };
         #[rustfmt::skip]
@@ -343,7 +373,34 @@ mod tests {
             2,                            // JSON
             b'{', b'}',
         ];
+        assert_eq!(bytes_of(frame.clone()), expected);
+        // One that takes parts differs by its kind only.
+        let Frame::Ask { id, to, accept, deadline_ms, payload, .. } = frame else { unreachable!() };
+        let frame = Frame::Ask { id, to, accept, deadline_ms, parts: true, payload };
+        let expected = [&expected[..4], &[14], &expected[5..]].concat();
         assert_eq!(bytes_of(frame), expected);
+    }
+
+    #[test]
+    fn the_bytes_of_a_part_and_of_more_do_not_change() {
+        #[rustfmt::skip]
+        let expected = [
+            20, 0, 0, 0,                  // length of what follows
+            15,                           // a part
+            7, 0, 0, 0, 0, 0, 0, 0,       // id of the ask
+            2, 1, 0, 0, 0, 0, 0, 0,       // tag
+            2,                            // JSON
+            b'{', b'}',
+        ];
+        assert_eq!(bytes_of(Frame::Part { id: 7, payload: payload_of(b"{}") }), expected);
+        #[rustfmt::skip]
+        let expected = [
+            13, 0, 0, 0,                  // length of what follows
+            16,                           // more
+            7, 0, 0, 0, 0, 0, 0, 0,       // id of the ask
+            0x10, 1, 0, 0,                // units
+        ];
+        assert_eq!(bytes_of(Frame::More { id: 7, units: 0x110 }), expected);
     }
 
     #[test]
@@ -358,8 +415,19 @@ mod tests {
                 to: 2,
                 accept: Fingerprint(3),
                 deadline_ms: 4,
+                parts: false,
                 payload: payload_of(b"a"),
             },
+            Frame::Ask {
+                id: 1,
+                to: 2,
+                accept: Fingerprint(3),
+                deadline_ms: 4,
+                parts: true,
+                payload: payload_of(b"a"),
+            },
+            Frame::Part { id: 1, payload: payload_of(b"p") },
+            Frame::More { id: 1, units: 2 },
             Frame::Reply { id: 1, payload: payload_of(b"") },
             Frame::Fail { id: 1, code: 2, retry_after_ms: 3, detail: Bytes::from_static(b"d") },
             Frame::Cancel { id: 1 },

@@ -1,25 +1,28 @@
 //! What a link hands up: messages with the means to answer them.
 //!
 //! A [`Responder`] answers an ask exactly once: used, it sends the reply; dropped, it says that there
-//! will be none. The same type answers asks that never crossed a link, so that an actor cannot tell.
+//! will be none. Before that it may send parts, where the asker takes them. The same type answers asks that never crossed a link, so that an actor cannot tell.
 
 use std::{
-    collections::{HashSet, VecDeque},
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    future::poll_fn,
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock,
     id::{ActorSerial, PeerId},
-    link::{Command, Link, Service},
+    link::{
+        Command, Link, Parts, Service,
+        cancelled::Cancelled,
+        parts::{LocalInlet, Window, end, part_units},
+    },
     payload::{Fingerprint, Payload},
 };
 
@@ -61,12 +64,18 @@ pub enum FailureCode {
     BadReply = 10,
     /// The actor ended with the message in its hands.
     Lost = 11,
+    /// The actor does not take the message in its present state.
+    NotNow = 12,
+    /// Whoever was to hand the message on could not reach the actor.
+    Unreachable = 13,
     /// A kind that this version does not know.
     Unknown = 255,
 }
 
 impl FailureCode {
-    pub(crate) const fn from_wire(number: u8) -> Self {
+    /// Reads the wire's number.
+    #[must_use]
+    pub const fn from_wire(number: u8) -> Self {
         match number {
             1 => Self::Stopped,
             2 => Self::NotHandled,
@@ -79,6 +88,8 @@ impl FailureCode {
             9 => Self::Unavailable,
             10 => Self::BadReply,
             11 => Self::Lost,
+            12 => Self::NotNow,
+            13 => Self::Unreachable,
             _ => Self::Unknown,
         }
     }
@@ -106,56 +117,47 @@ pub enum AskFailure {
 /// Where the answer to an ask goes.
 pub type AnswerSlot = oneshot::Sender<Result<Payload, AskFailure>>;
 
-/// Ids of asks of one link that nobody waits for any more, until their handlers notice.
-#[derive(Debug, Default)]
-pub(crate) struct Cancelled {
-    /// Of `ids`; read for each answer without the lock.
-    count: AtomicUsize,
-    ids: Mutex<CancelledIds>,
-}
-
-#[derive(Debug, Default)]
-struct CancelledIds {
-    set: HashSet<u64>,
-    /// Oldest first: a cancellation that crossed its answer is never asked for and must not stay.
-    order: VecDeque<u64>,
-}
-
-/// How many cancelled asks a link remembers; the oldest are forgotten and run in vain.
-const MAX_CANCELLED: usize = 4096;
-
-impl Cancelled {
-    pub(crate) fn insert(&self, id: u64) {
-        let mut ids = self.ids.lock();
-        if ids.order.len() >= MAX_CANCELLED
-            && let Some(oldest) = ids.order.pop_front()
-        {
-            ids.set.remove(&oldest);
-        }
-        ids.set.insert(id);
-        ids.order.push_back(id);
-        self.count.store(ids.set.len(), Ordering::Release);
-    }
-
-    fn contains(&self, id: u64) -> bool {
-        self.count.load(Ordering::Acquire) > 0 && self.ids.lock().set.contains(&id)
-    }
-
-    fn remove(&self, id: u64) {
-        if self.count.load(Ordering::Acquire) > 0 {
-            let mut ids = self.ids.lock();
-            ids.set.remove(&id);
-            self.count.store(ids.set.len(), Ordering::Release);
-        }
-    }
-}
-
 enum Back {
-    Link { commands: mpsc::UnboundedSender<Command>, cancelled: Arc<Cancelled>, id: u64 },
-    Here(AnswerSlot),
+    /// To the peer that asked.
+    Link {
+        commands: mpsc::UnboundedSender<Command>,
+        cancelled: Arc<Cancelled>,
+        id: u64,
+        /// Where the answer may come in parts.
+        window: Option<Arc<Window>>,
+        /// From the first wait for the cancellation on.
+        wait: OnceLock<CancellationToken>,
+    },
+    /// To an asker in this process.
+    Here(Here),
+    /// To an asker in this process that takes parts.
+    Parts(LocalInlet),
 }
 
-/// Answers one ask. Dropping it answers [`FailureCode::NoReply`].
+struct Here {
+    slot: Mutex<AnswerSlot>,
+    /// A slot tells one task only that it was closed: of those who wait, each in turn. Made by the first.
+    turn: OnceLock<Box<tokio::sync::Mutex<()>>>,
+}
+
+impl Here {
+    async fn closed(&self) {
+        let _turn = self.turn.get_or_init(Box::default).lock().await;
+        poll_fn(|cx| self.slot.lock().poll_closed(cx)).await;
+    }
+}
+
+/// Nobody takes the parts of an answer (any more).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody takes the parts of the answer any more")]
+pub struct Gone;
+
+/// Answers one ask. Dropping it answers [`FailureCode::NoReply`], after the deadline
+/// [`FailureCode::Deadline`].
+///
+/// An ask that [takes parts](Self::takes_parts) is answered by any number of [`part`](Self::part)s and
+/// then [`finish`](Self::finish), [`reply`](Self::reply) (one more part and the end) or
+/// [`fail`](Self::fail).
 pub struct Responder {
     back: Option<Back>,
     accept: Fingerprint,
@@ -166,20 +168,31 @@ impl Responder {
     /// A responder for an ask made in this process.
     #[must_use]
     pub fn local(slot: AnswerSlot, accept: Fingerprint, deadline: Instant) -> Self {
-        Self { back: Some(Back::Here(slot)), accept, deadline }
+        let here = Here { slot: Mutex::new(slot), turn: OnceLock::new() };
+        Self { back: Some(Back::Here(here)), accept, deadline }
+    }
+
+    /// A responder for an ask made in this process that takes parts, and where they come out. The
+    /// window is the same as over a link.
+    #[must_use]
+    pub fn local_stream(accept: Fingerprint, deadline: Instant) -> (Self, Parts) {
+        let (inlet, parts) = LocalInlet::new(deadline);
+        (Self { back: Some(Back::Parts(inlet)), accept, deadline }, parts)
     }
 
     pub(crate) fn over_link(
         commands: mpsc::UnboundedSender<Command>,
         cancelled: Arc<Cancelled>,
         id: u64,
+        window: Option<Arc<Window>>,
         accept: Fingerprint,
         deadline: Instant,
     ) -> Self {
-        Self { back: Some(Back::Link { commands, cancelled, id }), accept, deadline }
+        let back = Back::Link { commands, cancelled, id, window, wait: OnceLock::new() };
+        Self { back: Some(back), accept, deadline }
     }
 
-    /// The structure that the asker knows for the reply.
+    /// The structure that the asker knows for the reply, or for each part.
     #[must_use]
     pub fn accept(&self) -> Fingerprint {
         self.accept
@@ -191,44 +204,114 @@ impl Responder {
         self.deadline
     }
 
-    /// Whether somebody still waits for the answer.
+    /// Whether the asker takes an answer in parts.
+    #[must_use]
+    pub fn takes_parts(&self) -> bool {
+        matches!(&self.back, Some(Back::Link { window: Some(_), .. } | Back::Parts(_)))
+    }
+
+    /// Whether somebody still waits for the answer: false once the asker has gone or cancelled, or the
+    /// link has ended. The deadline is not looked at.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         match &self.back {
             Some(Back::Link { cancelled, id, .. }) => !cancelled.contains(*id),
-            Some(Back::Here(slot)) => !slot.is_closed(),
+            Some(Back::Here(here)) => !here.slot.lock().is_closed(),
+            Some(Back::Parts(inlet)) => !inlet.is_closed(),
             None => false,
         }
     }
 
-    /// Answers. Where nobody waits any more the answer is dropped.
+    /// Waits until nobody waits for the answer any more: the asker has gone or cancelled, the link has
+    /// ended, or the deadline has passed. Any number of tasks may wait; needs a tokio runtime with time.
+    ///
+    /// A link remembers a limited number of cancellations that nobody waits for. One that came before
+    /// the first wait and was forgotten is not heard of before the deadline.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn cancelled(&self) {
+        let gone = async {
+            match &self.back {
+                Some(Back::Link { cancelled, id, wait, .. }) => {
+                    wait.get_or_init(|| cancelled.wait(*id)).cancelled().await;
+                }
+                Some(Back::Here(here)) => here.closed().await,
+                Some(Back::Parts(inlet)) => inlet.closed().await,
+                None => {}
+            }
+        };
+        let _ = tokio::time::timeout_at(self.deadline.into(), gone).await;
+    }
+
+    /// Sends a part of the answer; waits while the asker has [`PART_UNITS`](crate::PART_UNITS) of parts
+    /// that it has not taken. Parts arrive in the order in which this returned. Needs a tokio runtime
+    /// with time.
+    ///
+    /// # Errors
+    /// [`Gone`]: the asker has gone or cancelled, the deadline has passed, the link has ended, or the ask
+    /// never [took parts](Self::takes_parts). There is no use in going on.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, nothing was sent.
+    pub async fn part(&self, payload: Payload) -> Result<(), Gone> {
+        let window = match &self.back {
+            Some(Back::Link { window: Some(window), .. }) => window,
+            Some(Back::Parts(inlet)) => inlet.window(),
+            _ => return Err(Gone),
+        };
+        let units = part_units(&payload);
+        if clock::now() >= self.deadline {
+            return Err(Gone);
+        }
+        if !window.try_take(units) {
+            let room = tokio::time::timeout_at(self.deadline.into(), window.take(units)).await;
+            if !room.unwrap_or(false) {
+                return Err(Gone);
+            }
+        }
+        let sent = match &self.back {
+            Some(Back::Link { commands, id, .. }) => {
+                commands.send(Command::Part { id: *id, payload }).is_ok()
+            }
+            Some(Back::Parts(inlet)) => inlet.part(payload, units),
+            _ => false,
+        };
+        if sent { Ok(()) } else { Err(Gone) }
+    }
+
+    /// Answers. Of an ask that takes parts this is the last one, which needs no room, and the end.
+    /// Where nobody waits any more the answer is dropped.
     pub fn reply(mut self, payload: Payload) {
-        match self.back.take() {
-            Some(Back::Link { commands, cancelled, id }) => {
-                cancelled.remove(id);
-                let _ = commands.send(Command::Reply { id, payload });
-            }
-            Some(Back::Here(slot)) => {
-                let _ = slot.send(Ok(payload));
-            }
-            None => {}
+        self.answer(Ok(payload));
+    }
+
+    /// Ends an answer in parts in order. An ask that takes none gets [`FailureCode::NoReply`], as by
+    /// dropping this.
+    pub fn finish(mut self) {
+        if self.takes_parts() {
+            self.answer(Ok(end()));
         }
     }
 
-    /// Says why there is no answer.
+    /// Says why there is no answer, or why its parts end early.
     pub fn fail(mut self, failure: Failure) {
-        self.fail_once(failure);
+        self.answer(Err(failure));
     }
 
-    fn fail_once(&mut self, failure: Failure) {
+    fn answer(&mut self, answer: Result<Payload, Failure>) {
         match self.back.take() {
-            Some(Back::Link { commands, cancelled, id }) => {
-                cancelled.remove(id);
-                let _ = commands.send(Command::Fail { id, failure });
+            Some(Back::Link { commands, cancelled, id, wait, .. }) => {
+                cancelled.forget(id, wait.get().is_some());
+                let _ = commands.send(match answer {
+                    Ok(payload) => Command::Reply { id, payload },
+                    Err(failure) => Command::Fail { id, failure },
+                });
             }
-            Some(Back::Here(slot)) => {
-                let _ = slot.send(Err(AskFailure::Failed(failure)));
+            Some(Back::Here(here)) => {
+                let _ = here.slot.into_inner().send(answer.map_err(AskFailure::Failed));
             }
+            Some(Back::Parts(inlet)) => inlet.end(answer.map_err(AskFailure::Failed)),
             None => {}
         }
     }
@@ -237,7 +320,12 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if self.back.is_some() {
-            self.fail_once(Failure::new(FailureCode::NoReply, "the handler gave no reply"));
+            // Who gives up because of the deadline says so.
+            self.answer(Err(if clock::now() >= self.deadline {
+                Failure::new(FailureCode::Deadline, "the deadline passed without a reply")
+            } else {
+                Failure::new(FailureCode::NoReply, "the handler gave no reply")
+            }));
         }
     }
 }
@@ -275,8 +363,8 @@ pub struct Inbound {
 
 /// A tell or an ask.
 pub enum InboundKind {
-    /// Nobody waits; the sender's credit comes back when this is dropped.
-    Tell(CreditReturn),
+    /// Nobody waits; the sender's credit, where there is any, comes back when this is dropped.
+    Tell(Option<CreditReturn>),
     /// Somebody waits.
     Ask(Responder),
 }

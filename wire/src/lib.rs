@@ -20,9 +20,10 @@ pub use endpoint::{
 };
 pub use hello::VERSION;
 pub use inbound::{
-    AnswerSlot, AskFailure, CreditReturn, Failure, FailureCode, Inbound, InboundKind, LinkDown,
-    Receive, Responder,
+    AnswerSlot, AskFailure, CreditReturn, Failure, FailureCode, Gone, Inbound, InboundKind,
+    LinkDown, Receive, Responder,
 };
 pub use link::{
-    CLOSED, Closed, LANE_UNITS, LINK_UNITS, Lane, LaneError, Link, MAX_POSTS, Service, UNIT,
+    CLOSED, Closed, LANE_UNITS, LINK_UNITS, Lane, LaneError, Link, MAX_POSTS, PART_UNITS, Parts,
+    Service, UNIT,
 };

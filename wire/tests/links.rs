@@ -2,19 +2,22 @@
 //! (two folders joined by token, as on two hosts).
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use layercake_wire::{
-    AskFailure, DialError, Endpoint, EndpointConfig, Failure, FailureCode, Inbound, InboundKind,
-    LANE_UNITS, Link, LinkDown, Receive, Service,
+    AskFailure, DialError, Endpoint, EndpointConfig, Failure, FailureCode, Gone, Inbound,
+    InboundKind, LANE_UNITS, Link, LinkDown, PART_UNITS, Parts, Receive, Responder, Service,
     id::{NodeAddr, NodeId},
     payload::{Encoding, Fingerprint, Payload, Tag},
     trust::Mesh,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -332,5 +335,179 @@ async fn the_last_handle_dropped_says_goodbye() {
         drop(near);
         let Seen::Down(LinkDown::Closed(_)) = next(&mut far).await else { panic!("a goodbye") };
         assert!(link.is_closed());
+    }
+}
+
+async fn ask_stream(link: &Link, actor: u64) -> Parts {
+    let deadline = Instant::now() + 4 * SOON;
+    let parts = link.lane(actor).ask_stream(payload("go"), Fingerprint::NONE, deadline).await;
+    parts.expect("sends")
+}
+
+/// The next ask that the peer holds, with what came before it passed over.
+async fn held(peer: &mut Peer) -> Responder {
+    loop {
+        if let Seen::Held(Inbound { kind: InboundKind::Ask(responder), .. }) = next(peer).await {
+            return responder;
+        }
+    }
+}
+
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(SOON, future).await.expect("in time")
+}
+
+#[tokio::test]
+async fn parts_of_any_size_come_in_order_and_then_the_end() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        let mut parts = ask_stream(&link, 2).await;
+        let responder = held(&mut far).await;
+        assert!(responder.takes_parts());
+        let size = |n: usize| if n % 40 == 7 { (n << 14) + 1 } else { n };
+        let produce = tokio::spawn(async move {
+            for n in 0..500 {
+                responder.part(payload(vec![n as u8; size(n)])).await.expect("is taken");
+            }
+            responder.finish();
+        });
+        for n in 0..500 {
+            let part = in_time(parts.next()).await.expect("more").expect("a part");
+            assert_eq!(
+                (part.bytes.len(), part.bytes.last()),
+                (size(n), (n > 0).then_some(&(n as u8)))
+            );
+        }
+        assert_eq!(in_time(parts.next()).await, None);
+        assert_eq!(parts.next().await, None);
+        produce.await.expect("no panic");
+        // An answer that is all in its reply.
+        let mut parts = ask_stream(&link, 1).await;
+        assert_eq!(in_time(parts.next()).await, Some(Ok(payload("go"))));
+        assert_eq!(in_time(parts.next()).await, None);
+        // And none at all.
+        let mut parts = ask_stream(&link, 99).await;
+        let failed = in_time(parts.next()).await;
+        assert!(matches!(failed, Some(Err(AskFailure::Failed(_)))), "{failed:?}");
+        assert_eq!(parts.next().await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_taker_holds_the_producer_back() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        let mut parts = ask_stream(&link, 2).await;
+        let responder = held(&mut far).await;
+        let produced = Arc::new(AtomicUsize::new(0));
+        let produce = tokio::spawn({
+            let produced = produced.clone();
+            async move {
+                while responder.part(payload("part")).await.is_ok() {
+                    produced.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        let reaches = async |count: usize| {
+            while produced.load(Ordering::SeqCst) < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let window = PART_UNITS as usize;
+        in_time(reaches(window)).await;
+        for taken in 1..=1000 {
+            in_time(parts.next()).await.expect("more").expect("a part");
+            let ahead = produced.load(Ordering::SeqCst);
+            assert!(ahead <= taken + window, "{ahead} parts with {taken} taken");
+            if taken % window == 0 {
+                // Others are not held back meanwhile, and what was taken makes room.
+                ask(&link, 1, "others go on").await.expect("answers");
+                in_time(reaches(taken + window / 2)).await;
+            }
+        }
+        assert!(!produce.is_finished());
+        drop(parts);
+        in_time(produce).await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn a_producer_in_the_middle_of_a_part_hears_that_its_taker_has_gone() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        let parts = ask_stream(&link, 2).await;
+        let responder = Arc::new(held(&mut far).await);
+        let (count, mut counted) = watch::channel(0);
+        let stuck = tokio::spawn({
+            let responder = responder.clone();
+            async move {
+                while responder.part(payload("part")).await != Err(Gone) {
+                    count.send_modify(|count| *count += 1);
+                }
+                *count.borrow()
+            }
+        });
+        let gone = tokio::spawn({
+            let responder = responder.clone();
+            async move { responder.cancelled().await }
+        });
+        in_time(counted.wait_for(|count| *count == PART_UNITS)).await.expect("produces");
+        ask(&link, 1, "others go on").await.expect("answers");
+        assert!(!stuck.is_finished() && !gone.is_finished());
+        drop(parts);
+        assert_eq!(in_time(stuck).await.expect("no panic"), PART_UNITS);
+        in_time(gone).await.expect("no panic");
+        assert!(!responder.is_wanted());
+    }
+}
+
+#[tokio::test]
+async fn who_works_for_a_cancelled_ask_hears_of_it() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        let start = || {
+            let link = link.clone();
+            tokio::spawn(async move { ask(&link, 2, "work").await })
+        };
+        let mut work = Vec::new();
+        for _ in 0..20 {
+            let asking = start();
+            let responder = held(&mut far).await;
+            work.push((asking, tokio::spawn(async move { responder.cancelled().await })));
+        }
+        // One goes away, the others go on.
+        let (asking, cancelled) = work.remove(3);
+        asking.abort();
+        in_time(cancelled).await.expect("no panic");
+        assert!(work.iter().all(|(_, cancelled)| !cancelled.is_finished()));
+        // A deadline is one too.
+        let short = tokio::spawn({
+            let (lane, deadline) = (link.lane(2), Instant::now() + Duration::from_millis(50));
+            async move { lane.ask(payload("work"), Fingerprint::NONE, deadline).await }
+        });
+        in_time(held(&mut far).await.cancelled()).await;
+        // Whichever side says so first: the responder was given up because of it.
+        let over = in_time(short).await.expect("no panic").expect_err("nobody answered");
+        let late = |failure: &Failure| failure.code == FailureCode::Deadline;
+        assert!(
+            matches!(&over, AskFailure::Deadline)
+                || matches!(&over, AskFailure::Failed(failure) if late(failure)),
+            "{over:?}"
+        );
+        // And so is the end of the link, for streams also.
+        let mut parts = ask_stream(&link, 2).await;
+        let stream = held(&mut far).await;
+        stream.part(payload("first")).await.expect("is taken");
+        assert_eq!(in_time(parts.next()).await, Some(Ok(payload("first"))));
+        near.endpoint.close_link(far.endpoint.peer().node, "the host is lost");
+        for (asking, cancelled) in work {
+            in_time(cancelled).await.expect("no panic");
+            in_time(asking).await.expect("no panic").expect_err("lost");
+        }
+        in_time(stream.cancelled()).await;
+        assert!(!stream.is_wanted());
+        assert_eq!(stream.part(payload("second")).await, Err(Gone));
+        let lost = in_time(parts.next()).await;
+        assert!(matches!(lost, Some(Err(AskFailure::Lost(_)))), "{lost:?}");
     }
 }

@@ -24,7 +24,9 @@ commands:
   soak NAME [SECONDS]
                   a long run of what the tests do briefly (default: 300 seconds); there is `chaos`:
                   faults on three hosts at random
-  bench [NAME...] measure all or these contestants side by side, in a release build";
+  bench [NAME...] measure all or these contestants side by side, in a release build
+  bench actors [NAME...]
+                  the same of actors within one process, beside other libraries";
 
 fn main() -> ExitCode {
     match run() {
@@ -46,7 +48,8 @@ fn run() -> Result<()> {
         ["test", "--fast"] => test::run(test::Extent::Fast),
         ["soak", "chaos"] => soak_chaos("300"),
         ["soak", "chaos", seconds] => soak_chaos(seconds),
-        ["bench", ref names @ ..] => bench(names),
+        ["bench", "actors", ref names @ ..] => bench("actors", names),
+        ["bench", ref names @ ..] => bench("ladder", names),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -66,16 +69,19 @@ fn soak_chaos(seconds: &str) -> Result<()> {
     Ok(())
 }
 
-fn bench(names: &[&str]) -> Result<()> {
+/// Runs `layercake-benches KIND NAMES`.
+fn bench(kind: &str, names: &[&str]) -> Result<()> {
     if let Some(option) = names.iter().find(|name| name.starts_with('-')) {
-        bail!("`{option}` is no contestant; for options run `layercake-benches ladder` itself");
+        bail!("`{option}` is no contestant; for options run `layercake-benches {kind}` itself");
     }
     let mut steps = Steps::default();
-    let build =
-        ["build", "--locked", "--release", "-p", "layercake", "-p", "layercake-benches", "--bins"];
+    let mut build = vec!["build", "--locked", "--release", "-p", "layercake-benches", "--bins"];
+    if kind == "ladder" {
+        build.extend(["-p", "layercake"]);
+    }
     steps.run("build", cargo().args(build))?;
-    let ladder = ["run", "--locked", "--release", "--quiet", "--package", "layercake-benches"];
-    steps.run("ladder", cargo().args(ladder).args(["--", "ladder"]).args(names))?;
+    let run = ["run", "--locked", "--release", "--quiet", "--package", "layercake-benches"];
+    steps.run(kind, cargo().args(run).args(["--", kind]).args(names))?;
     steps.totals();
     Ok(())
 }

@@ -16,6 +16,7 @@ fn checker_of(schema: Value) -> Checker {
         reply_schema: json!(true),
         reply_fingerprint: print,
         idempotent: false,
+        stream: false,
     })
 }
 

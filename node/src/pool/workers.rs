@@ -2,8 +2,6 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
-    pin::Pin,
     time::{Duration, Instant},
 };
 
@@ -12,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{GRACE, Kind, Pool, PoolError};
 use crate::{
-    actor::Actor, address::Address, entry, mailbox::Ended, process::WorkerProcess, restart::Restart,
+    actor::Actor, address::Address, entry, process::WorkerProcess, restart::StandDown, watch::Watch,
 };
 
 /// What a place of the pool is filled with.
@@ -31,7 +29,7 @@ struct Running<A: Actor> {
 }
 
 enum Life {
-    Here(Pin<Box<dyn Future<Output = Ended> + Send>>),
+    Here(Watch),
     Process(Box<WorkerProcess>),
 }
 
@@ -83,7 +81,7 @@ async fn keep<A: Actor + Default>(
     plan: &Plan,
     first: mpsc::Sender<Result<(), String>>,
 ) {
-    let mut restart = Restart::new(plan.stand_down);
+    let mut restart = StandDown::new(plan.stand_down);
     let mut first = Some(first);
     loop {
         let born = Instant::now();
@@ -122,8 +120,9 @@ async fn begin<A: Actor + Default>(pool: &Pool<A>, plan: &Plan) -> Result<Runnin
     let node = &pool.0.node;
     let (address, life): (Address<A>, _) = match plan.kind {
         Kind::Threads(_) => {
-            let (address, ended) = node.spawn_thread(A::default()).map_err(|e| e.to_string())?;
-            (address, Life::Here(Box::pin(ended)))
+            let address = node.spawn_thread(A::default()).map_err(|e| e.to_string())?;
+            let ended = node.watch(&address);
+            (address, Life::Here(ended))
         }
         Kind::Processes(_) => {
             let publish = plan.publish.clone();
@@ -132,8 +131,9 @@ async fn begin<A: Actor + Default>(pool: &Pool<A>, plan: &Plan) -> Result<Runnin
             (node.bind(process.addr.clone()), Life::Process(Box::new(process)))
         }
         Kind::Tasks(_) | Kind::Hosts { .. } => {
-            let (address, ended) = node.spawn_watched(A::default());
-            (address, Life::Here(Box::pin(ended)))
+            let address = node.spawn(A::default());
+            let ended = node.watch(&address);
+            (address, Life::Here(ended))
         }
     };
     // A process publishes itself: its name must end with it.
@@ -154,7 +154,7 @@ async fn serve<A: Actor>(pool: &Pool<A>, running: Running<A>) -> Option<String> 
     match life {
         Life::Here(mut ended) => {
             let reason = tokio::select! {
-                ended = &mut ended => Some(format!("{ended:?}").to_lowercase()),
+                exit = &mut ended => Some(exit.to_string()),
                 () = stop.cancelled() => None,
             };
             drop(publication);

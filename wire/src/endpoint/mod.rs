@@ -12,7 +12,6 @@ mod port;
 mod raise;
 
 use std::{
-    cell::RefCell,
     collections::{HashMap, HashSet},
     fmt, io,
     net::SocketAddr,
@@ -21,14 +20,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{UnixStream, unix},
     runtime::Handle as Runtime,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, oneshot},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -38,11 +35,10 @@ use crate::{
     clock,
     hello::{Hello, VERSION},
     id::{HostId, MAX_HINTS, NodeAddr, NodeId, PeerId},
-    inbound::{LinkDown, Receive},
-    link::{Command, Link, cell::CoreCell, core::Core, driver},
+    inbound::Receive,
+    link::Link,
     memory::{self, Network},
     payload::Fingerprint,
-    quic,
     trust::{self, Mesh, TrustError},
 };
 

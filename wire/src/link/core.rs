@@ -1,4 +1,5 @@
-//! What the frames of one link mean: asks and their answers, large messages in pieces, credit.
+//! What the frames of one link mean: asks and their answers, also in parts, large messages in pieces,
+//! credit.
 //!
 //! No I/O, no clock, no task: commands and frames go in, frames for the output buffer and events for
 //! the receiver come out. [`super::driver`] carries them; it calls
@@ -9,6 +10,12 @@
 //!
 //! # What always holds
 //! - Every ask is answered exactly once: by its reply, a failure, its deadline, or the end of the link.
+//!   One that takes parts gets them before that, in their order, and none afterwards.
+//! - Parts that the asker has not taken stay within the window of their stream. A peer that sends more,
+//!   or gives back what it was not sent, has broken the protocol.
+//! - A stream's parts and its end are one pair: a large part holds up its own stream and nobody else.
+//! - A stream that is answered here may send until its reply or failure, the peer's cancellation or the
+//!   end of the link, whichever comes first; who waits for its window hears of each.
 //! - What one task sends to one actor leaves in order; a message larger than a chunk holds up only
 //!   later messages of the same task to the same actor.
 //! - Units taken for a message are given back once: on its answer (ask), on the peer's credit (tell).
@@ -23,12 +30,13 @@ use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
 use super::{
-    Command, Lane, Service,
+    Command, Lane, Service, Waiting,
     courier::{Answer, Courier},
+    parts::{Window, part_units},
 };
 use crate::{
     frame::{self, CHUNK, Frame, FrameError, MAX_TYPES, OutBuf},
-    inbound::{AnswerSlot, AskFailure, Failure, FailureCode},
+    inbound::{AskFailure, Failure, FailureCode},
     payload::{Fingerprint, MAX_MESSAGE, Payload},
 };
 
@@ -43,11 +51,31 @@ const MAX_DETAIL: usize = 4096;
 /// What came in and is for somebody else.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    Tell { to: u64, payload: Payload, units: u32 },
-    Ask { id: u64, to: u64, accept: Fingerprint, deadline_ms: u32, payload: Payload },
-    Cancel { id: u64 },
-    Credit { to: u64, units: u32 },
-    Post { service: Service, body: Bytes },
+    Tell {
+        to: u64,
+        payload: Payload,
+        units: u32,
+    },
+    /// With a window where it is to be answered in parts.
+    Ask {
+        id: u64,
+        to: u64,
+        accept: Fingerprint,
+        deadline_ms: u32,
+        window: Option<Arc<Window>>,
+        payload: Payload,
+    },
+    Cancel {
+        id: u64,
+    },
+    Credit {
+        to: u64,
+        units: u32,
+    },
+    Post {
+        service: Service,
+        body: Bytes,
+    },
     Datagram(Bytes),
     Types(Vec<Fingerprint>),
     Goodbye(String),
@@ -64,6 +92,8 @@ pub(crate) enum ProtocolError {
     TooMany,
     #[error("the peer broke the protocol: {0} in the middle of a conversation")]
     Misplaced(&'static str),
+    #[error("the peer broke the protocol: {0} beyond the window of a stream")]
+    Window(&'static str),
 }
 
 struct Pending {
@@ -71,8 +101,33 @@ struct Pending {
     lane: Arc<Lane>,
     units: u32,
     deadline: Instant,
-    slot: AnswerSlot,
-    courier: Option<Courier>,
+    waiting: Waiting,
+}
+
+/// A stream that is answered here; once this is gone, nobody waits for its window.
+struct Serving {
+    window: Arc<Window>,
+    /// Units of parts that went into the output buffer and did not come back.
+    sent: u32,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.window.close();
+    }
+}
+
+/// What is to be counted when a frame has gone into the output buffer.
+#[derive(Clone, Copy)]
+enum Due {
+    Nothing,
+    /// Units of the link's budget.
+    Budget(u32),
+    /// Units of a stream's window.
+    Part {
+        id: u64,
+        units: u32,
+    },
 }
 
 /// The sending task and the receiving actor: what stays in order.
@@ -86,15 +141,18 @@ struct Bulk {
 
 enum Piece {
     /// The rest of a large frame body.
-    Large { rest: Bytes, then: Bytes, units: u32 },
+    Large { rest: Bytes, then: Bytes, due: Due },
     /// A small frame behind it.
-    Small { frame: Frame, units: u32 },
+    Small { frame: Frame, due: Due },
 }
 
 #[derive(Default)]
 pub(crate) struct Core {
     asks: Slab<Pending>,
     generation: u32,
+    /// Streams of the peer that are answered here, by the ids of their asks: as many as it has units
+    /// of lanes for.
+    serving: HashMap<u64, Serving>,
     bulk: HashMap<Pair, Bulk>,
     turns: VecDeque<Pair>,
     next_bulk: u32,
@@ -120,7 +178,7 @@ impl Core {
         match command {
             Command::Tell { lane, from, payload, units } => {
                 let to = lane.actor();
-                self.send((from, to), Frame::Tell { to, payload }, units);
+                self.send((from, to), Frame::Tell { to, payload }, Due::Budget(units));
             }
             Command::Ask(ask) => {
                 let to = ask.lane.actor();
@@ -128,30 +186,48 @@ impl Core {
                 let left = ask.deadline.saturating_duration_since(now);
                 let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
                 let generation = self.generation;
+                let parts = matches!(ask.waiting, Waiting::Parts(_));
                 let index = self.asks.insert(Pending {
                     generation,
                     lane: ask.lane,
                     units: ask.units,
                     deadline: ask.deadline,
-                    slot: ask.slot,
-                    courier: ask.courier,
+                    waiting: ask.waiting,
                 });
                 let id = (u64::from(generation) << 32) | index as u64;
                 let (accept, payload) = (ask.accept, ask.payload);
-                let frame = Frame::Ask { id, to, accept, deadline_ms, payload };
-                self.send((ask.from, to), frame, ask.units);
+                let frame = Frame::Ask { id, to, accept, deadline_ms, parts, payload };
+                self.send((ask.from, to), frame, Due::Budget(ask.units));
             }
-            // A reply has no order with anything else: each is a pair of its own.
-            Command::Reply { id, payload } => self.send((id, 0), Frame::Reply { id, payload }, 0),
+            // An answer has no order with anything but its own parts: each is a pair of its own.
+            Command::Reply { id, payload } => {
+                self.served(id);
+                self.send((id, 0), Frame::Reply { id, payload }, Due::Nothing);
+            }
+            Command::Part { id, payload } => {
+                // Where the asker has gone meanwhile nobody would take it.
+                if self.serving.contains_key(&id) {
+                    let units = part_units(&payload);
+                    self.send((id, 0), Frame::Part { id, payload }, Due::Part { id, units });
+                }
+            }
+            Command::More { id, units } => {
+                if let Some(Pending { waiting: Waiting::Parts(inlet), .. }) = self.pending(id) {
+                    inlet.give_back(units);
+                    self.out.push(Frame::More { id, units });
+                }
+            }
             Command::Fail { id, failure } => {
+                self.served(id);
                 let mut detail = failure.detail;
                 detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
-                self.out.push(Frame::Fail {
+                let frame = Frame::Fail {
                     id,
                     code: failure.code as u8,
                     retry_after_ms: failure.retry_after_ms,
                     detail: detail.into(),
-                });
+                };
+                self.send((id, 0), frame, Due::Nothing);
             }
             Command::Credit { to, units } => match self.credit.iter_mut().find(|c| c.0 == to) {
                 Some(entry) => entry.1 = entry.1.saturating_add(units),
@@ -161,7 +237,8 @@ impl Core {
                 self.out_posts += 1;
                 // One pair for each service keeps its messages in order; actors' numbers are no sender's.
                 let pair = (u64::MAX, service as u64);
-                self.send(pair, Frame::Post { service: service as u8, body }, 0);
+                let frame = Frame::Post { service: service as u8, body };
+                self.send(pair, frame, Due::Nothing);
             }
             Command::Datagram(body) => {
                 self.out_posts += 1;
@@ -176,20 +253,20 @@ impl Core {
         }
     }
 
-    fn send(&mut self, pair: Pair, frame: Frame, units: u32) {
+    fn send(&mut self, pair: Pair, frame: Frame, due: Due) {
         let large = frame.body_len() > CHUNK;
         // The common case: nothing large is under way.
         if !large && (self.bulk.is_empty() || !self.bulk.contains_key(&pair)) {
-            self.out_units += units as usize;
             self.out.push(frame);
+            self.count(due);
             return;
         }
         let piece = if large {
             let mut head = BytesMut::with_capacity(64);
             let then = frame.into_parts(&mut head);
-            Piece::Large { rest: head.freeze(), then, units }
+            Piece::Large { rest: head.freeze(), then, due }
         } else {
-            Piece::Small { frame, units }
+            Piece::Small { frame, due }
         };
         let bulk = self.bulk.entry(pair).or_insert_with(|| {
             self.turns.push_back(pair);
@@ -223,16 +300,37 @@ impl Core {
         !self.turns.is_empty()
     }
 
+    /// Counts what a frame took that is in the output buffer now.
+    fn count(&mut self, due: Due) {
+        match due {
+            Due::Nothing => {}
+            Due::Budget(units) => self.out_units += units as usize,
+            Due::Part { id, units } => {
+                if let Some(serving) = self.serving.get_mut(&id) {
+                    serving.sent += units;
+                }
+            }
+        }
+    }
+
+    /// An ask of the peer has its answer: the end of its stream, if it has one.
+    fn served(&mut self, id: u64) {
+        if !self.serving.is_empty() {
+            self.serving.remove(&id);
+        }
+    }
+
     /// Emits one piece of a pair; whether more wait.
     fn emit(&mut self, pair: Pair) -> bool {
         let Some(bulk) = self.bulk.get_mut(&pair) else { return false };
+        let mut counted = Due::Nothing;
         match bulk.queue.pop_front() {
             None => return false,
-            Some(Piece::Small { frame, units }) => {
-                self.out_units += units as usize;
+            Some(Piece::Small { frame, due }) => {
                 self.out.push(frame);
+                counted = due;
             }
-            Some(Piece::Large { mut rest, mut then, units }) => {
+            Some(Piece::Large { mut rest, mut then, due }) => {
                 let body = rest.split_to(rest.len().min(CHUNK));
                 if rest.is_empty() {
                     rest = std::mem::take(&mut then);
@@ -240,13 +338,15 @@ impl Core {
                 let last = rest.is_empty();
                 self.out.push(Frame::Chunk { lane: bulk.id, last, body });
                 if last {
-                    self.out_units += units as usize;
+                    counted = due;
                 } else {
-                    bulk.queue.push_front(Piece::Large { rest, then, units });
+                    bulk.queue.push_front(Piece::Large { rest, then, due });
                 }
             }
         }
-        !bulk.queue.is_empty()
+        let more = !bulk.queue.is_empty();
+        self.count(counted);
+        more
     }
 
     /// Takes a frame body that was read.
@@ -295,10 +395,35 @@ impl Core {
                 let units = super::units_of(&payload);
                 Event::Tell { to, payload, units }
             }
-            Frame::Ask { id, to, accept, deadline_ms, payload } => {
-                Event::Ask { id, to, accept, deadline_ms, payload }
+            Frame::Ask { id, to, accept, deadline_ms, parts, payload } => {
+                let window = parts.then(Window::new);
+                if let Some(window) = window.clone() {
+                    self.serving.insert(id, Serving { window, sent: 0 });
+                }
+                Event::Ask { id, to, accept, deadline_ms, window, payload }
             }
-            Frame::Cancel { id } => Event::Cancel { id },
+            Frame::Part { id, payload } => {
+                let within = match self.pending(id) {
+                    Some(Pending { waiting: Waiting::Parts(inlet), .. }) => inlet.part(id, payload),
+                    Some(_) => return Err(ProtocolError::Misplaced("a part of a single answer")),
+                    // It crossed the cancellation.
+                    None => true,
+                };
+                return if within { Ok(None) } else { Err(ProtocolError::Window("a part")) };
+            }
+            Frame::More { id, units } => {
+                // Of a stream that has ended nothing is counted any more.
+                if let Some(serving) = self.serving.get_mut(&id) {
+                    let left = serving.sent.checked_sub(units);
+                    serving.sent = left.ok_or(ProtocolError::Window("units given back"))?;
+                    serving.window.give_back(units);
+                }
+                return Ok(None);
+            }
+            Frame::Cancel { id } => {
+                self.served(id);
+                Event::Cancel { id }
+            }
             Frame::Credit { to, units } => Event::Credit { to, units },
             Frame::Post { service, body } => match Service::from_wire(service) {
                 Some(service) => Event::Post { service, body },
@@ -313,20 +438,26 @@ impl Core {
         }))
     }
 
+    /// The ask of that id, if it still waits.
+    fn pending(&mut self, id: u64) -> Option<&mut Pending> {
+        self.asks.get_mut(index_of(id)).filter(|ask| ask.generation == generation_of(id))
+    }
+
     fn answer(&mut self, id: u64, answer: Result<Payload, AskFailure>) {
-        // The low half is an index, the high half tells later uses of the same place apart.
-        let (index, generation) = ((id & 0xffff_ffff) as usize, (id >> 32) as u32);
-        if self.asks.get(index).is_some_and(|ask| ask.generation == generation) {
-            let ask = self.asks.remove(index);
-            ask.lane.give_back(ask.units);
-            let Some(courier) = ask.courier else {
-                let _ = ask.slot.send(answer);
-                return;
-            };
-            match self.answers.iter_mut().find(|(other, _)| other.is(&courier)) {
-                Some((_, answers)) => answers.push((ask.slot, answer)),
-                None => self.answers.push((courier, vec![(ask.slot, answer)])),
+        if self.pending(id).is_none() {
+            return;
+        }
+        let ask = self.asks.remove(index_of(id));
+        ask.lane.give_back(ask.units);
+        match ask.waiting {
+            Waiting::One { slot, courier: Some(courier) } => {
+                match self.answers.iter_mut().find(|(other, _)| other.is(&courier)) {
+                    Some((_, answers)) => answers.push((slot, answer)),
+                    None => self.answers.push((courier, vec![(slot, answer)])),
+                }
             }
+            // The end of a stream goes where its parts went.
+            waiting => waiting.give(answer),
         }
     }
 
@@ -343,23 +474,25 @@ impl Core {
         let over: Vec<usize> = self
             .asks
             .iter()
-            .filter(|(_, ask)| ask.deadline <= now || ask.slot.is_closed())
+            .filter(|(_, ask)| ask.deadline <= now || ask.waiting.is_closed())
             .map(|(index, _)| index)
             .collect();
         for index in over {
             let ask = self.asks.remove(index);
             ask.lane.give_back(ask.units);
             self.out.push(Frame::Cancel { id: (u64::from(ask.generation) << 32) | index as u64 });
-            let _ = ask.slot.send(Err(AskFailure::Deadline));
+            ask.waiting.give(Err(AskFailure::Deadline));
         }
     }
 
-    /// Answers each ask in flight with `Lost`.
+    /// Answers each ask in flight with `Lost`, and tells streams that are answered here that nobody
+    /// waits for them.
     pub(crate) fn fail_asks(&mut self, reason: &str) {
         self.deliver();
         for ask in self.asks.drain() {
-            let _ = ask.slot.send(Err(AskFailure::Lost(reason.to_owned())));
+            ask.waiting.give(Err(AskFailure::Lost(reason.to_owned())));
         }
+        self.serving.clear();
     }
 
     /// Ends everything.
@@ -369,6 +502,15 @@ impl Core {
         self.turns.clear();
         self.inbound.clear();
     }
+}
+
+/// The low half of an id is an index, the high half tells later uses of the same place apart.
+fn index_of(id: u64) -> usize {
+    (id & 0xffff_ffff) as usize
+}
+
+fn generation_of(id: u64) -> u32 {
+    (id >> 32) as u32
 }
 
 #[cfg(test)]

@@ -11,13 +11,12 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::{Command, Link, cell::CoreCell, core::Event};
+use super::{Command, Link, cancelled::Cancelled, cell::CoreCell, core::Event};
 use crate::{
     clock,
     frame::{self, Frame},
     inbound::{
-        Cancelled, CreditReturn, Failure, FailureCode, Inbound, InboundKind, LinkDown, Receive,
-        Responder,
+        CreditReturn, Failure, FailureCode, Inbound, InboundKind, LinkDown, Receive, Responder,
     },
 };
 
@@ -48,6 +47,7 @@ where
     let core = C::default();
     let asking = Notify::new();
     let cancelled = Arc::new(Cancelled::default());
+    let ends = Ends { link, cancelled: &cancelled };
 
     let read = async {
         loop {
@@ -114,7 +114,7 @@ where
             if let Some(reason) = closing {
                 // Who waits for an answer hears at once; what was queued still has its chance.
                 core.borrow_mut().fail_asks(&LinkDown::Ours(reason.clone()).to_string());
-                link.mark_closed();
+                ends.now();
                 let farewell = async {
                     while more {
                         flush(&core, &mut writer, &mut pieces, link).await?;
@@ -184,12 +184,31 @@ where
     if let Some(quic) = &quic {
         quic.close(0_u32.into(), down.to_string().as_bytes());
     }
-    link.mark_closed();
+    ends.now();
     commands.close();
     core.borrow_mut().on_close(&down.to_string());
     // Commands that were queued but not taken: their slots are dropped, which says `Lost`.
     while commands.try_recv().is_ok() {}
     down
+}
+
+/// However the link's task ends, also dropped with its thread: nobody waits on the link afterwards.
+struct Ends<'a> {
+    link: &'a Link,
+    cancelled: &'a Cancelled,
+}
+
+impl Ends<'_> {
+    fn now(&self) {
+        self.link.mark_closed();
+        self.cancelled.end();
+    }
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.now();
+    }
 }
 
 /// How a connection ended: the peer may have closed it with a reason.
@@ -226,13 +245,13 @@ fn hand_up(event: Event, link: &Link, cancelled: &Arc<Cancelled>, receive: &Arc<
     match event {
         Event::Tell { to, payload, units } => {
             let credit = CreditReturn { commands: link.commands().clone(), to, units };
-            let kind = InboundKind::Tell(credit);
+            let kind = InboundKind::Tell(Some(credit));
             receive.on_message(Inbound { from: link.peer(), to, payload, kind });
         }
-        Event::Ask { id, to, accept, deadline_ms, payload } => {
+        Event::Ask { id, to, accept, deadline_ms, window, payload } => {
             let deadline = clock::now() + Duration::from_millis(deadline_ms.into());
-            let commands = link.commands().clone();
-            let responder = Responder::over_link(commands, cancelled.clone(), id, accept, deadline);
+            let (commands, cancelled) = (link.commands().clone(), cancelled.clone());
+            let responder = Responder::over_link(commands, cancelled, id, window, accept, deadline);
             if deadline_ms == 0 {
                 responder.fail(Failure::new(FailureCode::Deadline, "arrived after its deadline"));
                 return;

@@ -8,6 +8,8 @@
 //!   slows those who send to it) and of the link's budget (granted back once written, so that a slow
 //!   connection slows everybody who uses it);
 //! - a reply answers an ask that the peer holds units for;
+//! - a part of an answer holds units of its stream's window ([`parts`]), granted back when the asker
+//!   takes it;
 //! - control messages are counted, and a peer that does not read them is lost.
 
 use std::{
@@ -26,17 +28,21 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use self::courier::Courier;
+use self::{courier::Courier, parts::Inlet};
 use crate::{
     id::{ActorSerial, NodeAddr, PeerId},
     inbound::{AnswerSlot, AskFailure, Failure},
     payload::{Fingerprint, MAX_MESSAGE, Payload},
 };
 
+pub(crate) mod cancelled;
 pub(crate) mod cell;
 pub(crate) mod core;
 mod courier;
 pub(crate) mod driver;
+pub(crate) mod parts;
+
+pub use self::parts::{PART_UNITS, Parts};
 
 /// Units of one lane: what may be under way to one actor over one link before senders wait. A
 /// message takes one unit and one more for each [`UNIT`] bytes, so that the largest takes them all.
@@ -84,6 +90,8 @@ pub(crate) enum Command {
     Ask(Box<AskCommand>),
     Reply { id: u64, payload: Payload },
     Fail { id: u64, failure: Failure },
+    Part { id: u64, payload: Payload },
+    More { id: u64, units: u32 },
     Credit { to: ActorSerial, units: u32 },
     Post { service: Service, body: Bytes },
     Datagram(Bytes),
@@ -97,9 +105,34 @@ pub(crate) struct AskCommand {
     pub(crate) payload: Payload,
     pub(crate) accept: Fingerprint,
     pub(crate) deadline: Instant,
-    pub(crate) slot: AnswerSlot,
-    pub(crate) courier: Option<Courier>,
+    pub(crate) waiting: Waiting,
     pub(crate) units: u32,
+}
+
+/// Where the answer to an ask goes.
+pub(crate) enum Waiting {
+    One { slot: AnswerSlot, courier: Option<Courier> },
+    Parts(Inlet),
+}
+
+impl Waiting {
+    /// Whether the asker has gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::One { slot, .. } => slot.is_closed(),
+            Self::Parts(inlet) => inlet.is_closed(),
+        }
+    }
+
+    /// Gives the answer here and now; where nobody waits any more it is dropped.
+    pub(crate) fn give(self, answer: Result<Payload, AskFailure>) {
+        match self {
+            Self::One { slot, .. } => {
+                let _ = slot.send(answer);
+            }
+            Self::Parts(inlet) => inlet.end(answer),
+        }
+    }
 }
 
 /// One authenticated connection to a node. A clone is another handle to the same connection.
@@ -459,7 +492,40 @@ impl Lane {
         accept: Fingerprint,
         deadline: Instant,
     ) -> Result<Payload, AskFailure> {
-        let units = units_of(&payload);
+        let units = self.room_for(&payload, deadline).await?;
+        let (slot, answer) = oneshot::channel();
+        let waiting = Waiting::One { slot, courier: Courier::here() };
+        let (lane, from) = (self.clone(), sender());
+        self.push_ask(AskCommand { lane, from, payload, accept, deadline, waiting, units })?;
+        answer.await.unwrap_or_else(|_| Err(AskFailure::Lost("the link ended".to_owned())))
+    }
+
+    /// Sends an ask that is answered in parts; waits for room first, as [`ask`](Self::ask) does. Its
+    /// units of the lane come back when the last part has come, so that at most [`LANE_UNITS`]
+    /// streams are open to one actor over one link.
+    ///
+    /// # Errors
+    /// [`AskFailure`] where nothing was sent: `Lost` with the reason `closed`, and the caller may use
+    /// another link, or `Deadline`. What fails later comes out of [`Parts`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, nothing was sent. Dropping the [`Parts`] cancels the ask.
+    pub async fn ask_stream(
+        self: &Arc<Self>,
+        payload: Payload,
+        accept: Fingerprint,
+        deadline: Instant,
+    ) -> Result<Parts, AskFailure> {
+        let units = self.room_for(&payload, deadline).await?;
+        let (inlet, parts) = Inlet::over_link(self.link.0.commands.clone());
+        let (lane, from, waiting) = (self.clone(), sender(), Waiting::Parts(inlet));
+        self.push_ask(AskCommand { lane, from, payload, accept, deadline, waiting, units })?;
+        Ok(parts)
+    }
+
+    /// Takes what an ask needs, and says how much that was.
+    async fn room_for(&self, payload: &Payload, deadline: Instant) -> Result<u32, AskFailure> {
+        let units = units_of(payload);
         if !self.try_take(units) {
             match tokio::time::timeout_at(deadline.into(), self.take(units)).await {
                 Ok(true) => {}
@@ -467,13 +533,12 @@ impl Lane {
                 Err(_) => return Err(AskFailure::Deadline),
             }
         }
-        let (slot, answer) = oneshot::channel();
-        let (lane, from, courier) = (self.clone(), sender(), Courier::here());
-        let ask = AskCommand { lane, from, payload, accept, deadline, slot, courier, units };
-        if self.link.0.commands.send(Command::Ask(Box::new(ask))).is_err() {
-            return Err(AskFailure::Lost(CLOSED.to_owned()));
-        }
-        answer.await.unwrap_or_else(|_| Err(AskFailure::Lost("the link ended".to_owned())))
+        Ok(units)
+    }
+
+    fn push_ask(&self, ask: AskCommand) -> Result<(), AskFailure> {
+        let sent = self.link.0.commands.send(Command::Ask(Box::new(ask)));
+        sent.map_err(|_| AskFailure::Lost(CLOSED.to_owned()))
     }
 }
 

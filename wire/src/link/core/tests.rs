@@ -35,12 +35,13 @@ fn ask(lane: &Arc<Lane>, deadline: Instant) -> (Command, Answer) {
         payload: payload(1, 10),
         accept: Fingerprint::NONE,
         deadline,
-        slot,
-        courier: None,
+        waiting: Waiting::One { slot, courier: None },
         units: 1,
     };
     (Command::Ask(Box::new(command)), answer)
 }
+
+mod parts;
 
 /// Moves what one core has in its output buffer, with one turn of large pieces, to another.
 fn carry(from: &mut Core, to: &mut Core) -> Vec<Event> {

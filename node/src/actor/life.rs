@@ -1,0 +1,239 @@
+//! The life of an actor, whatever its kind: from its first moment to its last, in order.
+//!
+//! 1. `started`, then messages, timers and finished jobs, until it is asked to stop, finishes, fails or
+//!    panics.
+//! 2. The mailbox closes: what waits in it is ended with a reason.
+//! 3. `stopping`, then its children stop, last started first, then `stopped`.
+//! 4. Whoever watches is told how it ended.
+//!
+//! Ended in the middle (its task dropped), 2 and 4 still happen, and its children end the same way.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context as Poller, Poll},
+};
+
+use futures_util::FutureExt;
+
+use super::{
+    Actor, Brood, Context,
+    context::Job,
+    inbox::{Inbox, Letters},
+};
+use crate::{
+    exit::Exit,
+    here,
+    mail::Mail,
+    mailbox::{Asked, Envelope, Mailbox, path},
+    node::STOP_GRACE,
+};
+
+/// What a life is lived with: the mailbox, and the messages that were taken from it.
+#[doc(hidden)]
+pub struct Life<M: Mail> {
+    pub(crate) mailbox: Arc<Mailbox<M>>,
+    pub(crate) batch: VecDeque<Envelope<M>>,
+    /// Whether its end is the actor's.
+    owned: bool,
+    /// Whether there may be a successor, for whom the mailbox stays open.
+    pub(super) supervised: bool,
+}
+
+impl<M: Mail> Life<M> {
+    pub(crate) fn new(mailbox: Arc<Mailbox<M>>) -> Self {
+        Self { mailbox, batch: VecDeque::new(), owned: true, supervised: false }
+    }
+
+    /// One that only reads.
+    pub(super) fn borrowed(mailbox: Arc<Mailbox<M>>) -> Self {
+        Self { mailbox, batch: VecDeque::new(), owned: false, supervised: false }
+    }
+
+    /// Gives back what was taken and not begun, behind what is given here.
+    pub(super) fn put_back(&mut self, first: impl Iterator<Item = M>) {
+        let mut all: VecDeque<_> = first.map(Envelope::Local).collect();
+        all.append(&mut self.batch);
+        self.mailbox.put_back(all);
+    }
+
+    /// Takes no more messages, unless for a successor.
+    pub(super) fn close(&mut self) {
+        if self.supervised && self.mailbox.asked() != Asked::Stop {
+            return;
+        }
+        self.mailbox.close();
+        self.mailbox.end_all(std::mem::take(&mut self.batch));
+    }
+
+    /// Says how it ended.
+    pub(crate) fn conclude(&mut self, exit: Exit) {
+        self.supervised = false;
+        self.close();
+        if exit.is_failure() {
+            tracing::error!(actor = path(&*self.mailbox), "{exit}");
+        }
+        self.mailbox.conclude(exit);
+    }
+
+    /// The next message that is there to be begun; parcels are decoded on the way.
+    pub(crate) fn next_mail(&mut self) -> Option<M> {
+        while let Some(envelope) = self.batch.pop_front() {
+            match envelope {
+                Envelope::Local(mail) => return Some(mail),
+                Envelope::Parcel { parcel, .. } => {
+                    if let Some(mail) = M::open(parcel) {
+                        return Some(mail);
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+impl<M: Mail> Drop for Life<M> {
+    fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
+        self.supervised = false;
+        self.close();
+        // Where it was concluded before this says nothing.
+        self.mailbox.conclude(Exit::Aborted);
+    }
+}
+
+/// Why messages are handled no more.
+pub(super) enum Ended<T> {
+    Asked,
+    Exit(Exit, Option<T>),
+}
+
+enum Next<A: Actor> {
+    Asked,
+    Job(Job<A>),
+    Mail(A::Mail),
+}
+
+/// What is next for an actor: first what is asked of it, then what it waits for itself (timers, jobs),
+/// then its mail.
+fn poll_next<A: Actor>(
+    ctx: &mut Context<A>,
+    life: &mut Life<A::Mail>,
+    cx: &mut Poller<'_>,
+) -> Poll<Next<A>> {
+    if life.mailbox.asked() != Asked::Nothing {
+        return Poll::Ready(Next::Asked);
+    }
+    if let Some(job) = ctx.poll_job(cx) {
+        return Poll::Ready(Next::Job(job));
+    }
+    loop {
+        // With that many jobs under way it takes no more mail, and so its senders wait.
+        if !ctx.is_busy()
+            && let Some(mail) = ctx.next_deferred().or_else(|| life.next_mail())
+        {
+            return Poll::Ready(Next::Mail(mail));
+        }
+        if ctx.is_busy() && !life.batch.is_empty() {
+            return life.mailbox.poll_asked(cx).map(|_| Next::Asked);
+        }
+        if life.mailbox.poll_take(cx, &mut life.batch).is_pending() {
+            return Poll::Pending;
+        }
+        if life.mailbox.asked() != Asked::Nothing {
+            return Poll::Ready(Next::Asked);
+        }
+    }
+}
+
+/// Handles messages until there is a reason not to.
+pub(super) async fn serve<A: Actor>(
+    actor: &mut A,
+    ctx: &mut Context<A>,
+    life: &mut Life<A::Mail>,
+) -> Ended<A::Output> {
+    let started = AssertUnwindSafe(actor.started(ctx)).catch_unwind().await;
+    if let Err(panic) = started {
+        return Ended::Exit(Exit::panicked(&*panic), None);
+    }
+    loop {
+        if let Some((exit, output)) = ctx.take_end() {
+            return Ended::Exit(exit, output);
+        }
+        let handled = match poll_fn(|cx| poll_next(ctx, life, cx)).await {
+            Next::Asked => return Ended::Asked,
+            Next::Mail(mail) => AssertUnwindSafe(actor.handle(mail, ctx)).catch_unwind().await,
+            Next::Job(Job::Done) => continue,
+            Next::Job(Job::Mail(mail, again)) => {
+                ctx.go_on(again);
+                AssertUnwindSafe(actor.handle(mail, ctx)).catch_unwind().await
+            }
+            Next::Job(Job::Then(then)) => {
+                std::panic::catch_unwind(AssertUnwindSafe(|| then(actor, ctx)))
+            }
+        };
+        // What the handler asked was bound to its own caller; what comes now is not.
+        here::set_deadline(None);
+        if let Err(panic) = handled {
+            return Ended::Exit(Exit::panicked(&*panic), None);
+        }
+    }
+}
+
+/// The hooks at the end, around the end of the children.
+pub(super) async fn finish<A: Actor>(
+    mut actor: A,
+    mut ctx: Context<A>,
+    life: &mut Life<A::Mail>,
+    exit: Exit,
+) -> Exit {
+    life.close();
+    let sound = !matches!(exit, Exit::Panicked(_));
+    let mut exit = exit;
+    if sound && let Err(panic) = AssertUnwindSafe(actor.stopping(&mut ctx)).catch_unwind().await {
+        exit = Exit::panicked(&*panic);
+    }
+    ctx.stop_children(STOP_GRACE).await;
+    if sound && let Err(panic) = AssertUnwindSafe(actor.stopped()).catch_unwind().await {
+        exit = Exit::panicked(&*panic);
+    }
+    exit
+}
+
+pub(super) async fn by_handlers<A: Actor>(
+    mut actor: A,
+    life: &mut Life<A::Mail>,
+) -> (Exit, Option<A::Output>) {
+    let mut ctx = Context::new(life.mailbox.clone());
+    let (exit, output) = match serve(&mut actor, &mut ctx, life).await {
+        Ended::Asked => (Exit::Stopped, None),
+        Ended::Exit(exit, output) => (exit, output),
+    };
+    // Boxed: it is needed once, and its size is not to be carried through the whole life.
+    (Box::pin(finish(actor, ctx, life, exit)).await, output)
+}
+
+pub(super) async fn by_function<L, F, Fut>(
+    function: F,
+    life: &mut Life<L::Mail>,
+) -> (Exit, Option<Fut::Output>)
+where
+    L: Letters,
+    F: FnOnce(Inbox<L>) -> Fut,
+    Fut: Future,
+{
+    let brood = Arc::new(parking_lot::Mutex::new(Brood::default()));
+    let inbox = Inbox::new(life.mailbox.clone(), brood.clone());
+    let result = AssertUnwindSafe(async { function(inbox).await }).catch_unwind().await;
+    life.close();
+    let mut children = std::mem::take(&mut *brood.lock());
+    Box::pin(children.stop(STOP_GRACE)).await;
+    match result {
+        Ok(output) => (Exit::Finished, Some(output)),
+        Err(panic) => (Exit::panicked(&*panic), None),
+    }
+}

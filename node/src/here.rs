@@ -1,0 +1,107 @@
+//! On whose behalf a thread works: which node, and until when.
+//!
+//! Addresses that are decoded belong to the node of the moment, messages that are dropped are counted
+//! there, and an ask made inside of a handler gets what is left of its caller's deadline. The values
+//! are swapped in while a future is polled and out again, without touching a reference count.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use layercake_wire::id::PeerId;
+
+use crate::node::Node;
+
+#[derive(Default)]
+pub(crate) struct Here {
+    pub(crate) node: Option<Node>,
+    /// When the message at hand has to be answered.
+    pub(crate) deadline: Option<Instant>,
+    /// Which node the message being decoded came from.
+    pub(crate) via: Option<PeerId>,
+}
+
+thread_local! {
+    static HERE: RefCell<Here> = const { RefCell::new(Here { node: None, deadline: None, via: None }) };
+}
+
+fn swap(other: &mut Here) {
+    HERE.with_borrow_mut(|here| std::mem::swap(here, other));
+}
+
+/// Works on behalf of a node.
+pub(crate) fn within<R>(node: &Node, work: impl FnOnce() -> R) -> R {
+    struct Back(Here);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            swap(&mut self.0);
+        }
+    }
+    let mut back = Back(Here { node: Some(node.clone()), deadline: deadline(), via: None });
+    swap(&mut back.0);
+    work()
+}
+
+/// The node that this thread works for.
+pub(crate) fn node<R>(with: impl FnOnce(Option<&Node>) -> R) -> R {
+    HERE.with_borrow(|here| with(here.node.as_ref()))
+}
+
+/// When the message at hand has to be answered.
+pub(crate) fn deadline() -> Option<Instant> {
+    HERE.with_borrow(|here| here.deadline)
+}
+
+/// Sets the deadline of the message at hand.
+pub(crate) fn set_deadline(deadline: Option<Instant>) {
+    HERE.with_borrow_mut(|here| here.deadline = deadline);
+}
+
+/// The node that the message being decoded came from.
+pub(crate) fn via() -> Option<PeerId> {
+    HERE.with_borrow(|here| here.via)
+}
+
+/// Decodes what came from a node.
+pub(crate) fn from_node<R>(via: Option<PeerId>, decode: impl FnOnce() -> R) -> R {
+    let before = HERE.with_borrow_mut(|here| std::mem::replace(&mut here.via, via));
+    let result = decode();
+    HERE.with_borrow_mut(|here| here.via = before);
+    result
+}
+
+pin_project_lite::pin_project! {
+    /// A future that works on behalf of a node, whoever polls it.
+    pub(crate) struct Scoped<F> {
+        #[pin]
+        future: F,
+        here: Here,
+    }
+}
+
+impl<F> Scoped<F> {
+    pub(crate) fn new(future: F, node: Node, deadline: Option<Instant>) -> Self {
+        Self { future, here: Here { node: Some(node), deadline, via: None } }
+    }
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        /// Puts things back also when the future panics.
+        struct Back<'a>(&'a mut Here);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                swap(self.0);
+            }
+        }
+        let this = self.project();
+        swap(this.here);
+        let _back = Back(this.here);
+        this.future.poll(cx)
+    }
+}

@@ -1,0 +1,101 @@
+//! The actors of a node by number.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use layercake_wire::id::ActorSerial;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::mailbox::Inlet;
+
+/// Parts with a lock each.
+const SHARDS: usize = 64;
+
+/// Numbers count up: they spread by themselves.
+#[derive(Default)]
+struct Number(u64);
+
+impl Hasher for Number {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u64(&mut self, number: u64) {
+        // The map takes its control bits from the top.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+type Shard = HashMap<ActorSerial, Arc<dyn Inlet>, BuildHasherDefault<Number>>;
+
+pub(crate) struct Table {
+    shards: [Mutex<Shard>; SHARDS],
+    len: AtomicUsize,
+    fewer: Notify,
+}
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Self { shards, len: AtomicUsize::new(0), fewer: Notify::new() }
+    }
+
+    fn shard(&self, serial: ActorSerial) -> &Mutex<Shard> {
+        &self.shards[serial as usize % SHARDS]
+    }
+
+    pub(crate) fn insert(&self, inlet: Arc<dyn Inlet>) {
+        self.len.fetch_add(1, Ordering::Relaxed);
+        self.shard(inlet.serial()).lock().insert(inlet.serial(), inlet);
+    }
+
+    pub(crate) fn remove(&self, serial: ActorSerial) {
+        let removed = self.shard(serial).lock().remove(&serial);
+        if removed.is_some() {
+            self.len.fetch_sub(1, Ordering::Release);
+            self.fewer.notify_waiters();
+        }
+    }
+
+    pub(crate) fn get(&self, serial: ActorSerial) -> Option<Arc<dyn Inlet>> {
+        self.shard(serial).lock().get(&serial).cloned()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// All of them, last started first.
+    pub(crate) fn all(&self) -> Vec<Arc<dyn Inlet>> {
+        let mut all = Vec::with_capacity(self.len());
+        for shard in &self.shards {
+            all.extend(shard.lock().values().cloned());
+        }
+        all.sort_unstable_by_key(|inlet| std::cmp::Reverse(inlet.serial()));
+        all
+    }
+
+    /// Waits until no more than so many are left.
+    pub(crate) async fn down_to(&self, left: usize) {
+        loop {
+            let fewer = self.fewer.notified();
+            let mut fewer = std::pin::pin!(fewer);
+            fewer.as_mut().enable();
+            if self.len() <= left {
+                return;
+            }
+            fewer.await;
+        }
+    }
+}
