@@ -9,6 +9,8 @@
 //! - A grant is kept through take-overs, with its time and its fence, until it is withdrawn or an
 //!   older claim takes the name.
 //! - Of this node's own records nobody else can say anything but that a claim was lost.
+//!
+//! Stories in `agent/tests.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -24,6 +26,12 @@ use crate::{
     record::{DropReason, Instance, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
     registry::{self, Registry},
 };
+
+#[cfg(test)]
+mod tests;
+
+/// The number of the subscription to the presences of all nodes, which serves every watch.
+pub(crate) const PRESENCES: u64 = u64::MAX;
 
 /// What the shell should do.
 #[derive(Debug, PartialEq)]
@@ -70,6 +78,8 @@ pub(crate) struct Agent {
     own: BTreeMap<u64, Own>,
     subscriptions: BTreeMap<u64, (Pattern, Scope)>,
     next: u64,
+    /// The publication that says that this node is there.
+    presence: Option<u64>,
     last_fence: u64,
     connected: bool,
     directory: Option<NodeAddr>,
@@ -85,6 +95,7 @@ impl Agent {
             own: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             next: 1,
+            presence: None,
             last_fence: 0,
             connected: false,
             directory: None,
@@ -114,7 +125,7 @@ impl Agent {
     ) -> u64 {
         let serial = self.next;
         self.next += 1;
-        if self.own.len() >= MAX_RECORDS {
+        if self.own.len() >= MAX_RECORDS + usize::from(self.presence.is_some()) {
             out.push(Effect::Refused { serial, reason: Refusal::TooMany });
             return serial;
         }
@@ -141,9 +152,33 @@ impl Agent {
         serial
     }
 
+    /// Lets all hosts know that this node is there, until it ends. Said once, however often it is
+    /// called, and without the addresses of the node, so that a move is no news.
+    pub(crate) fn be_present(&mut self, out: &mut Vec<Effect>) {
+        if self.presence.is_some() {
+            return;
+        }
+        let serial = self.next;
+        self.next += 1;
+        self.presence = Some(serial);
+        let record = Arc::new(Record {
+            name: Name::presence(self.me.node),
+            scope: Scope::Lan,
+            exclusive: false,
+            address: ActorAddr { node: NodeAddr::new(self.me, &[]), serial: 0 },
+            instance: Instance { host: self.me.host, node: self.me.node, serial },
+            claimed: 0,
+            fence: 0,
+            meta: Bytes::new(),
+        });
+        self.own.insert(serial, Own { record: record.clone(), granted: false });
+        self.to_host(ToHost::Publish(vec![record]), out);
+    }
+
     /// Gives a name back; also one that was not granted yet.
     pub(crate) fn withdraw(&mut self, serial: u64, out: &mut Vec<Effect>) {
         let Some(own) = self.own.remove(&serial) else { return };
+        self.presence.take_if(|presence| *presence == serial);
         self.in_registry(out, |registry, out| {
             registry.remove(own.record.instance, DropReason::Withdrawn, out);
         });
@@ -161,15 +196,42 @@ impl Agent {
         scope: Scope,
         out: &mut Vec<Effect>,
     ) -> bool {
-        if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+        let watching = usize::from(self.subscriptions.contains_key(&PRESENCES));
+        if self.subscriptions.len() >= MAX_SUBSCRIPTIONS + watching {
             return false;
         }
+        self.ask_for(id, pattern, scope, out);
+        true
+    }
+
+    fn ask_for(&mut self, id: u64, pattern: Pattern, scope: Scope, out: &mut Vec<Effect>) {
         self.subscriptions.insert(id, (pattern.clone(), scope));
         if scope > Scope::Process {
             self.to_host(ToHost::Subscribe { id, pattern: pattern.clone(), scope }, out);
         }
         self.in_registry(out, |registry, out| registry.subscribe(id, pattern, scope, out));
-        true
+    }
+
+    /// Asks for the presences of all nodes, under the number [`PRESENCES`].
+    pub(crate) fn watch_presences(&mut self, out: &mut Vec<Effect>) {
+        if !self.subscriptions.contains_key(&PRESENCES) {
+            self.ask_for(PRESENCES, Pattern::presences(), Scope::Lan, out);
+        }
+    }
+
+    /// Does not ask for them any more.
+    pub(crate) fn unwatch_presences(&mut self, out: &mut Vec<Effect>) {
+        self.unsubscribe(PRESENCES, out);
+        // The directory will take them away, which is no news of any node: also not to a watch that
+        // begins before it has done so.
+        let me = self.me;
+        self.in_registry(out, |registry, out| {
+            let unwanted = |r: &Record| {
+                let other = r.name.is_reserved() && r.instance.peer() != me;
+                other.then_some(DropReason::Withdrawn)
+            };
+            registry.remove_where(unwanted, out);
+        });
     }
 
     /// Ends a subscription.
@@ -186,6 +248,9 @@ impl Agent {
     pub(crate) fn on_address(&mut self, addr: &NodeAddr, out: &mut Vec<Effect>) {
         let mut changed = Vec::new();
         let stale = |own: &&mut Own| {
+            if own.record.name.is_reserved() {
+                return false;
+            }
             let hints = &own.record.address.node.hints;
             hints.iter().any(|hint| !addr.hints.contains(hint))
                 || (hints.is_empty() && !addr.hints.is_empty())
@@ -302,6 +367,7 @@ impl Agent {
 
     fn on_refused(&mut self, serial: u64, reason: Refusal, out: &mut Vec<Effect>) {
         let Some(own) = self.own.remove(&serial) else { return };
+        self.presence.take_if(|presence| *presence == serial);
         match reason {
             Refusal::Held(holder) if own.granted => {
                 let instance = own.record.instance;
@@ -371,153 +437,4 @@ impl Agent {
 pub(crate) const fn fence(last_seen: u64, wall_ms: u64) -> u64 {
     let (next, clock) = (last_seen.saturating_add(1), wall_ms.saturating_mul(1000));
     if next > clock { next } else { clock }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{peer, record};
-
-    const ME: (u64, u64) = (1, 1);
-
-    fn agent() -> (Agent, Vec<Effect>) {
-        (Agent::new(peer(ME.0, ME.1)), Vec::new())
-    }
-
-    fn draft(name: &str, scope: Scope, exclusive: bool) -> Draft {
-        Draft { name: Name::new(name).unwrap(), scope, exclusive, actor: 7, meta: Bytes::new() }
-    }
-
-    fn addr() -> NodeAddr {
-        NodeAddr::new(peer(ME.0, ME.1), &[])
-    }
-
-    fn to_host(out: &mut Vec<Effect>) -> Vec<ToHost> {
-        out.drain(..)
-            .filter_map(|effect| match effect {
-                Effect::ToHost(message) => Some(message),
-                _ => None,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_name_within_the_process_needs_no_directory() {
-        let (mut agent, mut out) = agent();
-        assert!(agent.subscribe(1, Pattern::new("a").unwrap(), Scope::Process, &mut out));
-        agent.publish(draft("a", Scope::Process, true), addr(), 5, &mut out);
-        assert!(matches!(out[0], Effect::Tell(registry::Effect::Available { .. })), "{out:?}");
-        assert!(matches!(out[1], Effect::Granted(_)) && !agent.needs_host());
-        out.clear();
-        agent.publish(draft("a", Scope::Process, false), addr(), 5, &mut out);
-        let Effect::Refused { reason: Refusal::Held(holder), .. } = &out[0] else {
-            panic!("{out:?}")
-        };
-        assert_eq!(holder.instance.serial, 1, "it says who holds it");
-    }
-
-    #[test]
-    fn a_wider_name_is_visible_once_it_is_granted() {
-        let (mut agent, mut out) = agent();
-        assert!(agent.subscribe(1, Pattern::new("a").unwrap(), Scope::Process, &mut out));
-        let serial = agent.publish(draft("a", Scope::Lan, false), addr(), 5, &mut out);
-        assert!(out.is_empty() && agent.needs_host());
-        agent.on_host_up(&mut out);
-        let said = to_host(&mut out);
-        assert!(
-            matches!(&said[..], [ToHost::Register, ToHost::Publish(p), ToHost::Registered]
-            if p[0].fence == 0),
-            "{said:?}"
-        );
-        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
-        assert_eq!(out.len(), 2, "{out:?}");
-    }
-
-    #[test]
-    fn a_new_directory_gets_everything_again_and_subscribers_notice_nothing() {
-        let (mut agent, mut out) = agent();
-        let serial = agent.publish(draft("a", Scope::Lan, true), addr(), 5, &mut out);
-        assert!(agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
-        agent.on_host_up(&mut out);
-        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
-        let far = Arc::new(record(peer(2, 1), 1, "b", Scope::Lan));
-        let put = vec![far.clone()];
-        agent.on_host(ToNode::Changed { put, dropped: Vec::new() }, &mut out);
-        out.clear();
-
-        agent.on_host_down(None, &mut out);
-        agent.on_host_up(&mut out);
-        let said = to_host(&mut out);
-        let ToHost::Publish(again) = &said[1] else { panic!("{said:?}") };
-        assert_eq!((again[0].claimed, again[0].fence), (5, 9), "the grant is kept");
-        let view = |records, last| ToNode::View {
-            host: far.instance.host,
-            nodes: [far.instance.node].into(),
-            records,
-            last,
-        };
-        agent.on_host(view(vec![far.clone()], false), &mut out);
-        agent.on_host(view(Vec::new(), true), &mut out);
-        assert!(out.is_empty(), "{out:?}");
-        agent.on_host(ToNode::Known(BTreeSet::new()), &mut out);
-        assert!(matches!(
-            &out[..],
-            [Effect::Tell(registry::Effect::Dropped { reason: DropReason::HostLost, .. })]
-        ));
-    }
-
-    #[test]
-    fn an_older_claim_takes_a_name_away_and_its_holder_is_told() {
-        let (mut agent, mut out) = agent();
-        agent.on_host_up(&mut out);
-        let serial = agent.publish(draft("a", Scope::Lan, true), addr(), 5, &mut out);
-        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
-        out.clear();
-        let holder = Arc::new(record(peer(2, 1), 1, "a", Scope::Lan));
-        let reason = Refusal::Held(holder.clone());
-        agent.on_host(ToNode::Refused { serial, reason }, &mut out);
-        assert_eq!(out, [Effect::Lost { serial, holder }]);
-    }
-
-    #[test]
-    fn nobody_else_speaks_for_this_nodes_records() {
-        let (mut agent, mut out) = agent();
-        assert!(agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
-        agent.on_host_up(&mut out);
-        let serial = agent.publish(draft("a", Scope::Lan, false), addr(), 5, &mut out);
-        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
-        out.clear();
-        let me = peer(ME.0, ME.1);
-        let instance = Instance { host: me.host, node: me.node, serial };
-        let dropped = vec![(instance, DropReason::HostLost)];
-        agent.on_host(ToNode::Changed { put: Vec::new(), dropped }, &mut out);
-        agent.on_host(ToNode::ProcessGone(me), &mut out);
-        agent.on_host(ToNode::HostGone(me.host), &mut out);
-        assert!(out.is_empty(), "{out:?}");
-    }
-
-    #[test]
-    fn a_moved_node_tells_its_new_address() {
-        let (mut agent, mut out) = agent();
-        let at = |ports: &[u16]| {
-            let hints: Vec<_> = ports.iter().map(|port| ([10, 0, 0, 9], *port).into()).collect();
-            NodeAddr::new(peer(ME.0, ME.1), &hints)
-        };
-        agent.on_host_up(&mut out);
-        let serial = agent.publish(draft("a", Scope::Lan, false), at(&[7]), 5, &mut out);
-        agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
-        out.clear();
-        agent.on_address(&at(&[7, 8]), &mut out);
-        assert!(out.is_empty(), "one more is no news");
-        let moved = at(&[9]);
-        agent.on_address(&moved, &mut out);
-        let said = to_host(&mut out);
-        assert!(
-            matches!(&said[..], [ToHost::Publish(p)]
-            if p[0].address.node == moved && p[0].fence == 9),
-            "{said:?}"
-        );
-        agent.on_address(&moved, &mut out);
-        assert!(out.is_empty());
-    }
 }

@@ -287,7 +287,7 @@ impl HostCore {
             linked: true,
             alive: true,
             nodes: self.nodes.len(),
-            records: self.lan_records().count(),
+            records: self.lan_records().filter(|r| !r.name.is_reserved()).count(),
         };
         let others = self.remotes.iter().map(|(host, remote)| remote.view(*host));
         std::iter::once(ours).chain(others).collect()

@@ -25,7 +25,7 @@ use crate::{
     dial::Target,
     message::HostView,
     seat::Seated,
-    service::{PublishCall, SubscribeCall},
+    service::{PublishCall, SubscribeCall, WatchCall},
 };
 
 /// Bytes of posts and datagrams that may wait for the directory's task.
@@ -46,6 +46,10 @@ pub(crate) enum Input {
     WithdrawAll,
     Subscribe(SubscribeCall),
     Unsubscribe(u64),
+    /// Others are to know that this node is there.
+    Present,
+    Watch(WatchCall),
+    Unwatch(u64),
     Serve,
     Hosts(oneshot::Sender<Vec<HostView>>),
     Close(oneshot::Sender<()>),

@@ -10,7 +10,7 @@
 //!
 //! # Map
 //! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
-//! `host` (a host's side), `membership` (which hosts are there), `dial` (whom to dial when). Around
+//! `host` (a host's side), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
 //! them: `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may
 //! be), `shell` (the task that carries it all out) and `service`, the interface.
 
@@ -23,6 +23,7 @@ mod inlet;
 mod membership;
 mod message;
 mod name;
+mod presence;
 mod queue;
 mod record;
 mod registry;
@@ -41,9 +42,10 @@ pub use name::{
     MAX_NAME, MAX_PATTERN, MAX_PATTERN_SIZE, Name, NameError, ParseScopeError, Pattern,
     PatternError, Scope,
 };
+pub use presence::{MAX_WATCHES, NodeGone};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use service::{
-    Directory, DirectoryConfig, NotPublished, NotSubscribed, PUBLISH_TIME, Publication, Publish,
-    Subscription,
+    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
+    Publish, Subscription,
 };

@@ -177,7 +177,8 @@ pub struct HostView {
     pub linked: bool,
     /// Whether it answers probes. Of the own host: true.
     pub alive: bool,
-    /// Nodes of the own host that are registered; of others those that published something.
+    /// Nodes of the own host that are registered; of others those that published something or talk to
+    /// other hosts.
     pub nodes: usize,
     /// Records it offers to the mesh.
     pub records: usize,

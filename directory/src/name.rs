@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use layercake_wire::id::NodeId;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,10 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_PATTERN: usize = 256;
 /// The memory that a compiled pattern may take, in bytes.
 pub const MAX_PATTERN_SIZE: usize = 1 << 20;
+/// The first field of the names that belong to the system: nobody else publishes or sees them.
+const RESERVED: &str = "layercake";
+/// What the text of a reserved pattern begins with. No regular expression begins so.
+const RESERVED_MARK: char = '*';
 
 /// Why a piece of text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,12 +30,23 @@ pub enum NameError {
     /// Names are printed, logged and matched by line.
     #[error("`{0}` has a space or a control character; use letters, digits, dots and dashes")]
     Unprintable(String),
+    /// Its first field is `layercake`: such names are the system's own.
+    #[error("`{0}` begins with `{RESERVED}`, which is the system's; use another first field")]
+    Reserved(String),
 }
 
 /// A published name: colon-separated fields, as in `textures:worker:7f3a`. Cheap to clone.
+///
+/// Names whose first field is `layercake` are the system's: they cannot be made here, and no pattern
+/// that can be made here matches them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Text", into = "String")]
 pub struct Name(Arc<str>);
+
+/// Text from a link, where reserved names and patterns travel like others.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text(String);
 
 impl Name {
     /// Checks a name.
@@ -38,6 +54,24 @@ impl Name {
     /// # Errors
     /// [`NameError`] says what is wrong with it.
     pub fn new(text: &str) -> Result<Self, NameError> {
+        let name = Self::check(text)?;
+        if name.is_reserved() {
+            return Err(NameError::Reserved(text.to_owned()));
+        }
+        Ok(name)
+    }
+
+    /// The name under which a node says that it is there.
+    pub(crate) fn presence(node: NodeId) -> Self {
+        Self(format!("{RESERVED}:node:{node}").into())
+    }
+
+    /// Whether it is one of the system's.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.0.strip_prefix(RESERVED).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    }
+
+    fn check(text: &str) -> Result<Self, NameError> {
         if text.len() > MAX_NAME {
             return Err(NameError::TooLong(text.len()));
         }
@@ -70,6 +104,14 @@ impl TryFrom<String> for Name {
 
     fn try_from(text: String) -> Result<Self, NameError> {
         Self::new(&text)
+    }
+}
+
+impl TryFrom<Text> for Name {
+    type Error = NameError;
+
+    fn try_from(Text(text): Text) -> Result<Self, NameError> {
+        Self::check(&text)
     }
 }
 
@@ -109,11 +151,14 @@ pub enum PatternError {
 }
 
 /// A regular expression over whole names: `textures:worker:.*` does not match `my:textures:worker:1`.
+/// None that can be made here matches a name of the system (first field `layercake`), not even `.*`.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Text", into = "String")]
 pub struct Pattern {
     text: Arc<str>,
     regex: Regex,
+    /// Whether it is about the names of the system, and about no others.
+    reserved: bool,
 }
 
 impl Pattern {
@@ -139,7 +184,8 @@ impl Pattern {
         };
         // On its own first: `a)|(b` would slip out of the group that anchors it.
         compile(text)?;
-        Ok(Self { text: text.into(), regex: compile(&format!("^(?:{text})$"))? })
+        let regex = compile(&format!("^(?:{text})$"))?;
+        Ok(Self { text: text.into(), regex, reserved: false })
     }
 
     /// The pattern that matches one name and nothing else.
@@ -148,13 +194,25 @@ impl Pattern {
         let text = regex::escape(name.as_str());
         // An escaped name may be longer than a pattern may be, and is harmless all the same.
         let regex = Regex::new(&format!("^(?:{text})$")).expect("an escaped text is an expression");
-        Self { text: text.into(), regex }
+        Self { text: text.into(), regex, reserved: false }
+    }
+
+    /// The pattern that matches the presences of all nodes.
+    pub(crate) fn presences() -> Self {
+        let text = format!("{RESERVED_MARK}{RESERVED}:node:.*");
+        let regex = Regex::new(&format!("^(?:{})$", &text[1..])).expect("it is an expression");
+        Self { text: text.into(), regex, reserved: true }
+    }
+
+    /// Whether it is about the names of the system.
+    pub(crate) const fn is_reserved(&self) -> bool {
+        self.reserved
     }
 
     /// Whether the whole name matches.
     #[must_use]
     pub fn matches(&self, name: &Name) -> bool {
-        self.regex.is_match(name.as_str())
+        self.reserved == name.is_reserved() && self.regex.is_match(name.as_str())
     }
 
     /// The pattern as it was written.
@@ -177,6 +235,19 @@ impl TryFrom<String> for Pattern {
 
     fn try_from(text: String) -> Result<Self, PatternError> {
         Self::new(&text)
+    }
+}
+
+impl TryFrom<Text> for Pattern {
+    type Error = PatternError;
+
+    fn try_from(Text(text): Text) -> Result<Self, PatternError> {
+        match text.strip_prefix(RESERVED_MARK) {
+            Some(inner) => {
+                Ok(Self { reserved: true, text: text.as_str().into(), ..Self::new(inner)? })
+            }
+            None => Self::new(&text),
+        }
     }
 }
 
@@ -287,6 +358,35 @@ mod tests {
         let name = Name::new("a.b:c+").unwrap();
         assert!(Pattern::exactly(&name).matches(&name));
         assert!(!Pattern::exactly(&name).matches(&Name::new("axb:c+").unwrap()));
+    }
+
+    #[test]
+    fn the_names_of_the_system_are_not_for_others() {
+        let presence = Name::presence(NodeId::from_bits(0x7f3a));
+        assert_eq!(presence.as_str(), "layercake:node:0000000000007f3a");
+        for text in ["layercake", "layercake:node:1", presence.as_str()] {
+            assert_eq!(Name::new(text), Err(NameError::Reserved(text.to_owned())));
+            assert!(Name::try_from(text.to_owned()).is_err() && text.parse::<Name>().is_err());
+        }
+        assert!(Name::new("layercakes").is_ok() && Name::new("my:layercake:node").is_ok());
+        for text in [".*", "layercake:.*", presence.as_str(), r"[^x]+", "(?s).*"] {
+            assert!(!Pattern::new(text).unwrap().matches(&presence), "{text}");
+        }
+        assert!(!Pattern::exactly(&presence).matches(&presence));
+        assert!(Pattern::presences().matches(&presence));
+        assert!(!Pattern::presences().matches(&Name::new("worker").unwrap()));
+        assert!(Pattern::new(Pattern::presences().as_str()).is_err(), "it cannot be typed");
+    }
+
+    #[test]
+    fn the_names_of_the_system_travel() {
+        let presence = Name::presence(NodeId::from_bits(7));
+        let text = serde_json::to_string(&presence).unwrap();
+        assert_eq!(serde_json::from_str::<Name>(&text).unwrap(), presence);
+        let text = serde_json::to_string(&Pattern::presences()).unwrap();
+        let pattern: Pattern = serde_json::from_str(&text).unwrap();
+        assert!(pattern.is_reserved() && pattern.matches(&presence));
+        assert_eq!(pattern, Pattern::presences());
     }
 
     #[test]

@@ -10,9 +10,9 @@ use crate::name::{Name, Scope};
 
 /// The largest description that may go with a record, in bytes.
 pub const MAX_META: usize = 64 << 10;
-/// Records that one node may have published at a time.
+/// Records that one node may have published at a time, beside the one that says that it is there.
 pub const MAX_RECORDS: usize = 65_536;
-/// Subscriptions that one node may have at a time.
+/// Subscriptions that one node may have at a time, beside the one that serves all its watches of nodes.
 pub const MAX_SUBSCRIPTIONS: usize = 1024;
 
 /// Tells publications apart, also those of one name. Ordered by host, node and number.
@@ -82,6 +82,15 @@ impl Record {
             && self.address.node.hints.len() <= MAX_HINTS
             && self.meta.len() <= MAX_META
             && self.scope != Scope::Group
+            && (!self.name.is_reserved() || self.is_presence(from))
+    }
+
+    /// Whether it is what a node says to be there: the one name of the system that it may have.
+    fn is_presence(&self, of: PeerId) -> bool {
+        self.name == Name::presence(of.node)
+            && self.scope == Scope::Lan
+            && !self.exclusive
+            && self.meta.is_empty()
     }
 
     /// Roughly what it takes when encoded, for cutting long lists.

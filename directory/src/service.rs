@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use layercake_wire::{Endpoint, StartError, id::ActorSerial};
+use layercake_wire::{
+    Endpoint, StartError,
+    id::{ActorSerial, PeerId},
+};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{
@@ -19,6 +22,7 @@ use crate::{
     inlet::{Inlet, Input, Outlet},
     message::{HostView, Refusal},
     name::{Name, Pattern, Scope},
+    presence::NodeGone,
     queue::{Event, Queue},
     record::{MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
     shell,
@@ -82,6 +86,9 @@ pub enum NotPublished {
         .0.name, .0.scope, .0.instance.node.short(), .0.instance.host.short()
     )]
     Held(Arc<Record>),
+    /// The name is one of the system's: its first field is `layercake`. Pick another one.
+    #[error("`{0}` belongs to the system; use another first field")]
+    Reserved(Name),
     /// Groups come with homes.
     #[error("scope group needs a home, and this process is in none: use scope process or host")]
     Group,
@@ -114,6 +121,9 @@ pub enum NotSubscribed {
     /// Groups come with homes.
     #[error("scope group needs a home, and this process is in none: use scope process or host")]
     Group,
+    /// The pattern is one of the system's own.
+    #[error("the pattern belongs to the system")]
+    Reserved,
     /// The node has [`MAX_SUBSCRIPTIONS`] subscriptions.
     #[error("this node has {MAX_SUBSCRIPTIONS} subscriptions already; drop some")]
     TooMany,
@@ -142,6 +152,12 @@ pub(crate) struct SubscribeCall {
     pub(crate) scope: Scope,
     pub(crate) feed: Arc<Feed>,
     pub(crate) answer: oneshot::Sender<Result<(), NotSubscribed>>,
+}
+
+pub(crate) struct WatchCall {
+    pub(crate) id: u64,
+    pub(crate) peer: PeerId,
+    pub(crate) answer: oneshot::Sender<NodeGone>,
 }
 
 /// What a subscription and the directory's task share.
@@ -219,6 +235,10 @@ impl Directory {
     /// Dropped before it is done, it withdraws the claim.
     pub async fn publish(&self, publish: Publish) -> Result<Publication, NotPublished> {
         let Publish { name, scope, exclusive, actor, meta } = publish;
+        // One that was read from somewhere: by hand it cannot be made.
+        if name.is_reserved() {
+            return Err(NotPublished::Reserved(name));
+        }
         if scope == Scope::Group {
             return Err(NotPublished::Group);
         }
@@ -257,6 +277,9 @@ impl Directory {
         pattern: Pattern,
         scope: Scope,
     ) -> Result<Subscription, NotSubscribed> {
+        if pattern.is_reserved() {
+            return Err(NotSubscribed::Reserved);
+        }
         if scope == Scope::Group {
             return Err(NotSubscribed::Group);
         }
@@ -270,6 +293,25 @@ impl Directory {
         }
         done.await.unwrap_or(Err(NotSubscribed::Closed))?;
         Ok(subscription)
+    }
+
+    /// Lets the directories of all hosts know that this node is there, from now on until it ends: whoever
+    /// [watches](Self::watch_node) it is then told at once how it ended, for the directory of this host
+    /// notices. Never waits, and says it once, however often it is called. Withdrawn by
+    /// [`close`](Self::close).
+    pub fn be_present(&self) {
+        self.inlet.send(Input::Present);
+    }
+
+    /// Watches for the end of a node anywhere in the mesh, one that is [present](Self::be_present) now
+    /// or will be within 5 s. All watches together cost one subscription, which is not counted; there
+    /// may be [`MAX_WATCHES`](crate::MAX_WATCHES).
+    #[must_use]
+    pub fn watch_node(&self, peer: PeerId) -> NodeWatch {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, gone) = oneshot::channel();
+        self.inlet.send(Input::Watch(WatchCall { id, peer, answer }));
+        NodeWatch { id, gone: Ok(gone), inlet: self.inlet.clone() }
     }
 
     /// Makes this node the host's directory, with or without anything to publish: for a daemon. Where
@@ -412,6 +454,46 @@ impl Drop for Subscription {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Subscription({})", self.id)
+    }
+}
+
+/// A watch for the end of a node. Dropped, it ends.
+pub struct NodeWatch {
+    id: u64,
+    gone: Result<oneshot::Receiver<NodeGone>, NodeGone>,
+    inlet: Inlet,
+}
+
+impl NodeWatch {
+    /// Waits until the node has gone, and says how, typically within milliseconds of its end.
+    /// [`NodeGone::Unknown`] when it has not shown that it is there within 5 s of the start of the
+    /// watch, and when the directory is closed.
+    ///
+    /// # Cancel safety
+    /// Safe: called again, it waits on; once it has told, it tells the same.
+    pub async fn gone(&mut self) -> NodeGone {
+        match &mut self.gone {
+            Ok(waiting) => {
+                let gone = waiting.await.unwrap_or(NodeGone::Unknown);
+                self.gone = Err(gone);
+                gone
+            }
+            Err(gone) => *gone,
+        }
+    }
+}
+
+impl Drop for NodeWatch {
+    fn drop(&mut self) {
+        if self.gone.is_ok() {
+            self.inlet.send(Input::Unwatch(self.id));
+        }
+    }
+}
+
+impl fmt::Debug for NodeWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeWatch({})", self.id)
     }
 }
 

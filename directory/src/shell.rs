@@ -29,9 +29,11 @@ use crate::{
     host::{self, HostCore},
     inlet::{Inlet, Input, Outlet},
     message::{self, HostView, ToHost, ToNode, ToPeer},
+    presence::{Ended, NodeGone, Watches},
     seat::Held,
     service::{
-        DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status, SubscribeCall,
+        DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status,
+        SubscribeCall, WatchCall,
     },
 };
 
@@ -155,6 +157,8 @@ struct Shell {
     links: HashMap<PeerId, Link>,
     published: HashMap<u64, Published>,
     feeds: HashMap<u64, Arc<Feed>>,
+    watches: Watches,
+    watchers: HashMap<u64, oneshot::Sender<NodeGone>>,
     asked: HashMap<u64, oneshot::Sender<Vec<HostView>>>,
     next_request: u64,
     addr: NodeAddr,
@@ -183,6 +187,8 @@ impl Shell {
             links: HashMap::new(),
             published: HashMap::new(),
             feeds: HashMap::new(),
+            watches: Watches::default(),
+            watchers: HashMap::new(),
             asked: HashMap::new(),
             next_request: 0,
             next_address: started + ADDRESS_PERIOD,
@@ -231,6 +237,15 @@ impl Shell {
             Input::Unsubscribe(id) => {
                 self.feeds.remove(&id);
                 self.in_agent(|agent, out| agent.unsubscribe(id, out));
+            }
+            Input::Present => {
+                self.in_agent(Agent::be_present);
+                self.seek_if_needed();
+            }
+            Input::Watch(call) => self.on_watch(call),
+            Input::Unwatch(id) => {
+                self.watchers.remove(&id);
+                self.watches.unwatch(id, self.now());
             }
             Input::Serve => {
                 self.serve = true;
@@ -355,6 +370,23 @@ impl Shell {
         self.seek_if_needed();
     }
 
+    fn on_watch(&mut self, call: WatchCall) {
+        let WatchCall { id, peer, answer } = call;
+        self.watchers.insert(id, answer);
+        let ended = self.watches.watch(id, peer, self.now());
+        self.end_watches(ended);
+        self.in_agent(Agent::watch_presences);
+        self.seek_if_needed();
+    }
+
+    fn end_watches(&mut self, ended: impl IntoIterator<Item = Ended>) {
+        for Ended { watch, gone } in ended {
+            if let Some(answer) = self.watchers.remove(&watch) {
+                let _ = answer.send(gone);
+            }
+        }
+    }
+
     fn on_hosts(&mut self, answer: oneshot::Sender<Vec<HostView>>) {
         match &self.seat {
             Seat::Holder(holder) => {
@@ -374,6 +406,9 @@ impl Shell {
 
     fn next_deadline(&self) -> Instant {
         let mut next = self.next_address;
+        if let Some(due) = self.watches.next_deadline() {
+            next = next.min(self.started + due);
+        }
         match &self.seat {
             Seat::Broken(again) => next = next.min(*again),
             Seat::Holder(holder) => {
@@ -404,6 +439,11 @@ impl Shell {
             self.seek();
         }
         let since = self.now();
+        let ended = self.watches.on_time(since);
+        self.end_watches(ended);
+        if self.watches.is_idle(since) {
+            self.in_agent(Agent::unwatch_presences);
+        }
         let mut attempts = Vec::new();
         let mut restart = false;
         if let Seat::Holder(holder) = &mut self.seat {
@@ -537,6 +577,7 @@ impl Shell {
     async fn end(&mut self) {
         self.tasks.abort_all();
         self.published.clear();
+        self.watchers.clear();
         for (_, feed) in self.feeds.drain() {
             feed.close();
         }

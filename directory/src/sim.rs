@@ -16,16 +16,18 @@ use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    agent::{self, Agent, Draft},
+    agent::{self, Agent, Draft, PRESENCES},
     dial::Target,
     host::{self, HostConfig, HostCore},
     message::{self, ToHost, ToNode, ToPeer},
     name::{Name, Pattern, Scope},
+    presence::{NodeGone, Watches},
     record::{DropReason, Instance, Record},
     registry,
     testing::peer,
 };
 
+mod presences;
 mod stories;
 
 const STEP: Duration = Duration::from_millis(2);
@@ -40,11 +42,14 @@ struct Told {
     lost: Vec<u64>,
     refused: Vec<u64>,
     granted: Vec<u64>,
+    /// What its watches were told, by the number of the watched process.
+    gone: Vec<(Duration, u64, NodeGone)>,
 }
 
 struct Process {
     agent: Agent,
     told: Told,
+    watches: Watches,
 }
 
 struct Machine {
@@ -125,7 +130,8 @@ impl World {
     }
 
     fn start(&mut self, peer: PeerId) {
-        let mut process = Process { agent: Agent::new(peer), told: Told::default() };
+        let mut process =
+            Process { agent: Agent::new(peer), told: Told::default(), watches: Watches::default() };
         let mut out = Vec::new();
         assert!(process.agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
         let machine = self.machines.get_mut(&peer.host).unwrap();
@@ -172,6 +178,30 @@ impl World {
         self.agent(peer, |agent, out| agent.publish(draft, addr(peer), wall, out))
     }
 
+    /// Everybody says that it is there and watches everybody else, under the number of that process.
+    fn watch_all(&mut self) {
+        for peer in self.everybody() {
+            self.agent(peer, Agent::be_present);
+        }
+        for peer in self.everybody() {
+            self.watch_others(peer);
+        }
+    }
+
+    fn watch_others(&mut self, peer: PeerId) {
+        let (now, everybody) = (self.now, self.everybody());
+        let watches = &mut self.process(peer).watches;
+        for other in everybody.into_iter().filter(|other| *other != peer) {
+            assert_eq!(watches.watch(other.node.to_bits(), other, now), None);
+        }
+        self.agent(peer, Agent::watch_presences);
+    }
+
+    fn process(&mut self, peer: PeerId) -> &mut Process {
+        let machine = self.machines.get_mut(&peer.host).unwrap();
+        machine.processes.get_mut(&peer.node).expect("it runs")
+    }
+
     /// Lets a node act, and carries out what follows on its host.
     fn agent<T>(
         &mut self,
@@ -199,6 +229,21 @@ impl World {
                     self.directory(peer.host, |core, out| {
                         core.on_node(peer.node, message, wall, out);
                     });
+                }
+                agent::Effect::Tell(registry::Effect::Available {
+                    subscription: PRESENCES,
+                    record,
+                }) => {
+                    process.watches.on_available(record.instance);
+                }
+                agent::Effect::Tell(registry::Effect::Dropped {
+                    subscription: PRESENCES,
+                    record,
+                    reason,
+                }) => {
+                    for ended in process.watches.on_dropped(record.instance, reason, now) {
+                        told.gone.push((now, ended.watch, ended.gone));
+                    }
                 }
                 agent::Effect::Tell(registry::Effect::Available { record, .. }) => {
                     told.log.push((now, record.instance, None));
@@ -425,8 +470,7 @@ impl World {
     }
 
     fn told(&mut self, peer: PeerId) -> &mut Told {
-        let machine = self.machines.get_mut(&peer.host).unwrap();
-        &mut machine.processes.get_mut(&peer.node).expect("it runs").told
+        &mut self.process(peer).told
     }
 
     fn everybody(&self) -> Vec<PeerId> {
@@ -452,6 +496,7 @@ impl World {
     fn forget_logs(&mut self) {
         for peer in self.everybody() {
             self.told(peer).log.clear();
+            self.told(peer).gone.clear();
         }
     }
 

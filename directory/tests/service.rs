@@ -12,12 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    Directory, DirectoryConfig, DropReason, Event, Inlet, Name, NotPublished, Pattern, Publication,
-    Publish, Scope, Subscription, inlet,
+    Directory, DirectoryConfig, DropReason, Event, Inlet, Name, NodeGone, NodeWatch, NotPublished,
+    NotSubscribed, Pattern, Publication, Publish, Scope, Subscription, inlet,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
-    id::NodeId,
+    id::{NodeId, PeerId},
     trust::{self, Mesh},
 };
 
@@ -146,7 +146,11 @@ async fn eventually(what: &str, mut test: impl FnMut() -> bool) {
 }
 
 /// A process that publishes a name and lives until it is killed, or its parent is.
-struct Worker(Child);
+struct Worker {
+    child: Child,
+    /// Of its node; it is present.
+    node: NodeId,
+}
 
 impl Worker {
     fn start(mesh: &Path, name: &str, seeds: &[SocketAddr]) -> Self {
@@ -159,21 +163,23 @@ impl Worker {
             .spawn()
             .expect("starts");
         let out = BufReader::new(child.stdout.take().expect("piped"));
-        let ready = out.lines().map_while(Result::ok).any(|line| line.contains("ready"));
-        assert!(ready, "the child ended early");
-        Self(child)
+        let mut lines = out.lines().map_while(Result::ok);
+        // Behind what the test harness has begun to say on that line.
+        let ready = lines.find_map(|line| Some(line.split_once("ready ")?.1.to_owned()));
+        let node = ready.expect("the child ended early").parse().expect("an id");
+        Self { child, node }
     }
 
     fn kill(&mut self) {
-        self.0.kill().expect("kills");
-        self.0.wait().expect("ends");
+        self.child.kill().expect("kills");
+        self.child.wait().expect("ends");
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -190,7 +196,8 @@ fn a_child_publishes_until_it_is_killed() {
         let mesh = Mesh::open(&folder).expect("opens");
         let node = Node::with_seeds(&mesh, &seeds);
         let _publication = node.publish(name, Scope::Lan).await;
-        println!("ready");
+        node.directory.be_present();
+        println!("ready {}", node.endpoint.peer().node);
         // End of file on the standard input: the parent is gone.
         let wait = tokio::task::spawn_blocking(|| std::io::stdin().lines().for_each(drop));
         wait.await.expect("waits");
@@ -394,4 +401,96 @@ async fn another_mesh_sees_nothing() {
     quiet(&mut seen, Duration::from_secs(2)).await;
     assert_eq!(them.directory.hosts().await.len(), 1);
     assert_eq!(us.directory.hosts().await.len(), 1);
+}
+
+async fn gone(watch: &mut NodeWatch) -> NodeGone {
+    tokio::time::timeout(SOON, watch.gone()).await.expect("in time")
+}
+
+/// The presence of a node has arrived: told by a watch that goes on beyond its patience.
+async fn is_seen(here: &Node, peer: PeerId) -> NodeWatch {
+    let mut watch = here.directory.watch_node(peer);
+    let patience = Duration::from_millis(5500);
+    assert!(tokio::time::timeout(patience, watch.gone()).await.is_err(), "{peer} is not there");
+    watch
+}
+
+#[tokio::test]
+async fn who_watches_a_node_of_another_host_hears_at_once_how_it_ended() {
+    let (folder, first, mesh, seeds) = two_hosts().await;
+    let mut seen = first.subscribe(".*", Scope::Lan).await;
+    // On the other host one process embeds the directory, and others come and go.
+    let second = Node::with_seeds(&mesh, &seeds);
+    let _kept = second.publish("w:kept", Scope::Lan).await;
+    second.directory.be_present();
+    assert_eq!(available(&mut seen).await, "w:kept");
+    let mut worker = Worker::start(&folder.path().join("b"), "w:child", &seeds);
+    assert_eq!(available(&mut seen).await, "w:child");
+    let third = Node::start(&mesh);
+    third.directory.be_present();
+    third.directory.be_present();
+    let host = second.endpoint.peer().host;
+    let (died, left, lives) = tokio::join!(
+        is_seen(&first, PeerId { host, node: worker.node }),
+        is_seen(&first, third.endpoint.peer()),
+        is_seen(&first, second.endpoint.peer()),
+    );
+    let [mut died, mut left, mut lives] = [died, left, lives];
+
+    let killed = Instant::now();
+    worker.kill();
+    assert_eq!(gone(&mut died).await, NodeGone::Died);
+    println!("killed: known on another host after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < AT_ONCE, "{:?}", killed.elapsed());
+    assert_eq!(gone(&mut died).await, NodeGone::Died, "it stays true");
+    let mut late = first.directory.watch_node(PeerId { host, node: worker.node });
+    assert_eq!(gone(&mut late).await, NodeGone::Died, "also for who comes just too late");
+
+    third.stop().await;
+    assert_eq!(gone(&mut left).await, NodeGone::Left);
+    assert!(tokio::time::timeout(Duration::from_millis(200), lives.gone()).await.is_err());
+    let hosts = first.directory.hosts().await;
+    assert_eq!(hosts[1].records, 1, "presences are offered to nobody: {hosts:?}");
+    assert_eq!(dropped(&mut seen).await.0, "w:child");
+    quiet(&mut seen, Duration::from_millis(200)).await;
+    first.directory.close().await;
+    assert_eq!(gone(&mut lives).await, NodeGone::Unknown);
+}
+
+#[tokio::test]
+async fn a_directory_killed_on_another_host_ends_no_watch_but_its_own() {
+    let (folder, first, mesh, seeds) = two_hosts().await;
+    let mut seen = first.subscribe("w:.*", Scope::Lan).await;
+    let mut worker = Worker::start(&folder.path().join("b"), "w:child", &seeds);
+    assert_eq!(available(&mut seen).await, "w:child");
+    let second = Node::with_seeds(&mesh, &seeds);
+    let _kept = second.publish("w:kept", Scope::Lan).await;
+    second.directory.be_present();
+    assert_eq!(available(&mut seen).await, "w:kept");
+    let host = second.endpoint.peer().host;
+    let (died, lives) = tokio::join!(
+        is_seen(&first, PeerId { host, node: worker.node }),
+        is_seen(&first, second.endpoint.peer()),
+    );
+    let [mut died, mut lives] = [died, lives];
+    let killed = Instant::now();
+    worker.kill();
+    assert_eq!(gone(&mut died).await, NodeGone::Died);
+    println!("a directory killed: known on another host after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < AT_ONCE, "{:?}", killed.elapsed());
+    assert!(tokio::time::timeout(Duration::from_millis(3500), lives.gone()).await.is_err());
+}
+
+#[tokio::test]
+async fn the_names_of_the_system_are_not_for_users() {
+    let (_folder, mesh) = host();
+    let node = Node::start(&mesh);
+    let name: Name = serde_json::from_str("\"layercake:node:1\"").expect("as it comes over a link");
+    let (actor, meta) = (1, Bytes::new());
+    let publish = Publish { name, scope: Scope::Process, exclusive: false, actor, meta };
+    let refused = node.directory.publish(publish).await.expect_err("is reserved");
+    assert!(matches!(refused, NotPublished::Reserved(_)), "{refused}");
+    let pattern = serde_json::from_str("\"*layercake:node:.*\"").expect("as it comes over a link");
+    let refused = node.directory.subscribe(pattern, Scope::Process).await.expect_err("is reserved");
+    assert_eq!(refused, NotSubscribed::Reserved);
 }

@@ -54,7 +54,12 @@ impl Checker {
     /// The checker of a message.
     #[must_use]
     pub fn new(api: &MessageApi) -> Self {
-        Self { schema: api.schema.clone() }
+        Self::of(api.schema.clone())
+    }
+
+    /// The checker of whatever has this schema.
+    pub(crate) fn of(schema: Value) -> Self {
+        Self { schema }
     }
 
     /// Turns the parameters of a query or form into the JSON of a message, by the types that the

@@ -9,6 +9,7 @@ extern crate self as layercake;
 mod actor;
 mod address;
 mod agent;
+pub mod args;
 pub mod check;
 mod clock;
 mod dead;
@@ -16,6 +17,7 @@ mod deadline;
 mod entry;
 mod error;
 mod exit;
+mod fate;
 mod here;
 mod mail;
 mod mailbox;
@@ -27,10 +29,12 @@ mod process;
 mod relay;
 mod remote;
 mod restart;
+pub mod retry;
 mod run;
 pub mod schema;
 pub mod service;
 mod slot;
+mod span;
 mod stream;
 mod table;
 mod watch;
@@ -43,9 +47,9 @@ pub use actor::{
 pub use address::{ASK_DEADLINE, Address, AnyAddress};
 pub use agent::{Agent, Listen};
 pub use dead::{DEAD_LETTERS, DeadLetter, DeadLetters, Why};
-pub use entry::Entry;
+pub use entry::{Entry, EntryApi, FromArgs, NoArgs, Program};
 #[doc(hidden)]
-pub use entry::{NoEntry, Probe};
+pub use entry::{FunctionProgram, NoEntry, Probe};
 pub use error::{AskError, TellError};
 pub use exit::Exit;
 pub use mail::Mail;
@@ -54,10 +58,12 @@ pub use message::{Api, Data, Message, MessageApi};
 pub use node::{Node, NodeConfig, NodeError, PublishError, STOP_GRACE, SubscribeError};
 pub use packet::{Packet, Parcel, Reply, Unknown};
 pub use pool::{Pool, PoolBuilder, PoolError};
-pub use process::ProcessError;
+pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder, ProcessError};
 pub use run::{
-    Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_until_stopped,
+    Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_main_with,
+    run_until_stopped,
 };
+pub use span::{Span, SpanError};
 pub use stream::{Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
 pub use watch::Watch;
 
@@ -79,8 +85,9 @@ pub mod __private {
     pub use tokio;
 
     pub use crate::{
-        Accepts, Actor, Address, Api, Context, Entry, Letters, Machine, Mail, Message, MessageApi,
-        NoEntry, Node, Outcome, Outlet, Packet, Parcel, Probe, Reply, Unknown,
+        Accepts, Actor, Address, Api, Context, Data, Entry, FromArgs, FunctionProgram, Inbox,
+        Letters, Machine, Mail, Message, MessageApi, NoArgs, NoEntry, Node, Outcome, Outlet,
+        Packet, Parcel, Probe, Program, Reply, Unknown,
         packet::while_wanted,
         run_main,
         schema::{Empty, describe},

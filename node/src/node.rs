@@ -33,6 +33,7 @@ use crate::{
     dead::{DeadLetters, Office, Why},
     deadline::Deadlines,
     exit::Exit,
+    fate::Fates,
     here::{Scoped, within},
     mailbox::{Inlet, Mailbox},
     message::Api,
@@ -137,16 +138,25 @@ struct Inner {
 struct Switch {
     node: OnceLock<Weak<Inner>>,
     directory: directory::Inlet,
+    fates: Fates,
     actors: Table,
     office: Office,
 }
 
+impl Switch {
+    fn node(&self) -> Option<Node> {
+        self.node.get().and_then(Weak::upgrade).map(Node)
+    }
+}
+
 impl Receive for Switch {
     fn on_up(&self, link: Link) {
+        self.fates.on_up(self.node(), &link);
         self.directory.on_up(link);
     }
 
     fn on_down(&self, link: &Link, down: LinkDown) {
+        self.fates.on_down(link, &down);
         self.directory.on_down(link, down);
     }
 
@@ -165,7 +175,7 @@ impl Receive for Switch {
             return inlet.deliver(parcel, false);
         }
         let end = || parcel.end(FailureCode::Stopped, "there is no such actor (any more)");
-        match self.node.get().and_then(Weak::upgrade).map(Node) {
+        match self.node() {
             Some(node) => within(&node, end),
             None => end(),
         }
@@ -200,6 +210,7 @@ impl Node {
         let switch = Arc::new(Switch {
             node: OnceLock::new(),
             directory: inlet,
+            fates: Fates::default(),
             actors: Table::new(),
             office: Office::new(),
         });
@@ -334,7 +345,9 @@ impl Node {
         W: 'static,
     {
         let (told, ended) = tokio::sync::oneshot::channel();
-        Running { address: self.put_up(actor, parent, Some(told)), ended }
+        let address = self.put_up(actor, parent, Some(told));
+        let control = address.inlet().cloned();
+        Running { address, ended, control }
     }
 
     fn put_up<S, W>(
@@ -552,13 +565,8 @@ impl Node {
         &self.0.tasks
     }
 
-    /// What has become of a node to which a link was lost; `None` where there is a link again.
-    pub(crate) async fn fate_of(&self, peer: PeerId, reason: &str) -> Option<Exit> {
-        match self.0.endpoint.link(&NodeAddr::new(peer, &[])).await {
-            Ok(_) => None,
-            Err(layercake_wire::DialError::Gone(_)) => Some(Exit::ProcessDied(reason.to_owned())),
-            Err(error) => Some(Exit::LinkLost(format!("{reason}; {error}"))),
-        }
+    pub(crate) fn fates(&self) -> &Fates {
+        &self.0.switch.fates
     }
 }
 

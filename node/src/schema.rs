@@ -69,7 +69,6 @@ pub fn describe<M: Message>() -> MessageApi {
 }
 
 /// The schema of a type as it is told to others.
-#[cfg(test)]
 pub(crate) fn advertised<T: JsonSchema>() -> Value {
     schema_of::<T>(Contract::Deserialize).0
 }

@@ -59,12 +59,25 @@ async fn elsewhere(node: &Node, addr: ActorAddr) -> Exit {
         };
         match error {
             AskError::Deadline => {}
-            AskError::Stopped { .. } => return Exit::ProcessDied(String::new()),
-            AskError::Lost { reason, .. } => match node.fate_of(addr.node.peer, &reason).await {
-                Some(exit) => return exit,
-                // The link is back, or another one: ask again.
-                None => {}
-            },
+            AskError::Stopped { .. } => {
+                return match node.fate_of(&addr.node, "").await {
+                    // Its agent ends last.
+                    None => Exit::Stopped,
+                    // Somebody knew that there is no such node.
+                    Some(Exit::LinkLost(_)) => Exit::ProcessDied(String::new()),
+                    Some(exit) => exit,
+                };
+            }
+            AskError::Lost { reason, .. } => {
+                // Where the link is back, or there is another one: ask again.
+                if let Some(exit) = node.fate_of(&addr.node, &reason).await {
+                    return exit;
+                }
+            }
+            AskError::Unreachable { reason, .. } => {
+                let exit = node.fate_of(&addr.node, &reason).await;
+                return exit.unwrap_or(Exit::LinkLost(reason));
+            }
             other => return Exit::LinkLost(other.to_string()),
         }
     }

@@ -511,3 +511,49 @@ async fn who_works_for_a_cancelled_ask_hears_of_it() {
         assert!(matches!(lost, Some(Err(AskFailure::Lost(_)))), "{lost:?}");
     }
 }
+
+#[tokio::test]
+async fn a_node_that_is_gone_is_cut_off_and_not_dialled_until_it_shows_that_it_lives() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let (addr, node) = (far.endpoint.addr(), far.endpoint.peer().node);
+        let link = near.endpoint.link(&addr).await.expect("links");
+        let pending = tokio::spawn({
+            let link = link.clone();
+            async move { ask(&link, 2, "held").await }
+        });
+        assert!(matches!(next(&mut far).await, Seen::Up));
+        let Seen::Held(_held) = next(&mut far).await else { panic!("the ask arrives") };
+        near.endpoint.mark_gone(node, "the process has died");
+        let failure = pending.await.expect("no panic").expect_err("nobody answers");
+        assert!(matches!(&failure, AskFailure::Lost(why) if why.contains("died")), "{failure:?}");
+        assert!(link.is_closed() && near.endpoint.is_gone(node));
+        let error = near.endpoint.link(&addr).await.expect_err("it is gone");
+        assert!(matches!(error, DialError::Gone(gone) if gone == node), "{error:?}");
+        assert!(matches!(next(&mut far).await, Seen::Down(_)));
+        // It was no such thing: a node that dials lives.
+        let back = far.endpoint.link(&near.endpoint.addr()).await.expect("links");
+        assert_eq!(ask(&back, 1, "x").await.expect("answers").bytes, "x");
+        assert!(!near.endpoint.is_gone(node));
+        assert_eq!(near.endpoint.link(&addr).await.expect("links").nonce(), back.nonce());
+        near.endpoint.mark_gone(node, "the process has died");
+        near.endpoint.mark_back(node);
+        near.endpoint.link(&addr).await.expect("links");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_dial_hears_at_once_that_the_node_is_gone() {
+    let (near, far) = hosts().await;
+    // Addresses for documentation (RFC 5737): nobody answers there.
+    let addr = NodeAddr::new(far.endpoint.peer(), &[([192, 0, 2, 1], 9).into()]);
+    let start = Instant::now();
+    let dial = tokio::spawn({
+        let (endpoint, addr) = (near.endpoint.clone(), addr.clone());
+        async move { endpoint.link(&addr).await }
+    });
+    tokio::task::yield_now().await;
+    near.endpoint.mark_gone(addr.peer.node, "the process has died");
+    let error = dial.await.expect("no panic").expect_err("it is gone");
+    assert!(matches!(error, DialError::Gone(_)), "{error:?}");
+    assert!(start.elapsed() < layercake_wire::DIAL_TIME, "{:?}", start.elapsed());
+}

@@ -73,8 +73,9 @@ impl HostCore {
             }
             ToHost::Subscribe { id, pattern, scope } => {
                 // The node keeps the limit itself; this is for one that does not.
-                if local.subscriptions.len() >= MAX_SUBSCRIPTIONS {
-                    tracing::warn!(%node, limit = MAX_SUBSCRIPTIONS, "too many subscriptions");
+                let limit = MAX_SUBSCRIPTIONS + usize::from(pattern.is_reserved());
+                if local.subscriptions.len() >= limit {
+                    tracing::warn!(%node, limit, "too many subscriptions");
                     return;
                 }
                 local.subscriptions.insert(id, (pattern, scope));
@@ -166,7 +167,8 @@ impl HostCore {
             let serial = record.instance.serial;
             let refuse =
                 |reason| Effect::ToNode { node, message: ToNode::Refused { serial, reason } };
-            if local.records.len() >= MAX_RECORDS && !local.records.contains_key(&serial) {
+            let limit = MAX_RECORDS + usize::from(record.name.is_reserved());
+            if local.records.len() >= limit && !local.records.contains_key(&serial) {
                 out.push(refuse(Refusal::TooMany));
                 continue;
             }

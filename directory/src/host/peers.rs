@@ -77,7 +77,7 @@ impl Remote {
             linked: self.link.is_some(),
             alive: self.member,
             nodes: nodes.len(),
-            records: self.records.len(),
+            records: self.records.values().filter(|r| !r.name.is_reserved()).count(),
         }
     }
 }

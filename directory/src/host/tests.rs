@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     message::{Refusal, ToHost},
-    name::Pattern,
+    name::{Name, Pattern},
     record::MAX_RECORDS,
     testing::{peer, record},
 };
@@ -237,4 +237,54 @@ fn what_is_not_asked_for_any_more_is_taken_away() {
             if put.is_empty() && dropped.len() == 1
     ));
     assert!(put_to(&publish(&mut core, 3, record(peer(1, 3), 2, "b", Scope::Host)), 2).is_empty());
+}
+
+/// What a node says to be there.
+fn presence(of: PeerId) -> Record {
+    Record { name: Name::presence(of.node), ..record(of, 77, "a", Scope::Lan) }
+}
+
+#[test]
+fn presences_are_for_those_who_ask_for_them_alone() {
+    let mut core = directory();
+    join(&mut core, 2);
+    join(&mut core, 3);
+    let node = peer(1, 3).node;
+    let (pattern, scope) = (Pattern::presences(), Scope::Lan);
+    let message = ToHost::Subscribe { id: 2, pattern, scope };
+    core.on_node(node, message, WALL, &mut Vec::new());
+    let out = publish(&mut core, 2, presence(peer(1, 2)));
+    assert_eq!(put_to(&out, 3), [Name::presence(peer(1, 2).node).to_string()]);
+    assert_eq!(core.hosts()[0].records, 0, "it is not offered to anybody");
+    join(&mut core, 4);
+    assert!(put_to(&out, 2).is_empty() && put_to(&out, 4).is_empty());
+    let out = publish(&mut core, 2, record(peer(1, 2), 1, "b", Scope::Lan));
+    assert_eq!((put_to(&out, 3), put_to(&out, 4)), (vec!["b".to_owned()], vec!["b".to_owned()]));
+}
+
+#[test]
+fn a_node_may_have_its_own_presence_and_no_other_name_of_the_system() {
+    let mut core = directory();
+    join(&mut core, 2);
+    let own = presence(peer(1, 2));
+    let other = Record { name: Name::presence(peer(1, 3).node), ..own.clone() };
+    let near = Record { scope: Scope::Host, ..own.clone() };
+    let only = Record { exclusive: true, ..own.clone() };
+    let large = Record { meta: Bytes::from_static(b"x"), ..own.clone() };
+    for lie in [other, near, only, large] {
+        assert!(publish(&mut core, 2, lie).is_empty());
+    }
+    assert!(!publish(&mut core, 2, own).is_empty());
+    let them = peer(2, 9);
+    meet(&mut core, them, 5);
+    join(&mut core, 4);
+    let (pattern, scope) = (Pattern::presences(), Scope::Lan);
+    let message = ToHost::Subscribe { id: 2, pattern, scope };
+    core.on_node(peer(1, 4).node, message, WALL, &mut Vec::new());
+    snapshot(&mut core, them, 1, Vec::new());
+    let lie = Record { name: Name::presence(peer(2, 8).node), ..presence(them) };
+    assert!(put_to(&delta(&mut core, them, 2, vec![lie]), 4).is_empty());
+    let told = delta(&mut core, them, 3, vec![presence(them)]);
+    assert_eq!(put_to(&told, 4), [Name::presence(them.node).to_string()]);
+    assert_eq!((core.hosts()[1].nodes, core.hosts()[1].records), (1, 0));
 }

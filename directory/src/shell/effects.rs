@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use super::{Seat, Shell, post};
 use crate::{
-    agent, host,
+    agent::{self, PRESENCES},
+    host,
     inlet::Input,
     message::Refusal,
     queue::Event,
@@ -63,6 +64,23 @@ impl Shell {
                 if let Some(standing) = self.published.remove(&serial).and_then(|p| p.standing) {
                     standing.send_modify(|standing| standing.lost_to = Some(holder));
                 }
+            }
+            agent::Effect::Tell(registry::Effect::Available {
+                subscription: PRESENCES,
+                record,
+            }) => {
+                if self.watches.on_available(record.instance) {
+                    tracing::info!(peer = %record.instance.peer(), "a node that had gone is back");
+                    self.endpoint.mark_back(record.instance.node);
+                }
+            }
+            agent::Effect::Tell(registry::Effect::Dropped {
+                subscription: PRESENCES,
+                record,
+                reason,
+            }) => {
+                let ended = self.watches.on_dropped(record.instance, reason, self.now());
+                self.end_watches(ended);
             }
             agent::Effect::Tell(told) => {
                 let (subscription, event) = match told {

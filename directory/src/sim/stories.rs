@@ -176,6 +176,7 @@ fn hosts_agree_after_any_trouble() {
     for seed in 0..12 {
         let mut world = World::new(4, 3, seed);
         world.loss = 0.1;
+        world.watch_all();
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed);
         let mut present = Vec::new();
         for _ in 0..30 {
@@ -213,5 +214,9 @@ fn hosts_agree_after_any_trouble() {
         world.loss = 0.0;
         world.run(secs(5.0));
         world.assert_all_see(&present);
+        for peer in world.everybody() {
+            let everybody = world.everybody().into_iter().collect();
+            assert_eq!(world.process(peer).watches.present(), everybody, "{peer:?}, seed {seed}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Starting an actor of any kind, and joining it.
 
-use std::{fmt, future::IntoFuture, ops::Deref, pin::Pin};
+use std::{fmt, future::IntoFuture, ops::Deref, pin::Pin, sync::Arc};
 
 use tokio::sync::oneshot;
 
@@ -9,7 +9,7 @@ use super::{
     inbox::{Inbox, Letters},
     life,
 };
-use crate::{address::Address, exit::Exit, mail::Mail};
+use crate::{address::Address, exit::Exit, mail::Mail, mailbox::Inlet};
 
 /// Marks an actor that is a type with handlers, or a machine.
 pub struct ByHandlers(());
@@ -89,6 +89,8 @@ where
 pub struct Running<T: 'static, R> {
     pub(crate) address: Address<T>,
     pub(crate) ended: oneshot::Receiver<Result<R, Exit>>,
+    /// What stops it.
+    pub(crate) control: Option<Arc<dyn Inlet>>,
 }
 
 /// The actor ended without leaving a value.
@@ -101,6 +103,17 @@ impl<T: 'static, R: Send + 'static> Running<T, R> {
     #[must_use]
     pub fn address(&self) -> &Address<T> {
         &self.address
+    }
+
+    /// Asks it to end after its present message; a process, too.
+    pub fn stop(&self) {
+        if let Some(control) = &self.control {
+            control.stop();
+        }
+    }
+
+    pub(crate) fn control(&self) -> Option<&Arc<dyn Inlet>> {
+        self.control.as_ref()
     }
 
     /// Waits for its end, and for what it leaves.

@@ -10,7 +10,13 @@ use tokio::sync::mpsc;
 
 use super::{GRACE, Kind, Pool, PoolError};
 use crate::{
-    actor::Actor, address::Address, entry, process::WorkerProcess, restart::StandDown, watch::Watch,
+    actor::Actor,
+    address::Address,
+    entry,
+    node::STOP_GRACE,
+    process::{Spec, WorkerProcess},
+    restart::StandDown,
+    watch::Watch,
 };
 
 /// What a place of the pool is filled with.
@@ -125,9 +131,10 @@ async fn begin<A: Actor + Default>(pool: &Pool<A>, plan: &Plan) -> Result<Runnin
             (address, Life::Here(ended))
         }
         Kind::Processes(_) => {
-            let publish = plan.publish.clone();
-            let starting = WorkerProcess::start(node, entry::entry_name::<A>(), publish);
-            let process = starting.await.map_err(|e| crate::run::chain(&e))?;
+            let (entry, publish) = (entry::entry_name::<A>().to_owned(), plan.publish.clone());
+            let spec = Spec { entry, publish, ..Spec::default() };
+            let process = WorkerProcess::start(node, spec).await;
+            let process = process.map_err(|e| crate::run::chain(&e))?;
             (node.bind(process.addr.clone()), Life::Process(Box::new(process)))
         }
         Kind::Tasks(_) | Kind::Hosts { .. } => {
@@ -169,12 +176,12 @@ async fn serve<A: Actor>(pool: &Pool<A>, running: Running<A>) -> Option<String> 
         Life::Process(mut process) => {
             let pid = process.pid();
             let reason = tokio::select! {
-                status = process.ended() => Some(format!("process {}: {status}", pid.unwrap_or(0))),
+                end = process.ended() => Some(format!("process {}: {}", pid.unwrap_or(0), end.exit)),
                 () = stop.cancelled() => None,
             };
             if reason.is_none() {
                 drain(pool).await;
-                process.stop().await;
+                process.stop(STOP_GRACE + Duration::from_secs(1)).await;
             }
             pool.leave(worker);
             reason

@@ -53,6 +53,8 @@ impl Shared {
                 return Err((RefuseCode::Duplicate, "use the other link".to_owned()));
             }
             entry.accepting = true;
+            // Whoever took it for gone was wrong.
+            self.gone.lock().remove(peer.node);
             Ok(())
         });
         let frame = match &verdict {

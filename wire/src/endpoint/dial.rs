@@ -154,6 +154,10 @@ impl Shared {
                 failures.push(format!("{remote}: this is the node itself"));
                 continue;
             }
+            if expected.is_none() {
+                // Nobody in particular was dialled, and this one lives.
+                self.gone.lock().remove(peer.node);
+            }
             let opened = connection.open_bi().await;
             let greeted = match opened {
                 Ok((send, receive)) => {
@@ -204,6 +208,8 @@ impl Shared {
             Transport::Memory(reader, writer) => exchange(reader, writer, ours, &mut buffer).await,
         };
         match answer {
+            // It answered, and has ended since.
+            Ok(_) if self.gone.lock().contains(peer.node) => Err(DialError::Gone(peer.node)),
             Ok(theirs) if theirs.host == peer.host && theirs.node == peer.node => {
                 Ok(self.raise(transport, &theirs, nonce, true, buffer))
             }

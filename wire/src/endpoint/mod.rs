@@ -7,6 +7,7 @@
 
 mod accept;
 mod dial;
+mod gone;
 mod machine;
 mod port;
 mod raise;
@@ -30,7 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{machine::Machine, port::Port};
+use self::{gone::Gone, machine::Machine, port::Port};
 use crate::{
     clock,
     hello::{Hello, VERSION},
@@ -143,6 +144,8 @@ struct Shared {
     stop: CancellationToken,
     ground: Ground,
     links: Mutex<HashMap<NodeId, Entry>>,
+    /// Locked within `links` where both are.
+    gone: Mutex<Gone>,
     types: Mutex<HashSet<Fingerprint>>,
     handshakes: Arc<Semaphore>,
 }
@@ -327,7 +330,8 @@ impl Endpoint {
     /// The link to a node: the one that is up, or a new one. All its addresses are tried at once.
     ///
     /// # Errors
-    /// [`DialError`], after at most [`DIAL_TIME`].
+    /// [`DialError`], after at most [`DIAL_TIME`]; at once for a node that is
+    /// [known to be gone](Self::mark_gone).
     ///
     /// # Cancel safety
     /// The dial goes on and others may use it.
@@ -344,6 +348,9 @@ impl Endpoint {
             }
             if links.len() > MAX_IDLE_PEERS {
                 links.retain(|_, entry| !entry.is_idle());
+            }
+            if shared.gone.lock().contains(node) {
+                return Err(DialError::Gone(node));
             }
             let entry = links.entry(node).or_default();
             if let Some(up) = entry.up.as_ref().filter(|link| !link.is_closed()) {
@@ -389,6 +396,40 @@ impl Endpoint {
         if let Some(link) = self.existing(node) {
             link.close(reason);
         }
+    }
+
+    /// Notes that a node has ended, as somebody who knows has said. The link to it is cut without a
+    /// goodbye, so that asks in flight fail at once; dials under way and later ones end with
+    /// [`DialError::Gone`] at once. A bounded number of such nodes is remembered.
+    ///
+    /// For a node that may come back, as one whose host cannot be reached,
+    /// [`close_link`](Self::close_link) is right.
+    pub fn mark_gone(&self, node: NodeId, reason: &str) {
+        let shared = self.shared();
+        let (up, waiters) = {
+            let mut links = shared.links.lock();
+            shared.gone.lock().insert(node);
+            let entry = links.get_mut(&node);
+            entry.map(|e| (e.up.clone(), std::mem::take(&mut e.waiters))).unwrap_or_default()
+        };
+        for waiter in waiters {
+            let _ = waiter.send(Err(DialError::Gone(node)));
+        }
+        if let Some(link) = up {
+            link.cut(reason);
+        }
+    }
+
+    /// Takes back a [`mark_gone`](Self::mark_gone) that was wrong. A node that dials this one, and
+    /// so shows that it lives, needs no such help.
+    pub fn mark_back(&self, node: NodeId) {
+        self.shared().gone.lock().remove(node);
+    }
+
+    /// Whether a node is known to have ended.
+    #[must_use]
+    pub fn is_gone(&self, node: NodeId) -> bool {
+        self.shared().gone.lock().contains(node)
     }
 
     /// Tells all peers, now and later, that this node decodes these types from bincode.
@@ -472,6 +513,7 @@ impl Shared {
             stop: CancellationToken::new(),
             ground,
             links: Mutex::default(),
+            gone: Mutex::default(),
             types: Mutex::default(),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
         })

@@ -110,6 +110,8 @@ impl Shared {
                 failures.push(format!("{addr}: this is the node itself"));
                 continue;
             }
+            // Nobody in particular was dialled, and this one lives.
+            self.gone.lock().remove(peer.node);
             match self.clone().dial_memory(network, peer).await {
                 Ok(link) => return Ok(link),
                 Err(error) => {

@@ -165,9 +165,15 @@ where
 
     // A peer that reads nothing holds the writing part; closing must not wait for it.
     let stuck = async {
-        let reason = link.closing().await;
-        tokio::time::sleep(2 * GOODBYE).await;
-        LinkDown::Ours(reason)
+        let closing = async {
+            let reason = link.closing().await;
+            tokio::time::sleep(2 * GOODBYE).await;
+            reason
+        };
+        tokio::select! {
+            reason = closing => LinkDown::Ours(reason),
+            reason = link.being_cut() => LinkDown::Ours(reason),
+        }
     };
 
     let down = {

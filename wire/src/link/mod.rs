@@ -151,6 +151,8 @@ pub(crate) struct Inner {
     closed: AtomicBool,
     /// Why it is to be closed, from the moment that somebody wants it.
     closing: watch::Sender<Option<String>>,
+    /// Why it is to be cut, likewise.
+    cut: watch::Sender<Option<String>>,
     lanes: Mutex<HashMap<ActorSerial, Weak<Lane>>>,
     /// What the peer can decode from bincode.
     known: papaya::HashSet<Fingerprint>,
@@ -177,6 +179,7 @@ impl Link {
             posts: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             closing: watch::channel(None).0,
+            cut: watch::channel(None).0,
             lanes: Mutex::default(),
             known: papaya::HashSet::new(),
         };
@@ -279,12 +282,19 @@ impl Link {
         let _ = self.0.commands.send(Command::Close(reason.to_owned()));
     }
 
+    /// Ends the link without a goodbye, for a peer that is dead.
+    pub(crate) fn cut(&self, reason: &str) {
+        self.0.cut.send_replace(Some(reason.to_owned()));
+    }
+
     /// Waits until somebody wants the link closed.
     pub(crate) async fn closing(&self) -> String {
-        let mut closing = self.0.closing.subscribe();
-        // The sender lives as long as this handle.
-        let reason = closing.wait_for(Option::is_some).await;
-        reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+        wanted(&self.0.closing).await
+    }
+
+    /// Waits until somebody wants the link cut.
+    pub(crate) async fn being_cut(&self) -> String {
+        wanted(&self.0.cut).await
     }
 
     pub(crate) fn announce(&self, types: Vec<Fingerprint>) {
@@ -327,6 +337,13 @@ impl Link {
             lane.give_back(units);
         }
     }
+}
+
+/// Waits for a reason. The sender lives as long as the link.
+async fn wanted(reason: &watch::Sender<Option<String>>) -> String {
+    let mut reason = reason.subscribe();
+    let given = reason.wait_for(Option::is_some).await;
+    given.ok().and_then(|reason| reason.clone()).unwrap_or_default()
 }
 
 /// Types of a peer that are remembered; of more it gets the self-describing encoding.
