@@ -327,6 +327,17 @@ async fn an_ask_fails_at_once_when_its_link_is_closed() {
     }
 }
 
+#[tokio::test]
+async fn the_last_handle_dropped_says_goodbye() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        assert!(matches!(next(&mut far).await, Seen::Up));
+        drop(near);
+        let Seen::Down(LinkDown::Closed(_)) = next(&mut far).await else { panic!("a goodbye") };
+        assert!(link.is_closed());
+    }
+}
+
 async fn ask_stream(link: &Link, actor: u64) -> Parts {
     let deadline = Instant::now() + 4 * SOON;
     let parts = link.lane(actor).ask_stream(payload("go"), Fingerprint::NONE, deadline).await;
