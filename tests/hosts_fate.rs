@@ -85,7 +85,7 @@ fn who_leaves_and_whose_host_is_lost_is_told_apart() {
         line
     };
 
-    // Its actor is in the middle of a message that never ends, so it is aborted after its grace.
+    // Its actor is in the middle of a message that never ends: it is not said when that is given up.
     let (serving, asking) = mid_ask(&machines);
     let asked = Instant::now();
     serving.signal(15);

@@ -26,7 +26,7 @@ impl Sleeper {
     async fn nap(&mut self, Nap { forever }: Nap) -> bool {
         if forever {
             println!("asleep");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         true
     }
