@@ -557,3 +557,19 @@ async fn who_waits_for_a_dial_hears_at_once_that_the_node_is_gone() {
     assert!(matches!(error, DialError::Gone(_)), "{error:?}");
     assert!(start.elapsed() < layercake_wire::DIAL_TIME, "{:?}", start.elapsed());
 }
+
+#[tokio::test]
+async fn who_hears_that_an_ask_failed_with_its_link_asks_again_over_another() {
+    let (near, mut far) = neighbours();
+    for round in 0..300 {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        let pending = ask(&link, 2, "held");
+        let close = async {
+            while !matches!(next(&mut far).await, Seen::Held(_)) {}
+            near.endpoint.close_link(far.endpoint.peer().node, "a test");
+        };
+        let (failure, ()) = tokio::join!(pending, close);
+        assert!(matches!(failure, Err(AskFailure::Lost(_))), "{failure:?}");
+        assert!(link.is_closed(), "round {round}: another ask would get onto it");
+    }
+}
