@@ -565,10 +565,15 @@ async fn who_hears_that_an_ask_failed_with_its_link_asks_again_over_another() {
         let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
         let pending = ask(&link, 2, "held");
         let close = async {
-            while !matches!(next(&mut far).await, Seen::Held(_)) {}
+            let held = loop {
+                if let Seen::Held(held) = next(&mut far).await {
+                    break held;
+                }
+            };
             near.endpoint.close_link(far.endpoint.peer().node, "a test");
+            held
         };
-        let (failure, ()) = tokio::join!(pending, close);
+        let (failure, _held) = tokio::join!(pending, close);
         assert!(matches!(failure, Err(AskFailure::Lost(_))), "{failure:?}");
         assert!(link.is_closed(), "round {round}: another ask would get onto it");
     }

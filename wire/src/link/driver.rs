@@ -112,9 +112,10 @@ where
                 }
             }
             if let Some(reason) = closing {
-                // Who waits for an answer hears at once; what was queued still has its chance.
-                core.borrow_mut().fail_asks(&LinkDown::Ours(reason.clone()).to_string());
+                // Who waits for an answer hears at once; what was queued still has its chance. Closed first,
+                // for who hears it asks again, and must not get onto this link.
                 ends.now();
+                core.borrow_mut().fail_asks(&LinkDown::Ours(reason.clone()).to_string());
                 let farewell = async {
                     while more {
                         flush(&core, &mut writer, &mut pieces, link).await?;
