@@ -37,6 +37,7 @@ mod slot;
 mod span;
 mod stream;
 mod table;
+pub mod testing;
 mod watch;
 
 pub use actor::{

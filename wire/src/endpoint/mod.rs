@@ -458,6 +458,21 @@ impl Endpoint {
         task
     }
 
+    /// Waits until the in-memory network has killed this node. Never ready for a node of the real
+    /// world, which does not live to see it. The future does not keep the endpoint.
+    pub fn killed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let killed = match &self.shared().ground {
+            Ground::Machine(_) => None,
+            Ground::Network(port) => Some(port.killed_token()),
+        };
+        async move {
+            match killed {
+                Some(killed) => killed.cancelled_owned().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Says goodbye on every link and ends. Other handles are of no use afterwards.
     pub async fn close(&self) {
         let shared = self.shared();

@@ -67,6 +67,10 @@ impl Port {
         self.killed.cancelled().await;
     }
 
+    pub(super) fn killed_token(&self) -> CancellationToken {
+        self.killed.clone()
+    }
+
     pub(super) fn own(&self, task: AbortHandle) {
         let mut tasks = self.tasks.lock();
         tasks.retain(|task| !task.is_finished());
