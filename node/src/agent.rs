@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     mail::Mail,
     message::{Api, Data, Message, MessageApi},
-    node::Node,
+    node::{Node, STOP_GRACE},
     packet::{Packet, Parcel, Reply},
     relay::{MAX_RELAYS, Relay, Relayed},
     schema,
@@ -162,11 +162,18 @@ impl Actor for Agent {
                 let exit = inlet.watch();
                 let stop = node.stop_token();
                 attend(&node, &self.watches, MAX_WATCHES, reply, |reply| async move {
+                    let late = async {
+                        stop.cancelled().await;
+                        // The agent itself waits for these to end.
+                        if serial != AGENT {
+                            tokio::time::sleep(STOP_GRACE).await;
+                        }
+                    };
                     let exit = tokio::select! {
                         exit = exit => exit.unwrap_or(Exit::Aborted),
                         () = reply.unwanted() => return,
-                        // Those that outlive the node's grace.
-                        () = stop.cancelled() => Exit::Aborted,
+                        // One that outlives the node's grace.
+                        () = late => Exit::Aborted,
                     };
                     reply.send(exit);
                 });
