@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use layercake_wire::id::{ActorAddr, ActorSerial, NodeAddr, PeerId};
@@ -17,7 +18,7 @@ use crate::{
     exit::Exit,
     mail::Mail,
     message::{Api, Data, Message, MessageApi},
-    node::Node,
+    node::{Node, STOP_GRACE},
     packet::{Packet, Parcel, Reply},
     relay::{MAX_RELAYS, Relay, Relayed},
     schema,
@@ -131,7 +132,7 @@ fn attend<R: Data, F>(
             });
         }
         Err(_) => {
-            let retry_after = std::time::Duration::from_secs(1);
+            let retry_after = Duration::from_secs(1);
             reply.settle(Err(AskError::Overloaded { pending: most, retry_after }));
         }
     }
@@ -161,12 +162,18 @@ impl Actor for Agent {
                 let Some(inlet) = node.find(serial) else { return reply.send(Exit::Unknown) };
                 let exit = inlet.watch();
                 let stop = node.stop_token();
+                // The agent itself ends last of all.
+                let grace = if serial == AGENT { Duration::ZERO } else { STOP_GRACE };
                 attend(&node, &self.watches, MAX_WATCHES, reply, |reply| async move {
+                    let outlived = async {
+                        stop.cancelled().await;
+                        tokio::time::sleep(grace).await;
+                    };
                     let exit = tokio::select! {
                         exit = exit => exit.unwrap_or(Exit::Aborted),
                         () = reply.unwanted() => return,
                         // Those that outlive the node's grace.
-                        () = stop.cancelled() => Exit::Aborted,
+                        () = outlived => Exit::Aborted,
                     };
                     reply.send(exit);
                 });
