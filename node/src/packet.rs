@@ -293,6 +293,9 @@ impl<R: Data> Drop for Reply<R> {
         if let Some(back) = self.0.take() {
             if std::thread::panicking() {
                 back.fail(FailureCode::Panicked, "the handler panicked", None);
+            } else if back.deadline().is_some_and(|at| at <= crate::clock::now()) {
+                // That nobody waits any more is why there is no reply.
+                back.fail(FailureCode::Deadline, "", None);
             } else {
                 back.fail(FailureCode::NoReply, "the handler gave no reply", None);
             }

@@ -73,18 +73,23 @@ impl<R: Data> Outlet<R> {
                 };
                 let sent = sender.send(part);
                 // A taker that takes no more holds the handler no longer than until then.
-                return match self.deadline {
-                    Some(at) => match tokio::time::timeout_at(at.into(), sent).await {
-                        Ok(sent) => sent.map_err(|_| Gone),
-                        Err(_) => Err(Gone),
-                    },
-                    None => sent.await.map_err(|_| Gone),
-                };
+                let Some(at) = self.deadline else { return sent.await.map_err(|_| Gone) };
+                if let Ok(sent) = tokio::time::timeout_at(at.into(), sent).await {
+                    return sent.map_err(|_| Gone);
+                }
+                // Not the end in order that the handler's return would be.
+                self.end(FailureCode::Deadline, "");
+                return Err(Gone);
             }
             Some(To::Away { responder, fingerprint, tag }) => {
                 match encode_reply(responder, *fingerprint, &part) {
                     Ok((encoding, bytes)) => {
-                        return responder.part(Payload { tag: *tag, encoding, bytes }).await;
+                        let sent = responder.part(Payload { tag: *tag, encoding, bytes }).await;
+                        if sent.is_err() {
+                            // Not the end in order that the handler's return would be.
+                            self.end(FailureCode::Deadline, "");
+                        }
+                        return sent;
                     }
                     Err(error) => error.to_string(),
                 }
