@@ -244,19 +244,19 @@ fn generate(
                 #lib::Reply::send(reply, answer);
             };
             quote! {
-                <#this>::#variant(state) => match packet.begin() {
+                Self::#variant(state) => match packet.begin() {
                     ::std::option::Option::Some((message, reply)) => {
                         #next
                         ctx.__changed(before, #lib::Machine::state(self));
                     }
-                    ::std::option::Option::None => *self = <#this>::#variant(state),
+                    ::std::option::Option::None => *self = Self::#variant(state),
                 },
             }
         });
         let put_off =
             defer.iter().filter(|d| d.message == **message).map(|Defer { state, .. }| {
                 quote! {
-                    state @ <#this>::#state(_) => {
+                    state @ Self::#state(_) => {
                         *self = state;
                         ctx.__defer(packet, __LayercakeMail::#kind);
                     }

@@ -48,18 +48,21 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
     let own = item.variants.iter().find(|variant| Some(&variant.ident) == unknown);
     let own_docs = own.iter().flat_map(|variant| &variant.attrs);
     let of_unknown = unknown.map(|ident| quote!(#(#own_docs)* #ident(#lib::Unknown),));
-    let mail_unknown = unknown.map(|_| quote!(__Unknown(#lib::Unknown),));
+    let mail_unknown = unknown.map(|_| quote!(__Unknown(#lib::Parcel),));
     let begin_unknown = unknown.map(|ident| {
         quote!(__LayercakeMail::__Unknown(message) => {
-            ::std::option::Option::Some(#name::#ident(message))
+            ::std::option::Option::Some(#name::#ident(message.into_unknown()))
         })
     });
-    let back_unknown =
-        unknown.map(|ident| quote!(#name::#ident(message) => __LayercakeMail::__Unknown(message),));
+    let back_unknown = unknown.map(|ident| {
+        quote!(#name::#ident(message) => {
+            __LayercakeMail::__Unknown(message.into_parcel())
+        })
+    });
     let takes_unknown = unknown.is_some();
     let open_other = match unknown {
         Some(_) => quote! {
-            ::std::option::Option::Some(__LayercakeMail::__Unknown(parcel.into_unknown()))
+            ::std::option::Option::Some(__LayercakeMail::__Unknown(parcel))
         },
         None => quote!(parcel.refuse(); ::std::option::Option::None),
     };

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use layercake_wire::{
     AskFailure, Failure, FailureCode, InboundKind, Responder,
     id::{ActorAddr, PeerId},
@@ -57,7 +58,7 @@ enum Target {
 
 /// Until when an ask waits that is given so long: no longer than the message at hand may take.
 pub(crate) fn deadline_in(limit: Duration) -> Instant {
-    let own = clock::now() + limit;
+    let own = clock::after(limit);
     here::deadline().map_or(own, |callers| callers.min(own))
 }
 
@@ -231,13 +232,21 @@ impl<T: ?Sized> Address<T> {
             Target::There(remote) => return remote.tell(message).await,
         };
         let mut packet = Some(Packet::tell(message));
-        let offered = match inlet.offer(&mut packet, false) {
+        let mut offered = match inlet.offer(&mut packet, false) {
             Offered::Full => match room(inlet).await {
                 Ok(()) => inlet.offer(&mut packet, true),
                 Err(()) => Offered::Stopped,
             },
             other => other,
         };
+        if let Offered::NotHandled = offered
+            && inlet.takes_unknown()
+        {
+            match room(inlet).await {
+                Ok(()) => return told_unknown(inlet, packet),
+                Err(()) => offered = Offered::Stopped,
+            }
+        }
         told(inlet, offered, packet)
     }
 
@@ -252,7 +261,16 @@ impl<T: ?Sized> Address<T> {
         match &self.target {
             Target::Here(inlet) => {
                 let mut packet = Some(Packet::tell(message));
-                let offered = inlet.offer(&mut packet, false);
+                let mut offered = inlet.offer(&mut packet, false);
+                if let Offered::NotHandled = offered
+                    && inlet.takes_unknown()
+                {
+                    offered = match room(inlet).now_or_never() {
+                        Some(Ok(())) => return told_unknown(inlet, packet),
+                        Some(Err(())) => Offered::Stopped,
+                        None => Offered::Full,
+                    };
+                }
                 told(inlet, offered, packet)
             }
             Target::There(remote) => remote.try_tell(message),
@@ -307,10 +325,14 @@ impl<T: ?Sized> Address<T> {
                     Offered::Full if room(inlet).await.is_ok() => inlet.offer(&mut packet, true),
                     other => other,
                 };
-                if let (Offered::NotHandled, Some(packet)) = (offered, packet) {
-                    packet.refuse(Failure::new(FailureCode::NotHandled, M::NAME));
-                }
-                // Dropped otherwise where it was not taken, which says `Stopped`.
+                // On behalf of the node, for the task may work for none.
+                here::within(inlet.node(), || match (offered, packet) {
+                    (Offered::NotHandled, Some(packet)) => {
+                        packet.refuse(Failure::new(FailureCode::NotHandled, M::NAME));
+                    }
+                    // Where it was not taken this says `Stopped`.
+                    (_, packet) => drop(packet),
+                });
             }
             Target::There(remote) => match back.into_reply() {
                 None => {
@@ -344,9 +366,10 @@ impl<T: ?Sized> Address<T> {
         match (&self.target, kind) {
             (Target::Here(inlet), kind) => {
                 let parcel = Parcel::new(payload, kind, from);
-                // Dropped where it has stopped, which says so.
-                if room(inlet).await.is_ok() {
-                    inlet.deliver(parcel, true);
+                match room(inlet).await {
+                    Ok(()) => inlet.deliver(parcel, true),
+                    // Which says that it has stopped.
+                    Err(()) => here::within(inlet.node(), || drop(parcel)),
                 }
             }
             (Target::There(remote), InboundKind::Tell(_credit)) => {
@@ -386,21 +409,29 @@ fn told<M: Message>(
         Offered::Taken => Ok(()),
         Offered::Full => Err(TellError::Full { to: to(), message }),
         Offered::Stopped => Err(TellError::Stopped { to: to(), message }),
-        Offered::NotHandled if inlet.takes_unknown() => {
-            match payload::encode(Encoding::Json, &message) {
-                Ok(bytes) => {
-                    let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
-                    inlet.deliver(Parcel::new(payload, InboundKind::Tell(None), None), false);
-                    Ok(())
-                }
-                Err(error) => {
-                    Err(TellError::Unsendable { to: to(), reason: error.to_string(), message })
-                }
-            }
-        }
         Offered::NotHandled => {
             let reason = format!("it does not handle `{}`", M::NAME);
             Err(TellError::Unsendable { to: to(), reason, message })
+        }
+    }
+}
+
+/// Tells an actor that takes what it does not know, in room that was granted.
+fn told_unknown<M: Message>(
+    inlet: &Arc<dyn Inlet>,
+    packet: Option<Packet<M>>,
+) -> Result<(), TellError<M>> {
+    let Some(message) = packet.and_then(Packet::into_message) else { return Ok(()) };
+    match payload::encode(Encoding::Json, &message) {
+        Ok(bytes) => {
+            let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
+            inlet.deliver(Parcel::new(payload, InboundKind::Tell(None), None), true);
+            Ok(())
+        }
+        Err(error) => {
+            inlet.give_room_back();
+            let to = AnyAddress::here(inlet.clone()).id();
+            Err(TellError::Unsendable { to, reason: error.to_string(), message })
         }
     }
 }
@@ -455,7 +486,8 @@ async fn ask_unknown<M: Message>(
     let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
     let accept = M::describe().reply_fingerprint;
     let reply = ask_encoded_here(inlet, payload, accept, deadline).await?;
-    payload::decode(reply.encoding, &reply.bytes)
+    // Addresses in it belong to this node, whoever asks.
+    here::within(inlet.node(), || payload::decode(reply.encoding, &reply.bytes))
         .map_err(|error| AskError::BadReply { reason: error.to_string() })
 }
 

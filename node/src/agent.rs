@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use layercake_wire::id::{ActorAddr, ActorSerial, NodeAddr, PeerId};
@@ -131,7 +132,7 @@ fn attend<R: Data, F>(
             });
         }
         Err(_) => {
-            let retry_after = std::time::Duration::from_secs(1);
+            let retry_after = Duration::from_secs(1);
             reply.settle(Err(AskError::Overloaded { pending: most, retry_after }));
         }
     }
@@ -161,19 +162,18 @@ impl Actor for Agent {
                 let Some(inlet) = node.find(serial) else { return reply.send(Exit::Unknown) };
                 let exit = inlet.watch();
                 let stop = node.stop_token();
+                // The agent itself ends last of all.
+                let grace = if serial == AGENT { Duration::ZERO } else { STOP_GRACE };
                 attend(&node, &self.watches, MAX_WATCHES, reply, |reply| async move {
-                    let late = async {
+                    let outlived = async {
                         stop.cancelled().await;
-                        // The agent itself waits for these to end.
-                        if serial != AGENT {
-                            tokio::time::sleep(STOP_GRACE).await;
-                        }
+                        tokio::time::sleep(grace).await;
                     };
                     let exit = tokio::select! {
                         exit = exit => exit.unwrap_or(Exit::Aborted),
                         () = reply.unwanted() => return,
-                        // One that outlives the node's grace.
-                        () = late => Exit::Aborted,
+                        // Those that outlive the node's grace.
+                        () = outlived => Exit::Aborted,
                     };
                     reply.send(exit);
                 });

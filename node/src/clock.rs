@@ -7,3 +7,10 @@ use std::time::Instant;
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+/// The moment after so long. A time that no clock shows is one that nobody lives to see.
+pub(crate) fn after(time: std::time::Duration) -> Instant {
+    const FAR: std::time::Duration = std::time::Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = now();
+    now.checked_add(time.min(FAR)).unwrap_or(now)
+}

@@ -64,7 +64,9 @@ pub(crate) trait Inlet: Send + Sync + 'static {
     fn abort(&self);
     /// Asks a supervised actor to begin anew after its present message.
     fn renew(&self);
+    /// Whether it takes no more mail; it may not have ended yet.
     fn is_stopped(&self) -> bool;
+    fn has_ended(&self) -> bool;
     /// Told how it ended; at once where it has.
     fn watch(&self) -> oneshot::Receiver<Exit>;
     /// Whether its address has left this process; set by the first call with `true`.
@@ -206,6 +208,10 @@ impl<M: Mail> Mailbox<M> {
                     Poll::Ready(())
                 };
             }
+            // An actor that never runs dry lets others run: now and then it has to wait its turn.
+            if std::pin::pin!(tokio::task::coop::consume_budget()).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
             std::mem::swap(&mut inner.queue, batch);
             inner.filled = 0;
             if !inner.line.is_empty() {
@@ -332,7 +338,13 @@ impl<M: Mail> Inlet for Mailbox<M> {
             if !granted && (inner.filled + inner.granted >= MAILBOX || !inner.line.is_empty()) {
                 return Offered::Full;
             }
-            let Some(mail) = M::accept(packet) else { return Offered::NotHandled };
+            let Some(mail) = M::accept(packet) else {
+                drop(inner);
+                if granted {
+                    self.give_room_back();
+                }
+                return Offered::NotHandled;
+            };
             inner.granted -= usize::from(granted);
             inner.filled += 1;
             inner.queue.push_back(Envelope::Local(mail));
@@ -431,6 +443,10 @@ impl<M: Mail> Inlet for Mailbox<M> {
 
     fn is_stopped(&self) -> bool {
         self.inner.lock().closed
+    }
+
+    fn has_ended(&self) -> bool {
+        self.inner.lock().exit.is_some()
     }
 
     fn watch(&self) -> oneshot::Receiver<Exit> {

@@ -47,7 +47,9 @@ impl<R: Data> Back<R> {
         match self {
             Self::Nobody { .. } => true,
             Self::Here(slot) => slot.is_wanted(),
-            Self::Stream { sender, .. } => !sender.is_closed(),
+            Self::Stream { sender, deadline } => {
+                !sender.is_closed() && *deadline > crate::clock::now()
+            }
             Self::Away { responder, .. } => {
                 responder.is_wanted() && responder.deadline() > crate::clock::now()
             }
@@ -291,6 +293,9 @@ impl<R: Data> Drop for Reply<R> {
         if let Some(back) = self.0.take() {
             if std::thread::panicking() {
                 back.fail(FailureCode::Panicked, "the handler panicked", None);
+            } else if back.deadline().is_some_and(|at| at <= crate::clock::now()) {
+                // That nobody waits any more is why there is no reply.
+                back.fail(FailureCode::Deadline, "", None);
             } else {
                 back.fail(FailureCode::NoReply, "the handler gave no reply", None);
             }
@@ -392,6 +397,13 @@ impl Drop for Parcel {
 pub struct Unknown(Parcel);
 
 impl Unknown {
+    /// Makes it a message that nobody has begun.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn into_parcel(mut self) -> Parcel {
+        Parcel { inner: self.0.inner.take(), from: self.0.from }
+    }
+
     /// The name of the message in eight bytes.
     #[must_use]
     pub fn tag(&self) -> Tag {

@@ -65,11 +65,31 @@ impl<R: Data> Outlet<R> {
     /// Dropped before it is ready, the part was not sent.
     pub async fn send(&mut self, part: R) -> Result<(), Gone> {
         let reason = match &self.to {
-            Some(To::Here(sender)) => return sender.send(Ok(part)).await.map_err(|_| Gone),
+            Some(To::Here(sender)) => {
+                let part = match sender.try_send(Ok(part)) {
+                    Ok(()) => return Ok(()),
+                    Err(mpsc::error::TrySendError::Closed(_)) => return Err(Gone),
+                    Err(mpsc::error::TrySendError::Full(part)) => part,
+                };
+                let sent = sender.send(part);
+                // A taker that takes no more holds the handler no longer than until then.
+                let Some(at) = self.deadline else { return sent.await.map_err(|_| Gone) };
+                if let Ok(sent) = tokio::time::timeout_at(at.into(), sent).await {
+                    return sent.map_err(|_| Gone);
+                }
+                // Not the end in order that the handler's return would be.
+                self.end(FailureCode::Deadline, "");
+                return Err(Gone);
+            }
             Some(To::Away { responder, fingerprint, tag }) => {
                 match encode_reply(responder, *fingerprint, &part) {
                     Ok((encoding, bytes)) => {
-                        return responder.part(Payload { tag: *tag, encoding, bytes }).await;
+                        let sent = responder.part(Payload { tag: *tag, encoding, bytes }).await;
+                        if sent.is_err() {
+                            // Not the end in order that the handler's return would be.
+                            self.end(FailureCode::Deadline, "");
+                        }
+                        return sent;
                     }
                     Err(error) => error.to_string(),
                 }
@@ -94,7 +114,12 @@ impl<R: Data> Outlet<R> {
     /// May be called again.
     pub async fn unwanted(&self) {
         match &self.to {
-            Some(To::Here(sender)) => sender.closed().await,
+            Some(To::Here(sender)) => match self.deadline {
+                Some(at) => {
+                    let _ = tokio::time::timeout_at(at.into(), sender.closed()).await;
+                }
+                None => sender.closed().await,
+            },
             Some(To::Away { responder, .. }) => responder.cancelled().await,
             Some(To::Nobody) | None => {}
         }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Accepts, Actor, Brood, Running, Spawn};
 use crate::{
     address::Address,
+    clock,
     exit::Exit,
     here::{self, Scoped},
     mail::Mail,
@@ -259,6 +260,16 @@ impl<A: Actor> Context<A> {
         }
     }
 
+    /// What is put off or due again, in the order in which it came.
+    pub(super) fn take_deferred(&mut self) -> impl DoubleEndedIterator<Item = A::Mail> + use<A> {
+        let (mut all, due) = match &mut self.extra {
+            Some(extra) => (std::mem::take(&mut extra.deferred), std::mem::take(&mut extra.due)),
+            None => Default::default(),
+        };
+        all.extend(due);
+        all.into_iter()
+    }
+
     pub(super) fn next_deferred(&mut self) -> Option<A::Mail> {
         self.extra.as_mut()?.due.pop_front()
     }
@@ -297,9 +308,12 @@ impl<A: Actor> Timer<'_, A> {
             Box::pin(async move {
                 tokio::select! {
                     biased;
-                    () = cancelled.cancelled() => Job::Done,
-                    () = tokio::time::sleep(delay) => mail::<A, M>(message),
+                    () = cancelled.cancelled() => return Job::Done,
+                    () = tokio::time::sleep(delay) => {}
                 }
+                // It has come to its end: there is nothing left to be cancelled.
+                cancelled.cancel();
+                mail::<A, M>(message)
             })
         });
     }
@@ -311,7 +325,7 @@ impl<A: Actor> Timer<'_, A> {
         A: Accepts<M>,
     {
         let period = period.max(Duration::from_millis(1));
-        let start = tokio::time::Instant::now() + period;
+        let start = tokio::time::Instant::from_std(clock::after(period));
         let mut interval = tokio::time::interval_at(start, period);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.set(|cancelled| tick::<A, M>(cancelled, interval, message));
@@ -322,14 +336,19 @@ impl<A: Actor> Timer<'_, A> {
         let extra = self.ctx.extra.as_mut();
         let timer = extra.and_then(|extra| extra.timers.remove(&self.name));
         timer.is_some_and(|timer| {
+            let was_set = !timer.is_cancelled();
             timer.cancel();
-            true
+            was_set
         })
     }
 
     fn set(self, work: impl FnOnce(CancellationToken) -> Work<A>) {
         let cancelled = CancellationToken::new();
         let extra = self.ctx.extra();
+        // Those that have come to their end make place for others.
+        if extra.timers.len() == extra.timers.capacity() {
+            extra.timers.retain(|_, timer| !timer.is_cancelled());
+        }
         if let Some(old) = extra.timers.insert(self.name, cancelled.clone()) {
             old.cancel();
         }

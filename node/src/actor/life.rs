@@ -236,11 +236,16 @@ pub(super) async fn finish<A: Actor>(
     life: &mut Life<A::Mail>,
     exit: Exit,
 ) -> Exit {
+    // What was put off waits like any other mail: for a successor, or to be ended with a reason.
+    for mail in ctx.take_deferred().rev() {
+        life.batch.push_front(Envelope::Local(mail));
+    }
     life.close();
-    let sound = !matches!(exit, Exit::Panicked(_));
+    let mut sound = !matches!(exit, Exit::Panicked(_));
     let mut exit = exit;
     if sound && let Err(panic) = AssertUnwindSafe(actor.stopping(&mut ctx)).catch_unwind().await {
         exit = Exit::panicked(&*panic);
+        sound = false;
     }
     ctx.stop_children(STOP_GRACE).await;
     if sound && let Err(panic) = AssertUnwindSafe(actor.stopped()).catch_unwind().await {

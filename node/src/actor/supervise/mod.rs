@@ -8,7 +8,7 @@
 //! which they were started.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -133,10 +133,11 @@ struct State {
     brood: Brood,
     /// The supervisor's own mailbox, under which the children stand.
     own: Option<Arc<dyn Inlet>>,
-    /// Who is to begin anew and has not yet; who of them has not ended yet; and not before when.
+    /// Who is to begin anew and has not yet; who of them has not ended yet; and not before when, for each
+    /// that failed.
     to_begin: BTreeSet<usize>,
     to_end: HashSet<usize>,
-    not_before: Option<Instant>,
+    not_before: HashMap<usize, Instant>,
     failed: Option<String>,
     ended: bool,
 }
@@ -151,7 +152,7 @@ impl Shared {
             own: None,
             to_begin: BTreeSet::new(),
             to_end: HashSet::new(),
-            not_before: None,
+            not_before: HashMap::new(),
             failed: None,
             ended: false,
         };
@@ -167,11 +168,10 @@ impl Shared {
                 state.core.on_stop(child);
                 false
             }
-            // Somebody else's end is the reason, and it was counted there.
-            Asked::Renew => {
-                state.to_end.remove(&child);
-                true
-            }
+            // Somebody else's end is the reason, and it was counted there; also where the child ended by
+            // itself before it heard of that.
+            Asked::Renew | Asked::Nothing if state.to_end.remove(&child) => true,
+            Asked::Renew => true,
             Asked::Nothing => {
                 let now = clock::now();
                 match state.core.on_end(child, exit.is_failure(), now, rand::random()) {
@@ -186,8 +186,7 @@ impl Shared {
                                 inlet.renew();
                             }
                         }
-                        let at = now + after;
-                        state.not_before = Some(state.not_before.map_or(at, |other| other.max(at)));
+                        state.not_before.insert(child, now + after);
                         true
                     }
                     Verdict::End => false,
@@ -204,6 +203,7 @@ impl Shared {
         if !anew {
             state.to_begin.remove(&child);
             state.to_end.remove(&child);
+            state.not_before.remove(&child);
             state.children[child] = None;
         }
         self.changed.notify_waiters();
@@ -221,14 +221,20 @@ impl Shared {
                 if asked() == Asked::Stop || state.ended || state.failed.is_some() {
                     return false;
                 }
-                let turn = state.to_end.is_empty() && state.to_begin.first() == Some(&child);
                 let now = clock::now();
-                match state.not_before.filter(|at| *at > now) {
+                let (turn, not_before) = match self.settings.strategy {
+                    // They know nothing of each other.
+                    Strategy::OneForOne => (true, state.not_before.get(&child).copied()),
+                    Strategy::OneForAll | Strategy::RestForOne => {
+                        let first = state.to_begin.first() == Some(&child);
+                        let last = state.not_before.values().max().copied();
+                        (state.to_end.is_empty() && first, last)
+                    }
+                };
+                match not_before.filter(|at| *at > now) {
                     None if turn => {
                         state.to_begin.remove(&child);
-                        if state.to_begin.is_empty() {
-                            state.not_before = None;
-                        }
+                        state.not_before.remove(&child);
                         state.core.on_begin(child, now);
                         self.changed.notify_waiters();
                         return true;
