@@ -30,12 +30,13 @@ use tokio::{
 
 pub use self::exec::Limits;
 use self::{
-    child::Process,
+    child::{DRAIN, Ended, Process},
     exec::{EXEC_ARGUMENT, Exec},
 };
 use crate::{
     actor::{Life, Running, Spawn},
     address::AnyAddress,
+    error::AskError,
     entry::{Program, WORKER_ARGUMENT, WorkerSays, WorkerStart},
     exit::Exit,
     here::within,
@@ -44,6 +45,7 @@ use crate::{
     message::{Api, Data},
     node::{Node, STOP_GRACE},
     packet::Parcel,
+    run::chain,
 };
 
 mod child;
@@ -77,6 +79,14 @@ pub enum ProcessError {
     Arguments(#[source] serde_json::Error),
 }
 
+/// For who answers by starting a process: none is available. Why is in the log.
+impl From<ProcessError> for AskError {
+    fn from(error: ProcessError) -> Self {
+        tracing::warn!("no answer without a process: {}", chain(&error));
+        Self::Unavailable
+    }
+}
+
 /// Which process is to be started.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Spec {
@@ -99,6 +109,10 @@ fn own_program() -> Result<PathBuf, ProcessError> {
 pub(crate) struct WorkerProcess {
     process: Process,
     control: BufReader<UnixStream>,
+    /// What was heard of a line so far.
+    heard: Vec<u8>,
+    /// Its last word, where it has said one.
+    last: Option<WorkerSays>,
     pub(crate) addr: ActorAddr,
 }
 
@@ -139,7 +153,7 @@ impl WorkerProcess {
         let process = Process::start(command, false).await.map_err(failed)?;
         let control = BufReader::new(UnixStream::from_std(ours).map_err(failed)?);
         let addr = ActorAddr { node: node.addr(), serial: 0 };
-        let mut worker = Self { process, control, addr };
+        let mut worker = Self { process, control, heard: Vec::new(), last: None, addr };
         let not_ready = |worker: &Self, reason| {
             Err(ProcessError::NotReady(worker.process.words().behind(reason)))
         };
@@ -164,10 +178,14 @@ impl WorkerProcess {
     }
 
     /// What the process says next; `None` when it has ended.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
     async fn hear(&mut self) -> io::Result<Option<WorkerSays>> {
-        let mut line = Vec::new();
-        let read = (&mut self.control).take(MAX_LINE).read_until(b'\n', &mut line).await?;
-        if read == 0 {
+        let room = MAX_LINE.saturating_sub(self.heard.len() as u64);
+        (&mut self.control).take(room).read_until(b'\n', &mut self.heard).await?;
+        let line = std::mem::take(&mut self.heard);
+        if line.is_empty() {
             return Ok(None);
         }
         serde_json::from_slice(&line).map(Some).map_err(io::Error::other)
@@ -181,34 +199,40 @@ impl WorkerProcess {
     /// Waits for its end, and says how it ended.
     ///
     /// # Cancel safety
-    /// May be called again, unless what it leaves was being read.
+    /// May be called again.
     pub(crate) async fn ended(&mut self) -> WorkerEnd {
-        let said = self.hear().await;
-        let status = self.process.wait().await;
-        self.judge(said.ok().flatten(), status)
+        if self.last.is_none() {
+            self.last = self.hear().await.ok().flatten();
+        }
+        // Its work is done, or nobody could tell it to go on: it need not take long.
+        let ended = self.process.end_within(STOP_GRACE).await;
+        self.judge(ended)
     }
 
-    fn judge(&self, said: Option<WorkerSays>, status: io::Result<ExitStatus>) -> WorkerEnd {
-        match said {
-            Some(WorkerSays::Ended { exit, output }) => WorkerEnd { exit, output },
-            _ => {
-                let status = status.map_or_else(|error| error.to_string(), |s| s.to_string());
-                let exit = Exit::ProcessDied(self.process.words().behind(status));
-                WorkerEnd { exit, output: None }
+    fn judge(&mut self, ended: io::Result<Ended>) -> WorkerEnd {
+        let exit = match (self.last.take(), ended) {
+            (Some(WorkerSays::Ended { exit, output }), _) => return WorkerEnd { exit, output },
+            (_, Ok(Ended::Killed)) => Exit::Aborted,
+            (_, Ok(Ended::Itself(status))) => {
+                Exit::ProcessDied(self.process.words().behind(status.to_string()))
             }
-        }
+            (_, Err(error)) => Exit::ProcessDied(error.to_string()),
+        };
+        WorkerEnd { exit, output: None }
     }
 
     /// Asks it to finish, and kills it when it has not ended within the grace.
     pub(crate) async fn stop(&mut self, grace: Duration) -> WorkerEnd {
         let _ = self.control.get_mut().write_all(b"s").await;
-        let said = match tokio::time::timeout(grace, self.hear()).await {
-            Ok(said) => said.ok().flatten(),
-            Err(_) => None,
-        };
-        let rest = if said.is_some() { grace } else { Duration::ZERO };
-        let status = self.process.end_within(rest).await;
-        self.judge(said, status)
+        let deadline = tokio::time::Instant::now() + grace;
+        if self.last.is_none()
+            && let Ok(said) = tokio::time::timeout_at(deadline, self.hear()).await
+        {
+            self.last = said.ok().flatten();
+        }
+        let rest = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let ended = self.process.end_within(rest).await;
+        self.judge(ended)
     }
 }
 
@@ -459,18 +483,9 @@ impl Spawn<ByProcess> for Foreign {
     }
 
     async fn live(mut self, life: &mut Life<NoMessages>) -> (Exit, Option<Bytes>) {
-        let mut output = Vec::new();
-        let stdout = self.process.take_stdout();
         let asked = std::future::poll_fn(|cx| life.mailbox.poll_stop(cx));
-        let run = async {
-            if let Some(stdout) = stdout {
-                let _ = stdout.take(MAX_OUTPUT as u64 + 1).read_to_end(&mut output).await;
-            }
-            if output.len() > MAX_OUTPUT {
-                return None;
-            }
-            Some(self.process.wait().await)
-        };
+        let mut output = Vec::new();
+        let run = run_to_end(&mut self.process, &mut output);
         let ended = tokio::select! {
             ended = run => Some(ended),
             () = asked => None,
@@ -492,6 +507,36 @@ impl Spawn<ByProcess> for Foreign {
                 (Exit::Stopped, None)
             }
         }
+    }
+}
+
+/// Takes what a program writes to its standard output, and waits for its end; `None` where it writes
+/// more than it may.
+async fn run_to_end(process: &mut Process, output: &mut Vec<u8>) -> Option<io::Result<ExitStatus>> {
+    let status = {
+        let stdout = process.take_stdout();
+        let mut read = std::pin::pin!(async {
+            if let Some(stdout) = stdout {
+                let _ = stdout.take(MAX_OUTPUT as u64 + 1).read_to_end(output).await;
+            }
+        });
+        let status = tokio::select! {
+            biased;
+            () = &mut read => None,
+            status = process.wait() => Some(status),
+        };
+        if status.is_some() {
+            // What it has started may hold the pipe for as long as it likes.
+            let _ = tokio::time::timeout(DRAIN, read).await;
+        }
+        status
+    };
+    if output.len() > MAX_OUTPUT {
+        return None;
+    }
+    match status {
+        Some(status) => Some(status),
+        None => Some(process.wait().await),
     }
 }
 
