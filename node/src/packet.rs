@@ -203,8 +203,8 @@ impl<R: Data> Reply<R> {
         }
     }
 
-    /// Answers with what somebody else has answered.
-    pub(crate) fn settle(mut self, answer: Result<R, AskError>) {
+    /// Answers with what somebody else has answered, be it a reply or an error.
+    pub fn settle(mut self, answer: Result<R, AskError>) {
         match answer {
             Ok(answer) => self.send(answer),
             Err(error) => match self.0.take() {

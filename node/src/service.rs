@@ -3,15 +3,13 @@
 //! This is the boundary to the gateway, which knows no message type at compile time: it sees an
 //! [`Api`], checks input against its schemas, and passes payloads on as bytes.
 
-use std::{
-    future::Future, marker::PhantomData, panic::AssertUnwindSafe, pin::Pin, time::Instant,
-};
+use std::{future::Future, marker::PhantomData, panic::AssertUnwindSafe, pin::Pin, time::Instant};
 
 use futures_util::FutureExt;
 use layercake_wire::payload::{self, Encoding, Fingerprint, Payload};
 
 use crate::{
-    actor::Accepts,
+    actor::{Accepts, Running},
     address::Address,
     error::AskError,
     here::{self, Scoped},
@@ -69,6 +67,19 @@ impl<M: Message, T: Accepts<M> + ?Sized + 'static> Serve<M> for Address<T> {
 
     fn into_service(self) -> OfAddress<M, T> {
         OfAddress { address: self, message: PhantomData }
+    }
+}
+
+impl<M, T, R> Serve<M> for Running<T, R>
+where
+    M: Message,
+    T: Accepts<M> + 'static,
+    R: Send + 'static,
+{
+    type Service = OfAddress<M, T>;
+
+    fn into_service(self) -> OfAddress<M, T> {
+        Serve::<M>::into_service(self.address)
     }
 }
 

@@ -36,8 +36,8 @@ use self::{
 use crate::{
     actor::{Life, Running, Spawn},
     address::AnyAddress,
-    error::AskError,
     entry::{Program, WORKER_ARGUMENT, WorkerSays, WorkerStart},
+    error::AskError,
     exit::Exit,
     here::within,
     mail::Mail,
