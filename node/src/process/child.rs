@@ -145,7 +145,7 @@ impl Process {
             Err(_) => {
                 tracing::warn!(
                     pid = self.pid(),
-                    "a process did not stop within {grace:?}; killing it"
+                    "a process did not end within its grace; killing it"
                 );
                 self.signal(Signal::KILL);
                 self.wait().await.map(|_| Ended::Killed)

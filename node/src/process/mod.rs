@@ -211,6 +211,9 @@ impl WorkerProcess {
 
     fn judge(&mut self, ended: io::Result<Ended>) -> WorkerEnd {
         let exit = match (self.last.take(), ended) {
+            (Some(WorkerSays::Ended { exit: Exit::Panicked(reason), .. }), _) => {
+                Exit::Panicked(self.process.words().behind(reason))
+            }
             (Some(WorkerSays::Ended { exit, output }), _) => return WorkerEnd { exit, output },
             (_, Ok(Ended::Killed)) => Exit::Aborted,
             (_, Ok(Ended::Itself(status))) => {
