@@ -127,7 +127,7 @@ where
     F: Fn(M) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<M::Reply, AskError>> + Send + 'static,
 {
-    FromFn { function, node: here::node(|node| node.cloned()), message: PhantomData }
+    FromFn { function, node: here::node(|node| Some(node?.clone())), message: PhantomData }
 }
 
 impl<M, F, Fut> FromFn<M, F>
