@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig};
 use layercake_node::{
     Api, Message, Node,
-    service::{Call, Reply, Service},
+    service::{Call, Reply, Serve, Service},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -62,12 +62,13 @@ impl Http {
         self
     }
 
-    /// Serves one message of a service until the node is asked to stop; requests under way are
+    /// Serves one message of a pool, of an actor by its address, or of a function by
+    /// [`from_fn`](layercake_node::service::from_fn), until the node is asked to stop; requests under way are
     /// finished first.
     ///
     /// # Errors
     /// [`HttpError`] when it cannot listen, or the service has no such message.
-    pub async fn serve<M: Message>(self, service: impl Service) -> Result<(), HttpError> {
+    pub async fn serve<M: Message>(self, service: impl Serve<M>) -> Result<(), HttpError> {
         let _ = self.bind::<M>(service).await?.run().await;
         Ok(())
     }
@@ -76,8 +77,8 @@ impl Http {
     ///
     /// # Errors
     /// As [`serve`](Self::serve).
-    pub async fn bind<M: Message>(self, service: impl Service) -> Result<Bound, HttpError> {
-        let config = self.config?;
+    pub async fn bind<M: Message>(self, service: impl Serve<M>) -> Result<Bound, HttpError> {
+        let (config, service) = (self.config?, service.into_service());
         let answers = |api: &Api| api.message(M::TAG).cloned();
         if answers(&service.api()).is_none() {
             return Err(HttpError::NotServed(M::NAME));

@@ -183,13 +183,15 @@ impl Entry {
         all
     }
 
-    /// The entry of that name; a last part that only one entry has will do.
+    /// The entry of that name; a last part that only one entry has will do. (Another binary that has
+    /// the same source file knows it under another path.)
     fn find(name: &str) -> Result<&'static Self, String> {
         let all = || inventory::iter::<Self>();
         if let Some(entry) = all().find(|entry| (entry.name)() == name) {
             return Ok(entry);
         }
-        let last = |entry: &&Self| (entry.name)().rsplit("::").next() == Some(name);
+        let wanted = name.rsplit("::").next();
+        let last = |entry: &&Self| (entry.name)().rsplit("::").next() == wanted;
         let mut named = all().filter(last);
         match (named.next(), named.next()) {
             (Some(entry), None) => Ok(entry),
@@ -314,6 +316,9 @@ pub(crate) fn run_worker(start: &str) -> Result<(), String> {
     // The standard input is a socket to the parent: its end is the parent's end.
     let control = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let control = control.map_err(|e| format!("cannot reach the parent process: {e}"))?;
+    // What this process starts must not hold the socket open when it is gone itself.
+    let nothing = std::fs::File::open("/dev/null").map_err(|e| format!("no `/dev/null`: {e}"))?;
+    rustix::stdio::dup2_stdin(&nothing).map_err(|e| format!("cannot close the input: {e}"))?;
     let mut parent = control.try_clone().map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -321,7 +326,7 @@ pub(crate) fn run_worker(start: &str) -> Result<(), String> {
         .map_err(|e| format!("cannot start a runtime: {e}"))?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     watch_parent(control, stop).map_err(|e| format!("cannot watch the parent process: {e}"))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())
             .map_err(|e| format!("cannot listen for signals: {e}"))?;
@@ -356,7 +361,10 @@ pub(crate) fn run_worker(start: &str) -> Result<(), String> {
             None => tokio::join!(ended, node.close()).0,
         };
         say(&mut parent, &end)
-    })
+    });
+    // Work on other threads that does not end by itself is left behind.
+    runtime.shutdown_background();
+    result
 }
 
 /// Watches the parent on a thread of its own, so that no handler can delay it: a byte is an orderly
@@ -368,10 +376,14 @@ fn watch_parent(
     use std::io::Read;
     std::thread::Builder::new().name("layercake-parent".to_owned()).spawn(move || {
         let mut byte = [0];
-        if matches!(control.read(&mut byte), Ok(1)) {
-            let _ = stop.send(());
-            // From here on only the parent's death is of interest.
-            while matches!(control.read(&mut byte), Ok(1)) {}
+        let mut stop = Some(stop);
+        loop {
+            match control.read(&mut byte) {
+                // After the first only the parent's death is of interest.
+                Ok(1) => drop(stop.take().map(|stop| stop.send(()))),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                _ => break,
+            }
         }
         // At once and without a chance to hang: the parent is gone, or it has stopped waiting.
         let _ =

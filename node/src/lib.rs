@@ -90,7 +90,7 @@ pub mod __private {
         Letters, Machine, Mail, Message, MessageApi, NoArgs, NoEntry, Node, Outcome, Outlet,
         Packet, Parcel, Probe, Program, Reply, Unknown,
         packet::while_wanted,
-        run_main,
+        run_main, run_main_with,
         schema::{Empty, describe},
     };
 }

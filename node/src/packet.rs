@@ -205,8 +205,8 @@ impl<R: Data> Reply<R> {
         }
     }
 
-    /// Answers with what somebody else has answered.
-    pub(crate) fn settle(mut self, answer: Result<R, AskError>) {
+    /// Answers with what somebody else has answered, be it a reply or an error.
+    pub fn settle(mut self, answer: Result<R, AskError>) {
         match answer {
             Ok(answer) => self.send(answer),
             Err(error) => match self.0.take() {
@@ -473,7 +473,7 @@ impl Drop for Unknown {
         // It was handled, if only by being dropped: no dead letter, and no answer.
         match self.0.inner.take() {
             Some((_, InboundKind::Ask(responder))) => {
-                responder.fail(Failure::new(FailureCode::NoReply, "the handler gave no reply"))
+                responder.fail(Failure::new(FailureCode::NoReply, "the handler gave no reply"));
             }
             Some((_, InboundKind::Tell(_))) | None => {}
         }

@@ -1,13 +1,21 @@
-//! A service: anything that answers encoded calls, be it a pool, an actor or a name.
+//! A service: anything that answers encoded calls, be it a pool, an actor or a function.
 //!
 //! This is the boundary to the gateway, which knows no message type at compile time: it sees an
 //! [`Api`], checks input against its schemas, and passes payloads on as bytes.
 
-use std::{future::Future, pin::Pin, time::Instant};
+use std::{future::Future, marker::PhantomData, panic::AssertUnwindSafe, pin::Pin, time::Instant};
 
-use layercake_wire::payload::{Fingerprint, Payload};
+use futures_util::FutureExt;
+use layercake_wire::payload::{self, Encoding, Fingerprint, Payload};
 
-use crate::{error::AskError, message::Api};
+use crate::{
+    actor::{Accepts, Running},
+    address::Address,
+    error::AskError,
+    here::{self, Scoped},
+    message::{Api, Message},
+    node::Node,
+};
 
 /// An encoded ask.
 #[derive(Debug, Clone)]
@@ -34,4 +42,147 @@ pub trait Service: Send + Sync + 'static {
 
     /// Answers a call. Dropping the future cancels it: a call that no worker has begun is not begun.
     fn call(&self, call: Call) -> Reply<'_>;
+}
+
+/// What may stand behind a front door for one message: any [`Service`], an [`Address`] of what accepts
+/// the message, or a plain function by [`from_fn`].
+pub trait Serve<M: Message>: Send + 'static {
+    /// The service that it is.
+    type Service: Service;
+
+    /// Makes it a service.
+    fn into_service(self) -> Self::Service;
+}
+
+impl<M: Message, S: Service> Serve<M> for S {
+    type Service = S;
+
+    fn into_service(self) -> S {
+        self
+    }
+}
+
+impl<M: Message, T: Accepts<M> + ?Sized + 'static> Serve<M> for Address<T> {
+    type Service = OfAddress<M, T>;
+
+    fn into_service(self) -> OfAddress<M, T> {
+        OfAddress { address: self, message: PhantomData }
+    }
+}
+
+impl<M, T, R> Serve<M> for Running<T, R>
+where
+    M: Message,
+    T: Accepts<M> + 'static,
+    R: Send + 'static,
+{
+    type Service = OfAddress<M, T>;
+
+    fn into_service(self) -> OfAddress<M, T> {
+        Serve::<M>::into_service(self.address)
+    }
+}
+
+fn api_of<M: Message>(actor: &str) -> Api {
+    Api { actor: actor.to_owned(), messages: vec![M::describe().clone()] }
+}
+
+/// One message of one actor, wherever it lives, as a service.
+pub struct OfAddress<M, T: ?Sized> {
+    address: Address<T>,
+    message: PhantomData<fn() -> M>,
+}
+
+impl<M: Message, T: ?Sized + 'static> Service for OfAddress<M, T> {
+    fn api(&self) -> Api {
+        api_of::<M>(self.address.inlet().map_or("Actor", |inlet| inlet.kind()))
+    }
+
+    /// Of an actor elsewhere only a call tells.
+    fn is_ready(&self) -> bool {
+        self.address.inlet().is_none_or(|inlet| !inlet.is_stopped())
+    }
+
+    fn call(&self, call: Call) -> Reply<'_> {
+        Box::pin(self.address.ask_encoded(call.payload, call.accept, call.deadline))
+    }
+}
+
+/// A plain function as a service. Made by [`from_fn`].
+pub struct FromFn<M, F> {
+    function: F,
+    /// For whom the function works, where it was given within a node.
+    node: Option<Node>,
+    message: PhantomData<fn() -> M>,
+}
+
+/// Makes a function from a message to its reply a service. Calls run side by side, each until its
+/// deadline, and asks that the function makes end at that time too. Where it panics, the caller
+/// gets [`AskError::Panicked`].
+///
+/// Called within a program or an actor, addresses in the messages belong to that node.
+pub fn from_fn<M, F, Fut>(function: F) -> FromFn<M, F>
+where
+    M: Message,
+    F: Fn(M) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<M::Reply, AskError>> + Send + 'static,
+{
+    FromFn { function, node: here::node(|node| Some(node?.clone())), message: PhantomData }
+}
+
+impl<M, F, Fut> FromFn<M, F>
+where
+    M: Message,
+    F: Fn(M) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<M::Reply, AskError>> + Send + 'static,
+{
+    async fn answer(&self, call: Call) -> Result<Payload, AskError> {
+        let Call { payload: Payload { tag, encoding, bytes }, accept, deadline } = call;
+        if tag != M::TAG {
+            return Err(AskError::Malformed { reason: format!("it is no `{}`", M::NAME) });
+        }
+        // What the function does before its first wait may panic, too.
+        let work = async {
+            let message = payload::decode(encoding, &bytes)
+                .map_err(|error| AskError::Malformed { reason: error.to_string() })?;
+            (self.function)(message).await
+        };
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let answer = match &self.node {
+            Some(node) => {
+                let work = Scoped::new(work, node.clone(), Some(deadline));
+                tokio::time::timeout_at(deadline.into(), work).await
+            }
+            None => tokio::time::timeout_at(deadline.into(), work).await,
+        };
+        let reply = match answer {
+            Ok(Ok(reply)) => reply?,
+            Ok(Err(_)) => return Err(AskError::Panicked),
+            Err(_) => return Err(AskError::Deadline),
+        };
+        let known = accept != Fingerprint::NONE && accept == M::describe().reply_fingerprint;
+        let encoding = if known { Encoding::Bincode } else { Encoding::Json };
+        let bytes = payload::encode(encoding, &reply)
+            .map_err(|error| AskError::BadReply { reason: error.to_string() })?;
+        Ok(Payload { tag, encoding, bytes })
+    }
+}
+
+impl<M, F, Fut> Service for FromFn<M, F>
+where
+    M: Message,
+    F: Fn(M) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<M::Reply, AskError>> + Send + 'static,
+{
+    fn api(&self) -> Api {
+        api_of::<M>("Function")
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn call(&self, call: Call) -> Reply<'_> {
+        Box::pin(self.answer(call))
+    }
 }

@@ -9,7 +9,7 @@ use super::{
     inbox::{Inbox, Letters},
     life,
 };
-use crate::{address::Address, exit::Exit, mail::Mail, mailbox::Inlet};
+use crate::{address::Address, error::AskError, exit::Exit, mail::Mail, mailbox::Inlet};
 
 /// Marks an actor that is a type with handlers, or a machine.
 pub struct ByHandlers(());
@@ -97,6 +97,16 @@ pub struct Running<T: 'static, R> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the actor {0}")]
 pub struct ChildEnded(pub Exit);
+
+/// For who answers by starting an actor and joining it. How it ended is in the log.
+impl From<ChildEnded> for AskError {
+    fn from(ChildEnded(exit): ChildEnded) -> Self {
+        match exit {
+            Exit::Panicked(_) => Self::Panicked,
+            _ => Self::NoReply,
+        }
+    }
+}
 
 impl<T: 'static, R: Send + 'static> Running<T, R> {
     /// Its address.

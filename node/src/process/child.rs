@@ -24,7 +24,7 @@ const LAST_LINES: usize = 20;
 const LAST_BYTES: usize = 512;
 /// How long what is left in the pipes is waited for when the child has ended: a grandchild may hold
 /// them open.
-const DRAIN: Duration = Duration::from_millis(200);
+pub(super) const DRAIN: Duration = Duration::from_millis(200);
 
 type Spawn = Box<dyn FnOnce() + Send>;
 
@@ -65,6 +65,14 @@ impl LastWords {
     pub(crate) fn behind(&self, text: String) -> String {
         self.0.lock().iter().fold(text, |text, line| text + "\n  | " + line)
     }
+}
+
+/// How a child process ended that was given a grace.
+pub(super) enum Ended {
+    /// By itself.
+    Itself(ExitStatus),
+    /// It had to be killed.
+    Killed,
 }
 
 /// A child process in a group of its own. Dropping it kills the group.
@@ -131,16 +139,16 @@ impl Process {
     }
 
     /// Waits for its end within a grace, and kills it after that.
-    pub(crate) async fn end_within(&mut self, grace: Duration) -> io::Result<ExitStatus> {
+    pub(crate) async fn end_within(&mut self, grace: Duration) -> io::Result<Ended> {
         match tokio::time::timeout(grace, self.wait()).await {
-            Ok(status) => status,
+            Ok(status) => status.map(Ended::Itself),
             Err(_) => {
                 tracing::warn!(
                     pid = self.pid(),
-                    "a process did not stop within {grace:?}; killing it"
+                    "a process did not end within its grace; killing it"
                 );
                 self.signal(Signal::KILL);
-                self.wait().await
+                self.wait().await.map(|_| Ended::Killed)
             }
         }
     }

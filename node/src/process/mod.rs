@@ -12,12 +12,11 @@ use std::{
     io,
     marker::PhantomData,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
 use layercake_directory::Scope;
 use layercake_wire::id::{ActorAddr, NodeId};
 use rustix::process::Signal;
@@ -28,15 +27,13 @@ use tokio::{
     process::Command,
 };
 
-pub use self::exec::Limits;
-use self::{
-    child::Process,
-    exec::{EXEC_ARGUMENT, Exec},
-};
+use self::child::{Ended, Process};
+pub use self::{exec::Limits, foreign::CommandBuilder};
 use crate::{
     actor::{Life, Running, Spawn},
     address::AnyAddress,
     entry::{Program, WORKER_ARGUMENT, WorkerSays, WorkerStart},
+    error::AskError,
     exit::Exit,
     here::within,
     mail::Mail,
@@ -44,10 +41,12 @@ use crate::{
     message::{Api, Data},
     node::{Node, STOP_GRACE},
     packet::Parcel,
+    run::chain,
 };
 
 mod child;
 pub(crate) mod exec;
+mod foreign;
 
 /// How long a worker process may take until it can work.
 const START_TIME: Duration = Duration::from_secs(10);
@@ -77,6 +76,14 @@ pub enum ProcessError {
     Arguments(#[source] serde_json::Error),
 }
 
+/// For who answers by starting a process: none is available. Why is in the log.
+impl From<ProcessError> for AskError {
+    fn from(error: ProcessError) -> Self {
+        tracing::warn!("no answer without a process: {}", chain(&error));
+        Self::Unavailable
+    }
+}
+
 /// Which process is to be started.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Spec {
@@ -99,6 +106,10 @@ fn own_program() -> Result<PathBuf, ProcessError> {
 pub(crate) struct WorkerProcess {
     process: Process,
     control: BufReader<UnixStream>,
+    /// What was heard of a line so far.
+    heard: Vec<u8>,
+    /// Its last word, where it has said one.
+    last: Option<WorkerSays>,
     pub(crate) addr: ActorAddr,
 }
 
@@ -139,7 +150,7 @@ impl WorkerProcess {
         let process = Process::start(command, false).await.map_err(failed)?;
         let control = BufReader::new(UnixStream::from_std(ours).map_err(failed)?);
         let addr = ActorAddr { node: node.addr(), serial: 0 };
-        let mut worker = Self { process, control, addr };
+        let mut worker = Self { process, control, heard: Vec::new(), last: None, addr };
         let not_ready = |worker: &Self, reason| {
             Err(ProcessError::NotReady(worker.process.words().behind(reason)))
         };
@@ -164,10 +175,14 @@ impl WorkerProcess {
     }
 
     /// What the process says next; `None` when it has ended.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
     async fn hear(&mut self) -> io::Result<Option<WorkerSays>> {
-        let mut line = Vec::new();
-        let read = (&mut self.control).take(MAX_LINE).read_until(b'\n', &mut line).await?;
-        if read == 0 {
+        let room = MAX_LINE.saturating_sub(self.heard.len() as u64);
+        (&mut self.control).take(room).read_until(b'\n', &mut self.heard).await?;
+        let line = std::mem::take(&mut self.heard);
+        if line.is_empty() {
             return Ok(None);
         }
         serde_json::from_slice(&line).map(Some).map_err(io::Error::other)
@@ -181,34 +196,53 @@ impl WorkerProcess {
     /// Waits for its end, and says how it ended.
     ///
     /// # Cancel safety
-    /// May be called again, unless what it leaves was being read.
+    /// May be called again.
     pub(crate) async fn ended(&mut self) -> WorkerEnd {
-        let said = self.hear().await;
-        let status = self.process.wait().await;
-        self.judge(said.ok().flatten(), status)
+        if self.last.is_none() {
+            let said = self.hear().await;
+            self.note(said);
+        }
+        // Its work is done, or nobody could tell it to go on: it need not take long.
+        let ended = self.process.end_within(STOP_GRACE).await;
+        self.judge(ended)
     }
 
-    fn judge(&self, said: Option<WorkerSays>, status: io::Result<ExitStatus>) -> WorkerEnd {
-        match said {
-            Some(WorkerSays::Ended { exit, output }) => WorkerEnd { exit, output },
-            _ => {
-                let status = status.map_or_else(|error| error.to_string(), |s| s.to_string());
-                let exit = Exit::ProcessDied(self.process.words().behind(status));
-                WorkerEnd { exit, output: None }
+    fn note(&mut self, said: io::Result<Option<WorkerSays>>) {
+        self.last = said.unwrap_or_else(|error| {
+            // Too long a line, say: it may wait for somebody to read the rest.
+            self.process.signal(Signal::KILL);
+            let exit = Exit::Failed(format!("what it left was not understood: {error}"));
+            Some(WorkerSays::Ended { exit, output: None })
+        });
+    }
+
+    fn judge(&mut self, ended: io::Result<Ended>) -> WorkerEnd {
+        let exit = match (self.last.take(), ended) {
+            (Some(WorkerSays::Ended { exit: Exit::Panicked(reason), .. }), _) => {
+                Exit::Panicked(self.process.words().behind(reason))
             }
-        }
+            (Some(WorkerSays::Ended { exit, output }), _) => return WorkerEnd { exit, output },
+            (_, Ok(Ended::Killed)) => Exit::Aborted,
+            (_, Ok(Ended::Itself(status))) => {
+                Exit::ProcessDied(self.process.words().behind(status.to_string()))
+            }
+            (_, Err(error)) => Exit::ProcessDied(error.to_string()),
+        };
+        WorkerEnd { exit, output: None }
     }
 
     /// Asks it to finish, and kills it when it has not ended within the grace.
     pub(crate) async fn stop(&mut self, grace: Duration) -> WorkerEnd {
         let _ = self.control.get_mut().write_all(b"s").await;
-        let said = match tokio::time::timeout(grace, self.hear()).await {
-            Ok(said) => said.ok().flatten(),
-            Err(_) => None,
-        };
-        let rest = if said.is_some() { grace } else { Duration::ZERO };
-        let status = self.process.end_within(rest).await;
-        self.judge(said, status)
+        let deadline = tokio::time::Instant::now() + grace;
+        if self.last.is_none()
+            && let Ok(said) = tokio::time::timeout_at(deadline, self.hear()).await
+        {
+            self.note(said);
+        }
+        let rest = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let ended = self.process.end_within(rest).await;
+        self.judge(ended)
     }
 }
 
@@ -346,150 +380,6 @@ impl<R: Data> Spawn<ByProcess> for OfEntry<R> {
             (exit, Some(Ok(output))) => (exit, Some(output)),
             (_, Some(Err(error))) => {
                 (Exit::Failed(format!("what it left was not understood: {error}")), None)
-            }
-        }
-    }
-}
-
-/// A foreign program that is being described.
-#[must_use = "a program begins with `launch`"]
-pub struct CommandBuilder<'a> {
-    node: Node,
-    parent: Parent<'a>,
-    program: PathBuf,
-    arguments: Vec<String>,
-    variables: Vec<(String, String)>,
-    input: Bytes,
-    limits: Limits,
-    grace: Duration,
-}
-
-impl<'a> CommandBuilder<'a> {
-    pub(crate) fn new(node: Node, parent: Parent<'a>, program: &Path) -> Self {
-        Self {
-            node,
-            parent,
-            program: program.to_owned(),
-            arguments: Vec::new(),
-            variables: Vec::new(),
-            input: Bytes::new(),
-            limits: Limits::default(),
-            grace: STOP_GRACE,
-        }
-    }
-
-    /// A further argument.
-    pub fn arg(mut self, argument: impl Into<String>) -> Self {
-        self.arguments.push(argument.into());
-        self
-    }
-
-    /// Further arguments.
-    pub fn args(mut self, arguments: impl IntoIterator<Item: Into<String>>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(Into::into));
-        self
-    }
-
-    /// An environment variable for the program, besides those of this process.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// What it reads from its standard input; nothing otherwise.
-    pub fn input(mut self, input: impl Into<Bytes>) -> Self {
-        self.input = input.into();
-        self
-    }
-
-    /// Limits of the process.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// How long it may take to end after SIGTERM (5 s), before it is killed.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
-        self
-    }
-
-    /// Starts the program. Joined, it leaves what it has written to its standard output, at most
-    /// [`MAX_OUTPUT`] bytes. One that ends with another status than 0, or by a signal, has failed, and
-    /// [`Exit`] has the status and the last lines of its stderr.
-    ///
-    /// The program that calls this must be run by `#[layercake::main]`, or call
-    /// [`run_as_worker`](crate::run_as_worker) first: the new process is this binary for a moment.
-    ///
-    /// # Errors
-    /// [`ProcessError::Spawn`].
-    pub async fn launch(self) -> Result<Running<NoMessages, Bytes>, ProcessError> {
-        let Self { node, parent, program, arguments, variables, input, limits, grace } = self;
-        let own = own_program()?;
-        let failed = |cause| ProcessError::Spawn { program: program.clone(), cause };
-        let exec = Exec { program: program.clone(), arguments, limits, parent: std::process::id() };
-        let exec = serde_json::to_string(&exec).map_err(ProcessError::Arguments)?;
-        let mut command = Command::new(own);
-        let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
-        command.arg(EXEC_ARGUMENT).arg(exec).envs(variables).stdin(stdin);
-        let mut process = Process::start(command, true).await.map_err(failed)?;
-        if let Some(mut stdin) = process.take_stdin() {
-            node.tasks().spawn(async move {
-                // Who does not read all of it need not.
-                let _ = stdin.write_all(&input).await;
-            });
-        }
-        Ok(put_up(&node, parent, Foreign { process, grace }))
-    }
-}
-
-/// Stands for a foreign program.
-struct Foreign {
-    process: Process,
-    grace: Duration,
-}
-
-impl Spawn<ByProcess> for Foreign {
-    type Mail = NoMessages;
-    type Takes = NoMessages;
-    type Output = Bytes;
-
-    fn kind() -> &'static str {
-        "Program"
-    }
-
-    async fn live(mut self, life: &mut Life<NoMessages>) -> (Exit, Option<Bytes>) {
-        let mut output = Vec::new();
-        let stdout = self.process.take_stdout();
-        let asked = std::future::poll_fn(|cx| life.mailbox.poll_stop(cx));
-        let run = async {
-            if let Some(stdout) = stdout {
-                let _ = stdout.take(MAX_OUTPUT as u64 + 1).read_to_end(&mut output).await;
-            }
-            if output.len() > MAX_OUTPUT {
-                return None;
-            }
-            Some(self.process.wait().await)
-        };
-        let ended = tokio::select! {
-            ended = run => Some(ended),
-            () = asked => None,
-        };
-        match ended {
-            Some(Some(Ok(status))) if status.success() => (Exit::Finished, Some(output.into())),
-            Some(Some(status)) => {
-                let status = status.map_or_else(|error| error.to_string(), |s| s.to_string());
-                (Exit::Failed(self.process.words().behind(status)), None)
-            }
-            Some(None) => {
-                self.process.signal(Signal::KILL);
-                let _ = self.process.wait().await;
-                (Exit::Failed(format!("it wrote more than {MAX_OUTPUT} bytes")), None)
-            }
-            None => {
-                self.process.signal(Signal::TERM);
-                let _ = self.process.end_within(self.grace).await;
-                (Exit::Stopped, None)
             }
         }
     }

@@ -1,8 +1,10 @@
-//! The `layer-cake` command line: the demo, the host directory, the mesh, and what is published.
+//! The `layer-cake` command line: the demo, the host directory, the mesh, what is published, and the
+//! actors of other programs.
 //!
 //! Each command is a module; this file reads the arguments and turns a failure into a message and an
 //! exit status. Data goes to stdout, everything else to stderr.
 
+mod actor;
 mod demo;
 mod host;
 mod ls;
@@ -33,6 +35,10 @@ enum Command {
     Mesh(mesh::Mesh),
     /// List what is published.
     Ls(ls::Ls),
+    /// Say what a program takes, and which actors it can be started as.
+    Describe(actor::Describe),
+    /// Start a process as one of a program's actors, and print what it leaves as JSON.
+    Actor(actor::Start),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +51,8 @@ fn main() -> ExitCode {
         Command::Host(command) => with_node(async move |node| command.run(node).await),
         Command::Ls(command) => with_node(async move |node| command.run(node).await),
         Command::Mesh(command) => command.run(),
+        Command::Describe(command) => command.run(),
+        Command::Actor(command) => command.run(),
     }
 }
 
