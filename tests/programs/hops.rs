@@ -1,5 +1,7 @@
 //! Processes between which an address travels: the program of the story in `tests/hops.rs`.
 
+#![allow(unreachable_pub)]
+
 use layercake::{AnyAddress, prelude::*};
 
 /// Answered with how often it was asked.
