@@ -411,7 +411,7 @@ impl<M: Mail> Inlet for Mailbox<M> {
             if inner.closed {
                 drop(inner);
                 return within(&self.node, || {
-                    parcel.end(FailureCode::Stopped, "the actor has stopped")
+                    parcel.end(FailureCode::Stopped, "the actor has stopped");
                 });
             }
             if room {

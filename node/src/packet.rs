@@ -473,7 +473,7 @@ impl Drop for Unknown {
         // It was handled, if only by being dropped: no dead letter, and no answer.
         match self.0.inner.take() {
             Some((_, InboundKind::Ask(responder))) => {
-                responder.fail(Failure::new(FailureCode::NoReply, "the handler gave no reply"))
+                responder.fail(Failure::new(FailureCode::NoReply, "the handler gave no reply"));
             }
             Some((_, InboundKind::Tell(_))) | None => {}
         }

@@ -117,7 +117,7 @@ impl<'a> SupervisorBuilder<'a> {
 #[derive(Clone)]
 pub struct Supervisor {
     shared: Arc<Shared>,
-    address: Address<Supervisor>,
+    address: Address<Self>,
 }
 
 struct Shared {
@@ -258,7 +258,7 @@ impl Shared {
 impl Supervisor {
     /// Its address, to be watched, linked to and stopped.
     #[must_use]
-    pub fn address(&self) -> &Address<Supervisor> {
+    pub fn address(&self) -> &Address<Self> {
         &self.address
     }
 
@@ -312,7 +312,7 @@ impl Supervisor {
         restart: Restart,
         strategy: Strategy,
         setup: impl Fn(&Self) + Send + Sync + 'static,
-    ) -> Result<Address<Supervisor>, SuperviseError> {
+    ) -> Result<Address<Self>, SuperviseError> {
         let settings = Settings { strategy, ..self.shared.settings };
         let (node, setup): (_, Setup) = (self.shared.node.clone(), Arc::new(setup));
         self.child(restart, move || Begin {
