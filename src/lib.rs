@@ -8,16 +8,22 @@ pub use layercake_directory::{
     Pattern, Publication, Record, Scope, Subscription,
 };
 pub use layercake_gateway::{Drained, GatewayConfig};
-pub use layercake_macros::{actor, data, main, message};
+pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
 #[doc(hidden)]
 pub use layercake_node::__private;
 pub use layercake_node::{
-    ASK_DEADLINE, Accepts, Actor, Address, Agent, AnyAddress, Api, AskError, Context, Data, Listen,
-    MAILBOX, Message, MessageApi, Node, NodeConfig, NodeError, Outcome, Packet, Parcel, Pool,
-    PoolBuilder, PoolError, ProcessError, PublishError, Reply, STOP_GRACE, SubscribeError,
-    TellError, error_chain, log_to_stderr, run_as_worker, run_main, run_until_stopped, schema,
+    ASK_DEADLINE, Accepts, Actor, Address, Agent, AnyAddress, Api, AskError, ByFunction,
+    ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data, DeadLetter, DeadLetters,
+    Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits, Listen, MAILBOX,
+    MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, Message, MessageApi, NoArgs, NoMail, NoMessages, Node,
+    NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, Pool, PoolBuilder, PoolError,
+    ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart, Running,
+    STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
+    Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, error_chain,
+    log_to_stderr, retry, run_as_worker, run_main, run_main_with, run_until_stopped, schema,
     service, wire,
 };
+pub use layercake_node::{Span, retry::Retry};
 
 /// What a program may fail with: any error, printed with its causes.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -28,7 +34,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Address, AskError, Context, Event, Node, NodeHttp, Pool, Result, Scope, actor, data,
-        message,
+        Address, AskError, Context, Event, Exit, Inbox, Node, NodeHttp, Outlet, Pool, Reply,
+        Restart, Result, Retry, Running, Scope, Span, Strategy, Unknown, actor, data, entry,
+        machine, mail, message, states,
     };
 }

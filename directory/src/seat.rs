@@ -3,17 +3,17 @@
 //! One process at a time holds a lock in the runtime folder and serves a well-known socket there. The
 //! lock goes with the process, however it ends, so the next one takes over within a poll. The name of
 //! the socket leads to the node that serves it: what is left of it when the lock is free says who has
-//! died.
+//! died. In an in-memory network the host keeps lock and name, and nothing is in a folder.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use layercake_wire::{
-    Endpoint, Link, SocketGuard,
+    Endpoint, Link, LockGuard, SocketGuard,
     id::{HostId, NodeId},
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
@@ -45,30 +45,29 @@ pub(crate) enum Seated {
 pub(crate) struct Held {
     /// Taken away, nobody finds this directory any more.
     pub(crate) socket: Option<SocketGuard>,
-    _lock: File,
+    _lock: LockGuard,
     pub(crate) incarnation: u64,
     /// Who held it before and has died.
     pub(crate) departed: Option<NodeId>,
-    pub(crate) peers: Vec<(HostId, Vec<std::net::SocketAddr>)>,
-    pub(crate) folder: PathBuf,
+    pub(crate) peers: Vec<(HostId, Vec<SocketAddr>)>,
+    /// Where peers are remembered; nowhere in memory.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// Looks for the directory until it is found or this node holds it.
 pub(crate) async fn seek(endpoint: Endpoint, wall_ms: u64) -> Seated {
-    let folder = match endpoint.mesh().runtime_folder() {
+    let folder = match folder(&endpoint) {
         Ok(folder) => folder,
-        Err(error) => return Seated::Failed(error.to_string()),
+        Err(failed) => return failed,
     };
-    let socket = folder.join(SOCKET);
+    let socket = folder.as_deref().unwrap_or(Path::new("")).join(SOCKET);
     let mut rng = SmallRng::seed_from_u64(endpoint.peer().node.to_bits());
     loop {
         if let Ok(Ok(link)) = tokio::time::timeout(ANSWER, endpoint.dial_socket(&socket)).await {
             return Seated::Client(link);
         }
-        match hold(&endpoint, &folder, wall_ms) {
-            Ok(Some(held)) => return Seated::Holder(Box::new(held)),
-            Ok(None) => {}
-            Err(error) => return Seated::Failed(format!("`{}`: {error}", folder.display())),
+        if let Some(seated) = hold(&endpoint, folder.as_deref(), wall_ms) {
+            return seated;
         }
         tokio::time::sleep(Duration::from_millis(rng.random_range(POLL_MS))).await;
     }
@@ -76,39 +75,57 @@ pub(crate) async fn seek(endpoint: Endpoint, wall_ms: u64) -> Seated {
 
 /// Waits until the lock is free, while another node is the directory.
 pub(crate) async fn wait_turn(endpoint: Endpoint, wall_ms: u64) -> Seated {
-    let folder = match endpoint.mesh().runtime_folder() {
+    let folder = match folder(&endpoint) {
         Ok(folder) => folder,
-        Err(error) => return Seated::Failed(error.to_string()),
+        Err(failed) => return failed,
     };
     loop {
-        match hold(&endpoint, &folder, wall_ms) {
-            Ok(Some(held)) => return Seated::Holder(Box::new(held)),
-            Ok(None) => tokio::time::sleep(WAIT_POLL).await,
-            Err(error) => return Seated::Failed(format!("`{}`: {error}", folder.display())),
+        if let Some(seated) = hold(&endpoint, folder.as_deref(), wall_ms) {
+            return seated;
+        }
+        tokio::time::sleep(WAIT_POLL).await;
+    }
+}
+
+/// The mesh's runtime folder; none in memory.
+fn folder(endpoint: &Endpoint) -> Result<Option<PathBuf>, Seated> {
+    if endpoint.network().is_some() {
+        return Ok(None);
+    }
+    let folder = endpoint.mesh().runtime_folder();
+    folder.map(Some).map_err(|error| Seated::Failed(error.to_string()))
+}
+
+/// Ends a search where the lock is free, or cannot be had at all.
+fn hold(endpoint: &Endpoint, folder: Option<&Path>, wall_ms: u64) -> Option<Seated> {
+    match try_hold(endpoint, folder, wall_ms) {
+        Ok(held) => held.map(|held| Seated::Holder(Box::new(held))),
+        Err(error) => {
+            let place = folder.unwrap_or(Path::new("memory")).display();
+            Some(Seated::Failed(format!("`{place}`: {error}")))
         }
     }
 }
 
 /// Takes the lock if it is free. A few small files on a local disk: nothing here waits.
-fn hold(endpoint: &Endpoint, folder: &Path, wall_ms: u64) -> io::Result<Option<Held>> {
-    let lock =
-        OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(LOCK_FILE))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
-    let socket = folder.join(SOCKET);
-    let departed = std::fs::read_link(&socket)
-        .ok()
-        .and_then(|target| target.file_stem()?.to_str()?.parse().ok())
-        .filter(|node| *node != endpoint.peer().node);
-    let incarnation = hints::next_incarnation(folder, wall_ms)?;
-    let peers = hints::load_peers(folder).unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot read the remembered peers; they will be found anew");
-        Vec::new()
-    });
-    let guard = endpoint.serve_socket(&socket)?;
-    let folder = folder.to_owned();
-    Ok(Some(Held { socket: Some(guard), _lock: lock, incarnation, departed, peers, folder }))
+fn try_hold(endpoint: &Endpoint, folder: Option<&Path>, wall_ms: u64) -> io::Result<Option<Held>> {
+    let place = folder.unwrap_or(Path::new(""));
+    let Some(lock) = endpoint.try_lock(&place.join(LOCK_FILE))? else { return Ok(None) };
+    let socket = place.join(SOCKET);
+    let me = endpoint.peer();
+    let departed = endpoint.served_by(&socket).filter(|node| *node != me.node);
+    let (incarnation, peers) = match (folder, endpoint.network()) {
+        (Some(folder), _) => {
+            let peers = hints::load_peers(folder).unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot read the remembered peers; they will be found anew");
+                Vec::new()
+            });
+            (hints::next_incarnation(folder, wall_ms)?, peers)
+        }
+        (None, Some(network)) => (network.rise(me.host, wall_ms), Vec::new()),
+        (None, None) => (wall_ms, Vec::new()),
+    };
+    let socket = Some(endpoint.serve_socket(&socket)?);
+    let folder = folder.map(Path::to_owned);
+    Ok(Some(Held { socket, _lock: lock, incarnation, departed, peers, folder }))
 }

@@ -38,7 +38,7 @@ pub struct DirectoryConfig {
     /// Where other hosts may be, `host[:port]`, for networks without multicast. A name that stands for
     /// several addresses stands for several hosts. At most [`MAX_SEEDS`](crate::MAX_SEEDS).
     pub seeds: Vec<String>,
-    /// Whether to announce and browse by mDNS.
+    /// Whether to announce and browse by mDNS; in an in-memory network, by the network's own list.
     pub mdns: bool,
     /// The UDP port that the host directory listens on, where it is free.
     pub port: u16,
@@ -50,6 +50,13 @@ impl DirectoryConfig {
     pub fn from_env() -> Self {
         let seeds = std::env::var(SEEDS_VARIABLE).map(|text| split_seeds(&text));
         Self { seeds: seeds.unwrap_or_default(), mdns: true, port: DEFAULT_PORT }
+    }
+
+    /// For a node of an in-memory network: hosts find each other there, and nothing is asked of the
+    /// environment or of a resolver.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT }
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use layercake_wire::{
     Endpoint, Link, LinkDown, Service,
     id::{HostId, NodeAddr, PeerId},
+    memory::{Announcement, Network},
 };
 use serde::Serialize;
 use tokio::{
@@ -127,7 +128,13 @@ enum Lan {
     Off,
     Starting,
     Broken(Instant),
-    On { mdns: Option<Mdns>, next_store: Instant },
+    On { beacon: Option<Beacon>, next_store: Instant },
+}
+
+/// What shows this host to others, for as long as it is held.
+enum Beacon {
+    Mdns(Mdns),
+    Network(#[expect(dead_code, reason = "held until it is dropped")] Announcement),
 }
 
 /// A publication of this node.
@@ -194,6 +201,10 @@ impl Shell {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        wall_ms(&self.endpoint)
     }
 
     fn on_input(&mut self, input: Input) {
@@ -301,7 +312,7 @@ impl Shell {
         let result = match service {
             Service::Directory if from.host == self.me.host => {
                 message::decode::<ToHost>(body).map(|message| {
-                    let wall = wall_ms();
+                    let wall = self.wall_ms();
                     self.in_core(|core, _, out| core.on_node(from.node, message, wall, out));
                 })
             }
@@ -338,7 +349,7 @@ impl Shell {
     fn on_publish(&mut self, call: PublishCall) {
         let PublishCall { draft, answer } = call;
         let addr = self.endpoint.addr();
-        let wall = wall_ms();
+        let wall = self.wall_ms();
         let serial = self.in_agent(|agent, out| agent.publish(draft, addr, wall, out));
         self.published.insert(serial, Published { standing: None, answer: Some(answer) });
         self.seek_if_needed();
@@ -447,9 +458,11 @@ impl Shell {
                 Lan::On { next_store, .. } if *next_store <= now => {
                     *next_store = now + RETRY;
                     let known = holder.core.known_hosts();
-                    if known != holder.stored {
+                    if let Some(folder) = &holder.held.folder
+                        && known != holder.stored
+                    {
                         holder.stored.clone_from(&known);
-                        let folder = holder.held.folder.clone();
+                        let folder = folder.clone();
                         tokio::task::spawn_blocking(move || {
                             if let Err(error) = hints::store_peers(&folder, &known) {
                                 tracing::debug!(%error, "cannot remember the peers");
@@ -528,10 +541,11 @@ impl Shell {
     fn remember(&self) {
         if let Seat::Holder(holder) = &self.seat
             && let Lan::On { .. } = holder.lan
+            && let Some(folder) = &holder.held.folder
         {
             let known = holder.core.known_hosts();
             if known != holder.stored
-                && let Err(error) = hints::store_peers(&holder.held.folder, &known)
+                && let Err(error) = hints::store_peers(folder, &known)
             {
                 tracing::debug!(%error, "cannot remember the peers");
             }
@@ -573,7 +587,7 @@ impl Shell {
             let Holder { held, lan, .. } = *holder;
             // Others may take over while this host is still saying goodbye on the network.
             drop(held);
-            if let Lan::On { mdns: Some(mdns), .. } = lan {
+            if let Lan::On { beacon: Some(Beacon::Mdns(mdns)), .. } = lan {
                 mdns.stop().await;
             }
         }
@@ -590,8 +604,9 @@ fn post<T: Serialize>(link: &Link, service: Service, message: &T) {
     }
 }
 
-/// Milliseconds since 1970.
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+/// Milliseconds since 1970, by the clock that the node lives by.
+fn wall_ms(endpoint: &Endpoint) -> u64 {
+    let now = endpoint.network().map_or_else(SystemTime::now, Network::wall);
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -29,14 +29,20 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
     };
     let entry = args.no_entry.is_none() && item.generics.params.is_empty();
     let output = args.output.unwrap_or_else(|| syn::parse_quote!(()));
-    let generated = generate(&item, &methods, &name, &output, entry);
-    Ok(quote! { #item #generated })
+    let generated = generate(&item, &methods, &name, &output, entry && args.args.is_none());
+    let program = match &args.args {
+        Some(ty) if item.generics.params.is_empty() => Some(program(&item.self_ty, ty, &output)),
+        Some(ty) => return Err(Error::new_spanned(ty, "a program has no type parameters")),
+        None => None,
+    };
+    Ok(quote! { #item #generated #program })
 }
 
 #[derive(Default)]
 struct Args {
     name: Option<LitStr>,
     output: Option<Type>,
+    args: Option<Type>,
     no_entry: Option<()>,
 }
 
@@ -48,10 +54,13 @@ impl Parse for Args {
             match key.to_string().as_str() {
                 "name" => set(&mut args.name, &key, value(input)?)?,
                 "output" => set(&mut args.output, &key, value(input)?)?,
+                "args" => set(&mut args.args, &key, value(input)?)?,
                 "no_entry" => set(&mut args.no_entry, &key, ())?,
                 other => {
-                    let why =
-                        format!("unknown key `{other}`: there are `name`, `output`, `no_entry`");
+                    let why = format!(
+                        "unknown key `{other}`: there are `name`, `output`, `args`, \
+                                       `no_entry`"
+                    );
                     return Err(Error::new(key.span(), why));
                 }
             }
@@ -60,6 +69,36 @@ impl Parse for Args {
             }
         }
         Ok(args)
+    }
+}
+
+/// What makes an actor that is made from arguments a program.
+fn program(this: &Type, args: &Type, output: &Type) -> TokenStream {
+    let lib: Path = syn::parse_quote!(::layercake::__private);
+    quote! {
+        #[automatically_derived]
+        impl #lib::FromArgs for #this {
+            type FromArgs = #args;
+
+            fn from_args(args: #args) -> Self {
+                Self::new(args)
+            }
+        }
+
+        #[automatically_derived]
+        impl #lib::Program for #this {
+            type Args = #args;
+            type Takes = Self;
+            type Output = #output;
+
+            fn name() -> &'static str {
+                ::std::any::type_name::<Self>()
+            }
+        }
+
+        const _: () = {
+            #lib::inventory::submit! { #lib::Entry::of_args::<#this>() }
+        };
     }
 }
 

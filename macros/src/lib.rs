@@ -79,6 +79,8 @@ pub fn data(args: TokenStream, item: TokenStream) -> TokenStream {
 /// other function is left alone, and so is one marked `#[helper]`.
 ///
 /// - `name = "…"`: the name by which a pool of processes finds the type; by default the type's.
+/// - `args = T`: it is made from arguments, by its own `fn new(args: T) -> Self`, where a process is
+///   started as it.
 /// - `output = T`: what it leaves to whoever joins it, by `ctx.finish(value)`; `()` by default.
 /// - `no_entry`: the type is not registered for pools of processes. Nor is one that has type
 ///   parameters, and one without `Default` is known there but cannot be started.
@@ -152,9 +154,25 @@ pub fn machine(args: TokenStream, item: TokenStream) -> TokenStream {
     finish(machine::machine(args.into(), item.into()))
 }
 
+/// Makes a function with an inbox a program that a process can be started as, by the name given:
+/// `node.process::<Render>(args)`. Its arguments are any `#[data]` struct, what it returns is told to the
+/// parent.
+///
+/// ```text
+/// #[entry(Render)]
+/// async fn render(mut inbox: Inbox<Request>, args: RenderArgs) -> u64 { … }
+/// ```
+#[proc_macro_attribute]
+pub fn entry(args: TokenStream, item: TokenStream) -> TokenStream {
+    finish(entry::entry(args.into(), item.into()))
+}
+
 /// Makes `async fn main(node: Node)` the program: starts a node and runs the function on it.
 ///
-/// The function returns `()` or a `Result`; an error is printed and ends the process with status 1.
+/// With a second parameter, any `#[data]` struct, that is read from the command line: `--name=value` for
+/// each field, `--help` tells. The function returns `()` or a `Result`; its value is printed as JSON, an
+/// error is printed and ends the process with status 1. `--describe` prints the actors that the binary
+/// has, their arguments and messages, as JSON.
 /// Where this process was started as a worker of a pool, it becomes that worker instead, and the
 /// function is not called.
 #[proc_macro_attribute]

@@ -25,7 +25,7 @@ use crate::clock;
 /// Lists; threads share them in turn.
 const SHARDS: usize = 8;
 /// A list shorter than this is not swept.
-const SWEEP: usize = 256;
+const SWEEP: usize = 64;
 
 /// What has a deadline.
 pub(crate) trait Expire: Send + Sync {

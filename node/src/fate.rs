@@ -206,8 +206,8 @@ impl Node {
     pub(crate) async fn fate_of(&self, addr: &NodeAddr, reason: &str) -> Option<Exit> {
         self.fate(addr).await.map(|fate| match fate {
             Fate::Left => Exit::Stopped,
-            // The reason may say no more than the kind of exit does.
-            Fate::Died if reason == NodeGone::Died.to_string() => Exit::ProcessDied(String::new()),
+            // Why the link was closed says no more than that it was closed for this.
+            Fate::Died if addr.peer.host != self.peer().host => Exit::ProcessDied(String::new()),
             Fate::Died => Exit::ProcessDied(reason.to_owned()),
             Fate::HostLost => Exit::HostLost,
             Fate::LinkLost => Exit::LinkLost(reason.to_owned()),

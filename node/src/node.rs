@@ -206,6 +206,15 @@ impl Node {
             None => Mesh::default_folder()?,
         };
         let mesh = Mesh::open_or_init(&folder)?;
+        let wire = |receive| Endpoint::start(EndpointConfig { mesh, node: id }, receive);
+        Self::start_on(wire, config.directory)
+    }
+
+    /// Starts a node on a wire that is yet to be started.
+    pub(crate) fn start_on(
+        wire: impl FnOnce(Arc<dyn Receive>) -> Result<Endpoint, StartError>,
+        config: DirectoryConfig,
+    ) -> Result<Self, NodeError> {
         let (inlet, outlet) = directory::inlet();
         let switch = Arc::new(Switch {
             node: OnceLock::new(),
@@ -214,8 +223,8 @@ impl Node {
             actors: Table::new(),
             office: Office::new(),
         });
-        let endpoint = Endpoint::start(EndpointConfig { mesh, node: id }, switch.clone())?;
-        let directory = Directory::start(endpoint.clone(), outlet, config.directory);
+        let endpoint = wire(switch.clone())?;
+        let directory = Directory::start(endpoint.clone(), outlet, config);
         let stop = CancellationToken::new();
         let deadlines = Arc::new(Deadlines::new());
         let (watch, until) = (deadlines.clone(), stop.clone());
@@ -559,6 +568,16 @@ impl Node {
         // Last, for worker processes say goodbye to the directory that may be in this node.
         self.0.directory.close().await;
         self.0.endpoint.close().await;
+    }
+
+    /// Ends everything in the node in the middle of what it does, as the end of its process would.
+    pub(crate) fn fall(&self) {
+        self.begin_stop();
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        for inlet in self.0.switch.actors.all() {
+            inlet.abort();
+        }
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

@@ -2,10 +2,15 @@
 
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
+use serde::Serialize;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    entry::{WORKER_ARGUMENT, run_worker},
+    args,
+    entry::{Entry, EntryApi, WORKER_ARGUMENT, run_worker},
+    here::Scoped,
+    message::Data,
     node::Node,
     process::exec::{EXEC_ARGUMENT, become_program},
 };
@@ -43,25 +48,67 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// What a program may return: nothing, or a result whose error is printed.
+/// What a program may return: nothing, or a result. Its error is printed on stderr; its value, unless it
+/// is nothing, as JSON on stdout.
 pub trait Outcome {
-    /// The error to print, if it failed.
-    fn error(self) -> Option<String>;
+    /// The value as JSON, or the error with its causes.
+    ///
+    /// # Errors
+    /// The error of the program.
+    fn outcome(self) -> Result<Value, String>;
 }
 
 impl Outcome for () {
-    fn error(self) -> Option<String> {
-        None
+    fn outcome(self) -> Result<Value, String> {
+        Ok(Value::Null)
     }
 }
 
-impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> Outcome for Result<(), E> {
-    fn error(self) -> Option<String> {
-        self.err().map(|error| {
-            let error: Box<dyn std::error::Error + Send + Sync> = error.into();
-            chain(&*error)
-        })
+impl<T: Serialize, E: Into<Box<dyn std::error::Error + Send + Sync>>> Outcome for Result<T, E> {
+    fn outcome(self) -> Result<Value, String> {
+        match self {
+            Ok(value) => {
+                serde_json::to_value(value).map_err(|e| format!("cannot print the result: {e}"))
+            }
+            Err(error) => {
+                let error: Box<dyn std::error::Error + Send + Sync> = error.into();
+                Err(chain(&*error))
+            }
+        }
     }
+}
+
+/// What `PROGRAM --describe` prints.
+#[derive(Serialize)]
+struct Description {
+    program: String,
+    /// JSON Schema of the program's own arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<Value>,
+    entries: Vec<EntryApi>,
+}
+
+fn program_name() -> String {
+    let path = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = path.as_deref().and_then(|path| path.file_name());
+    name.map_or_else(|| "program".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Prints on stdout; a reader that has gone away is no failure.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write to standard output\n  cause: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn describe(arguments: Option<Value>) -> ExitCode {
+    let what = Description { program: program_name(), arguments, entries: Entry::all() };
+    print(&serde_json::to_string_pretty(&what).unwrap_or_default())
 }
 
 /// If this process was started as a worker by its parent, runs as one and returns how it ended.
@@ -88,7 +135,9 @@ pub fn run_as_worker() -> Option<ExitCode> {
 }
 
 /// Runs a program on a node in the default mesh folder, until it returns or a signal asks it to stop:
-/// SIGINT or SIGTERM makes [`Node::stopping`] ready; a second one ends the process at once.
+/// SIGINT or SIGTERM makes [`Node::stopping`] ready; a second one ends the process at once. What it
+/// returns is printed as JSON. `--describe` as the first argument prints the actors that this binary can
+/// be started as, and does nothing else.
 pub fn run_main<F, Fut>(main: F) -> ExitCode
 where
     F: FnOnce(Node) -> Fut,
@@ -98,6 +147,45 @@ where
     if let Some(code) = run_as_worker() {
         return code;
     }
+    if std::env::args().nth(1).as_deref() == Some("--describe") {
+        return describe(None);
+    }
+    run(main)
+}
+
+/// As [`run_main`], with arguments read from the command line: `--name=value` for each field of the
+/// struct. `--help` prints them.
+pub fn run_main_with<A, F, Fut>(main: F) -> ExitCode
+where
+    A: Data,
+    F: FnOnce(Node, A) -> Fut,
+    Fut: Future<Output: Outcome>,
+{
+    log_to_stderr();
+    if let Some(code) = run_as_worker() {
+        return code;
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--describe") {
+        return describe(Some(args::schema::<A>().clone()));
+    }
+    if words.iter().any(|word| word == "--help") {
+        return print(args::help::<A>(&program_name()).trim_end());
+    }
+    match args::read::<A>(&words) {
+        Ok(arguments) => run(move |node| main(node, arguments)),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run<F, Fut>(main: F) -> ExitCode
+where
+    F: FnOnce(Node) -> Fut,
+    Fut: Future<Output: Outcome>,
+{
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -105,24 +193,28 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let error = runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match Node::start().await {
             Ok(node) => run_until_stopped(node, main).await,
-            Err(error) => Some(chain(&error)),
+            Err(error) => Err(chain(&error)),
         }
     });
     runtime.shutdown_timeout(Duration::from_millis(100));
-    match error {
-        None => ExitCode::SUCCESS,
-        Some(error) => {
+    match outcome {
+        Ok(Value::Null) => ExitCode::SUCCESS,
+        Ok(value) => print(&value.to_string()),
+        Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Runs `main` on a started node and closes the node; returns the error to print, if any.
-pub async fn run_until_stopped<F, Fut>(node: Node, main: F) -> Option<String>
+/// Runs `main` on a started node and closes the node; returns what it came to as JSON.
+///
+/// # Errors
+/// The error of the program, with its causes.
+pub async fn run_until_stopped<F, Fut>(node: Node, main: F) -> Result<Value, String>
 where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
@@ -131,10 +223,11 @@ where
     let (mut interrupt, mut terminate) = match signals {
         (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
         (Err(error), _) | (_, Err(error)) => {
-            return Some(format!("cannot listen for signals\n  cause: {error}"));
+            return Err(format!("cannot listen for signals\n  cause: {error}"));
         }
     };
-    let program = main(node.clone());
+    // What it asks belongs to no message, and addresses that it reads belong to the node.
+    let program = Scoped::new(main(node.clone()), node.clone(), None);
     let mut program = std::pin::pin!(program);
     let asked = async {
         tokio::select! {
@@ -147,22 +240,23 @@ where
         () = asked => None,
     };
     let ending = async {
-        let error = match outcome {
-            Some(outcome) => outcome.error(),
+        let outcome = match outcome {
+            Some(outcome) => outcome.outcome(),
             None => {
                 node.begin_stop();
                 match tokio::time::timeout(MAIN_GRACE, program).await {
-                    Ok(outcome) => outcome.error(),
-                    Err(_) => None,
+                    Ok(outcome) => outcome.outcome(),
+                    Err(_) => Ok(Value::Null),
                 }
             }
         };
         node.close().await;
-        error
+        outcome
     };
+    let at_once = || Err("ended at once by a second signal".to_owned());
     tokio::select! {
-        error = ending => error,
-        _ = interrupt.recv() => Some("ended at once by a second signal".to_owned()),
-        _ = terminate.recv() => Some("ended at once by a second signal".to_owned()),
+        outcome = ending => outcome,
+        _ = interrupt.recv() => at_once(),
+        _ = terminate.recv() => at_once(),
     }
 }

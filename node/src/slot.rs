@@ -6,7 +6,10 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -19,40 +22,41 @@ use crate::{
     packet::Unanswered,
 };
 
-enum State<R> {
-    /// Nobody has answered; who waits for that, and who waits for the asker's going away.
-    Open {
-        asker: Option<Waker>,
-        answering: Option<Waker>,
-    },
-    Answered(Result<R, Unanswered>),
-    /// Answered and taken, or the asker has gone.
-    Closed,
+struct State<R> {
+    /// There from the answer until it is taken.
+    answer: Option<Result<R, Unanswered>>,
+    /// Who waits for the answer.
+    asker: Option<Waker>,
+    /// Who waits for the asker's going away.
+    answering: Option<Waker>,
 }
 
 pub(crate) struct Slot<R> {
     deadline: Instant,
+    /// Until it is answered or the asker has gone. Changed under the lock, looked at without.
+    open: AtomicBool,
     state: Mutex<State<R>>,
 }
 
 impl<R> Slot<R> {
-    /// Ends it with a result; hands the result back where nobody waits any more.
-    fn answer(&self, result: Result<R, Unanswered>) -> Result<(), Result<R, Unanswered>> {
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Ends it with a result, unless it has ended.
+    fn answer(&self, result: Result<R, Unanswered>) {
         let (asker, answering) = {
             let mut state = self.state.lock();
-            match &mut *state {
-                State::Open { asker, answering } => {
-                    let wakers = (asker.take(), answering.take());
-                    *state = State::Answered(result);
-                    wakers
-                }
-                State::Answered(_) | State::Closed => return Err(result),
+            if !self.is_open() {
+                return;
             }
+            state.answer = Some(result);
+            self.open.store(false, Ordering::Release);
+            (state.asker.take(), state.answering.take())
         };
         for waker in [asker, answering].into_iter().flatten() {
             waker.wake();
         }
-        Ok(())
     }
 }
 
@@ -62,19 +66,19 @@ impl<R: Send> Expire for Slot<R> {
     }
 
     fn is_open(&self) -> bool {
-        matches!(*self.state.lock(), State::Open { .. })
+        Self::is_open(self)
     }
 
     fn expire(&self) {
         let failure = Failure::new(FailureCode::Deadline, "");
-        let _ = self.answer(Err(Unanswered { failure, message: None }));
+        self.answer(Err(Unanswered { failure, message: None }));
     }
 }
 
 /// A slot and its two hands.
 pub(crate) fn slot<R: Send>(deadline: Instant) -> (Answering<R>, Waiting<R>) {
-    let state = Mutex::new(State::Open { asker: None, answering: None });
-    let slot = Arc::new(Slot { deadline, state });
+    let state = Mutex::new(State { answer: None, asker: None, answering: None });
+    let slot = Arc::new(Slot { deadline, open: AtomicBool::new(true), state });
     (Answering(slot.clone()), Waiting { slot, watched: false })
 }
 
@@ -82,9 +86,9 @@ pub(crate) fn slot<R: Send>(deadline: Instant) -> (Answering<R>, Waiting<R>) {
 pub(crate) struct Answering<R>(Arc<Slot<R>>);
 
 impl<R: Send> Answering<R> {
+    /// Where nobody waits any more the answer is dropped.
     pub(crate) fn send(self, result: Result<R, Unanswered>) {
-        // Where nobody waits any more the answer is dropped.
-        let _ = self.0.answer(result);
+        self.0.answer(result);
     }
 
     /// Whether somebody waits.
@@ -98,13 +102,12 @@ impl<R: Send> Answering<R> {
 
     /// Ready when nobody waits any more.
     pub(crate) fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut *self.0.state.lock() {
-            State::Open { answering, .. } => {
-                *answering = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            State::Answered(_) | State::Closed => Poll::Ready(()),
+        let mut state = self.0.state.lock();
+        if !self.0.is_open() {
+            return Poll::Ready(());
         }
+        state.answering = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -123,20 +126,12 @@ impl<R: Send + 'static> Waiting<R> {
     ) -> Poll<Result<R, Unanswered>> {
         {
             let mut state = self.slot.state.lock();
-            match &mut *state {
-                State::Open { asker, .. } => match asker {
-                    Some(waker) if waker.will_wake(cx.waker()) => {}
-                    other => *other = Some(cx.waker().clone()),
-                },
-                State::Answered(_) => {
-                    let State::Answered(result) = std::mem::replace(&mut *state, State::Closed)
-                    else {
-                        return Poll::Pending;
-                    };
-                    return Poll::Ready(result);
-                }
-                // Polled again after it was ready.
-                State::Closed => return Poll::Pending,
+            if let Some(answer) = state.answer.take() {
+                return Poll::Ready(answer);
+            }
+            match &mut state.asker {
+                Some(waker) if waker.will_wake(cx.waker()) => {}
+                other => *other = Some(cx.waker().clone()),
             }
         }
         if !self.watched {
@@ -149,12 +144,13 @@ impl<R: Send + 'static> Waiting<R> {
 
 impl<R> Drop for Waiting<R> {
     fn drop(&mut self) {
+        if !self.slot.is_open() {
+            return;
+        }
         let waker = {
             let mut state = self.slot.state.lock();
-            match std::mem::replace(&mut *state, State::Closed) {
-                State::Open { answering, .. } => answering,
-                State::Answered(_) | State::Closed => None,
-            }
+            self.slot.open.store(false, Ordering::Release);
+            state.answering.take()
         };
         if let Some(waker) = waker {
             waker.wake();

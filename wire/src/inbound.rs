@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock,
     id::{ActorSerial, PeerId},
     link::{
         Command, Link, Parts, Service,
@@ -260,7 +261,7 @@ impl Responder {
             _ => return Err(Gone),
         };
         let units = part_units(&payload);
-        if Instant::now() >= self.deadline {
+        if clock::now() >= self.deadline {
             return Err(Gone);
         }
         if !window.try_take(units) {
@@ -320,7 +321,7 @@ impl Drop for Responder {
     fn drop(&mut self) {
         if self.back.is_some() {
             // Who gives up because of the deadline says so.
-            self.answer(Err(if Instant::now() >= self.deadline {
+            self.answer(Err(if clock::now() >= self.deadline {
                 Failure::new(FailureCode::Deadline, "the deadline passed without a reply")
             } else {
                 Failure::new(FailureCode::NoReply, "the handler gave no reply")

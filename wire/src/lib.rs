@@ -3,17 +3,21 @@
 //! The lowest crate of the workspace: it moves encoded messages between nodes that have proved who
 //! they are, and never sees a decoded payload. It knows nothing of names, actors or pools.
 
+pub mod clock;
 mod endpoint;
 mod frame;
 mod hello;
 pub mod id;
 mod inbound;
 mod link;
+pub mod memory;
 pub mod payload;
 mod quic;
 pub mod trust;
 
-pub use endpoint::{DIAL_TIME, DialError, Endpoint, EndpointConfig, SocketGuard, StartError};
+pub use endpoint::{
+    DIAL_TIME, DialError, Endpoint, EndpointConfig, LockGuard, SocketGuard, StartError,
+};
 pub use hello::VERSION;
 pub use inbound::{
     AnswerSlot, AskFailure, CreditReturn, Failure, FailureCode, Gone, Inbound, InboundKind,

@@ -327,6 +327,17 @@ async fn an_ask_fails_at_once_when_its_link_is_closed() {
     }
 }
 
+#[tokio::test]
+async fn the_last_handle_dropped_says_goodbye() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        assert!(matches!(next(&mut far).await, Seen::Up));
+        drop(near);
+        let Seen::Down(LinkDown::Closed(_)) = next(&mut far).await else { panic!("a goodbye") };
+        assert!(link.is_closed());
+    }
+}
+
 async fn ask_stream(link: &Link, actor: u64) -> Parts {
     let deadline = Instant::now() + 4 * SOON;
     let parts = link.lane(actor).ask_stream(payload("go"), Fingerprint::NONE, deadline).await;
@@ -545,4 +556,25 @@ async fn who_waits_for_a_dial_hears_at_once_that_the_node_is_gone() {
     let error = dial.await.expect("no panic").expect_err("it is gone");
     assert!(matches!(error, DialError::Gone(_)), "{error:?}");
     assert!(start.elapsed() < layercake_wire::DIAL_TIME, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn who_hears_that_an_ask_failed_with_its_link_asks_again_over_another() {
+    let (near, mut far) = neighbours();
+    for round in 0..300 {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        let pending = ask(&link, 2, "held");
+        let close = async {
+            let held = loop {
+                if let Seen::Held(held) = next(&mut far).await {
+                    break held;
+                }
+            };
+            near.endpoint.close_link(far.endpoint.peer().node, "a test");
+            held
+        };
+        let (failure, _held) = tokio::join!(pending, close);
+        assert!(matches!(failure, Err(AskFailure::Lost(_))), "{failure:?}");
+        assert!(link.is_closed(), "round {round}: another ask would get onto it");
+    }
 }

@@ -6,7 +6,7 @@ use layercake_wire::{
 };
 use tokio::sync::watch;
 
-use super::{Seat, Shell, post, wall_ms};
+use super::{Seat, Shell, post};
 use crate::{
     agent::{self, PRESENCES},
     host,
@@ -35,7 +35,7 @@ impl Shell {
             agent::Effect::ToHost(message) => match &self.seat {
                 Seat::Client(link) => post(link, Service::Directory, &message),
                 Seat::Holder(_) => {
-                    let (node, wall) = (self.me.node, wall_ms());
+                    let (node, wall) = (self.me.node, self.wall_ms());
                     self.in_core(|core, _, out| core.on_node(node, message, wall, out));
                 }
                 Seat::None | Seat::Seeking | Seat::Broken(_) => {}

@@ -1,9 +1,9 @@
 //! The way to other hosts: listening, mDNS and seeds, from the moment that somebody needs them.
 
-use layercake_wire::id::NodeAddr;
-use tokio::time::Instant;
+use layercake_wire::id::{HostId, NodeAddr};
+use tokio::{sync::watch, time::Instant};
 
-use super::{Lan, RETRY, SEED_PERIOD, Seat, Shell};
+use super::{Beacon, Lan, RETRY, SEED_PERIOD, Seat, Shell};
 use crate::{
     dial::Target,
     discovery::Mdns,
@@ -36,13 +36,22 @@ impl Shell {
                 return;
             }
         };
-        let mdns = if self.config.mdns { self.start_mdns(&addr) } else { None };
+        let beacon = if self.config.mdns { self.start_beacon(&addr) } else { None };
         let Seat::Holder(holder) = &mut self.seat else { return };
         holder.core.start_lan(addr, now);
-        holder.lan = Lan::On { mdns, next_store: Instant::now() + RETRY };
+        holder.lan = Lan::On { beacon, next_store: Instant::now() + RETRY };
         for seed in self.config.seeds.iter().take(hints::MAX_SEEDS) {
             self.tasks.spawn(resolve(seed.clone(), self.inlet.clone()));
         }
+    }
+
+    fn start_beacon(&mut self, addr: &NodeAddr) -> Option<Beacon> {
+        let Some(network) = self.endpoint.network() else {
+            return self.start_mdns(addr).map(Beacon::Mdns);
+        };
+        let announcement = network.announce(addr.clone());
+        self.tasks.spawn(browse(self.me.host, network.announced(), self.inlet.clone()));
+        Some(Beacon::Network(announcement))
     }
 
     fn start_mdns(&mut self, addr: &NodeAddr) -> Option<Mdns> {
@@ -68,6 +77,19 @@ impl Shell {
                 ));
                 None
             }
+        }
+    }
+}
+
+/// Tells of every other host that announces itself in an in-memory network.
+async fn browse(host: HostId, mut announced: watch::Receiver<Vec<NodeAddr>>, inlet: Inlet) {
+    loop {
+        let others: Vec<_> = announced.borrow_and_update().clone();
+        for addr in others.into_iter().filter(|addr| addr.peer.host != host) {
+            inlet.found(addr.peer.host, addr.hints.to_vec());
+        }
+        if announced.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -3,7 +3,7 @@
 use layercake_wire::id::PeerId;
 use tokio::time::Instant;
 
-use super::{Holder, Lan, RETRY, Seat, Shell, wall_ms};
+use super::{Holder, Lan, RETRY, Seat, Shell};
 use crate::{
     agent::Agent,
     dial::Target,
@@ -22,15 +22,17 @@ impl Shell {
     pub(super) fn seek(&mut self) {
         self.seat = Seat::Seeking;
         let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
+        let wall = self.wall_ms();
         self.tasks.spawn(async move {
-            inlet.send(Input::Seated(seat::seek(endpoint, wall_ms()).await));
+            inlet.send(Input::Seated(seat::seek(endpoint, wall).await));
         });
     }
 
     pub(super) fn wait_turn(&mut self) {
         let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
+        let wall = self.wall_ms();
         self.tasks.spawn(async move {
-            inlet.send(Input::Seated(seat::wait_turn(endpoint, wall_ms()).await));
+            inlet.send(Input::Seated(seat::wait_turn(endpoint, wall).await));
         });
     }
 

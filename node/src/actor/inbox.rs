@@ -142,6 +142,8 @@ impl<L: Letters> Inbox<L> {
         &mut self,
         mut wanted: impl FnMut(&L::Item) -> bool,
     ) -> Option<L::Item> {
+        // Senders that never rest must not keep this thread from its other tasks.
+        tokio::task::consume_budget().await;
         if self.is_stopping() {
             return None;
         }

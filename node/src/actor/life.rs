@@ -118,34 +118,43 @@ enum Next<A: Actor> {
     Mail(A::Mail),
 }
 
-/// What is next for an actor: first what is asked of it, then what it waits for itself (timers, jobs),
-/// then its mail.
+/// What is next for an actor, where there is something: first what is asked of it, then what it waits for
+/// itself (timers, jobs), then its mail.
+fn next<A: Actor>(
+    ctx: &mut Context<A>,
+    life: &mut Life<A::Mail>,
+    cx: &mut Poller<'_>,
+) -> Option<Next<A>> {
+    if life.mailbox.asked() != Asked::Nothing {
+        return Some(Next::Asked);
+    }
+    if let Some(job) = ctx.poll_job(cx) {
+        return Some(Next::Job(job));
+    }
+    // With so many jobs under way it takes no more mail, and so its senders wait.
+    if ctx.is_busy() {
+        return None;
+    }
+    ctx.next_deferred().or_else(|| life.next_mail()).map(Next::Mail)
+}
+
+/// As [`next`], or waits until there is something.
 fn poll_next<A: Actor>(
     ctx: &mut Context<A>,
     life: &mut Life<A::Mail>,
     cx: &mut Poller<'_>,
 ) -> Poll<Next<A>> {
-    if life.mailbox.asked() != Asked::Nothing {
-        return Poll::Ready(Next::Asked);
-    }
-    if let Some(job) = ctx.poll_job(cx) {
-        return Poll::Ready(Next::Job(job));
-    }
     loop {
-        // With that many jobs under way it takes no more mail, and so its senders wait.
-        if !ctx.is_busy()
-            && let Some(mail) = ctx.next_deferred().or_else(|| life.next_mail())
-        {
-            return Poll::Ready(Next::Mail(mail));
+        if let Some(next) = next(ctx, life, cx) {
+            return Poll::Ready(next);
         }
-        if ctx.is_busy() && !life.batch.is_empty() {
-            return life.mailbox.poll_asked(cx).map(|_| Next::Asked);
-        }
-        if life.mailbox.poll_take(cx, &mut life.batch).is_pending() {
+        let more = if ctx.is_busy() {
+            life.mailbox.poll_asked(cx).map(drop)
+        } else {
+            life.mailbox.poll_take(cx, &mut life.batch)
+        };
+        if more.is_pending() {
             return Poll::Pending;
-        }
-        if life.mailbox.asked() != Asked::Nothing {
-            return Poll::Ready(Next::Asked);
         }
     }
 }
@@ -156,32 +165,68 @@ pub(super) async fn serve<A: Actor>(
     ctx: &mut Context<A>,
     life: &mut Life<A::Mail>,
 ) -> Ended<A::Output> {
-    let started = AssertUnwindSafe(actor.started(ctx)).catch_unwind().await;
-    if let Err(panic) = started {
+    let started = AssertUnwindSafe(actor.started(ctx)).catch_unwind();
+    if let Err(panic) = Box::pin(started).await {
         return Ended::Exit(Exit::panicked(&*panic), None);
     }
+    if let Some((exit, output)) = ctx.take_end() {
+        return Ended::Exit(exit, output);
+    }
     loop {
-        if let Some((exit, output)) = ctx.take_end() {
-            return Ended::Exit(exit, output);
-        }
-        let handled = match poll_fn(|cx| poll_next(ctx, life, cx)).await {
-            Next::Asked => return Ended::Asked,
-            Next::Mail(mail) => AssertUnwindSafe(actor.handle(mail, ctx)).catch_unwind().await,
-            Next::Job(Job::Done) => continue,
-            Next::Job(Job::Mail(mail, again)) => {
-                ctx.go_on(again);
-                AssertUnwindSafe(actor.handle(mail, ctx)).catch_unwind().await
-            }
-            Next::Job(Job::Then(then)) => {
-                std::panic::catch_unwind(AssertUnwindSafe(|| then(actor, ctx)))
-            }
-        };
-        // What the handler asked was bound to its own caller; what comes now is not.
-        here::set_deadline(None);
-        if let Err(panic) = handled {
-            return Ended::Exit(Exit::panicked(&*panic), None);
+        let first = poll_fn(|cx| poll_next(ctx, life, cx)).await;
+        // Boxed, so that an actor at rest has no room for its handlers' futures: a million of them are
+        // cheap. One box serves all that is there to be handled.
+        if let Some(ended) = Box::pin(burst(actor, ctx, life, first)).await {
+            return ended;
         }
     }
+}
+
+/// Handles all that is there; whether, and how, the actor has ended by it.
+async fn burst<A: Actor>(
+    actor: &mut A,
+    ctx: &mut Context<A>,
+    life: &mut Life<A::Mail>,
+    first: Next<A>,
+) -> Option<Ended<A::Output>> {
+    let mut at_hand = Some(first);
+    while let Some(what) = at_hand.take() {
+        let mail = match what {
+            Next::Asked => return Some(Ended::Asked),
+            Next::Mail(mail) => Some(mail),
+            Next::Job(Job::Mail(mail, again)) => {
+                ctx.go_on(again);
+                Some(mail)
+            }
+            Next::Job(Job::Done) => None,
+            Next::Job(Job::Then(then)) => {
+                let then = AssertUnwindSafe(|| then(actor, ctx));
+                if let Err(panic) = std::panic::catch_unwind(then) {
+                    return Some(Ended::Exit(Exit::panicked(&*panic), None));
+                }
+                None
+            }
+        };
+        if let Some(mail) = mail {
+            let handled = AssertUnwindSafe(actor.handle(mail, ctx)).catch_unwind().await;
+            if let Err(panic) = handled {
+                return Some(Ended::Exit(Exit::panicked(&*panic), None));
+            }
+        }
+        // What the handler asked was bound to its own caller; what comes now is not.
+        here::set_deadline(None);
+        if let Some((exit, output)) = ctx.take_end() {
+            return Some(Ended::Exit(exit, output));
+        }
+        // Senders that never rest must not keep this thread from its other tasks.
+        tokio::task::consume_budget().await;
+        at_hand = poll_fn(|cx| match poll_next(ctx, life, cx) {
+            Poll::Ready(next) => Poll::Ready(Some(next)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await;
+    }
+    None
 }
 
 /// The hooks at the end, around the end of the children.

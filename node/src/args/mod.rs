@@ -1,7 +1,7 @@
 //! Command lines, read by the schema of a struct.
 //!
-//! Any `#[data]` struct with named fields can be the arguments of a program: [`read`] makes it of the
-//! words that somebody typed, [`help`] says what may be typed, [`write`] is the command line that
+//! Any `#[data]` struct with named fields can be the arguments of a program: [`read()`] makes it of the
+//! words that somebody typed, [`help()`] says what may be typed, [`write()`] is the command line that
 //! gives a value back. Below them are the same over a schema and JSON ([`read_value`], [`help_of`],
 //! [`words`]), for programs that are known by their description only.
 //!
@@ -166,7 +166,7 @@ pub fn help<T: Data>(program: &str) -> String {
     help_of(schema::<T>(), program)
 }
 
-/// As [`help`], of a schema.
+/// As [`help()`], of a schema.
 #[must_use]
 pub fn help_of(schema: &Value, program: &str) -> String {
     match Fields::of(schema) {

@@ -287,7 +287,7 @@ impl<A: Actor> Pool<A> {
     where
         A: Accepts<M>,
     {
-        let deadline = Instant::now() + limit;
+        let deadline = crate::address::deadline_in(limit);
         let ask = move |worker: Address<A>, message| async move {
             worker.ask_or_return(message, deadline).await
         };

@@ -13,13 +13,14 @@ use crate::{
 };
 
 impl Shared {
-    /// Answers a connection that a peer dialled. `proved` is who its certificate says it is; within
-    /// the host the user is proved and the hello is believed.
-    async fn answer(self: Arc<Self>, mut transport: Transport, proved: Option<PeerId>) {
+    /// Answers a connection that a peer dialled. `proved` is who its certificate, or the in-memory
+    /// network, says it is; within the host the user is proved and the hello is believed.
+    pub(super) async fn answer(self: Arc<Self>, mut transport: Transport, proved: Option<PeerId>) {
         let mut buffer = BytesMut::new();
         let received = match &mut transport {
             Transport::Unix(reader, _) => hello::receive(reader, &mut buffer).await,
             Transport::Quic(_, reader, _) => hello::receive(reader, &mut buffer).await,
+            Transport::Memory(reader, _) => hello::receive(reader, &mut buffer).await,
         };
         let theirs = match received {
             Ok(theirs) => theirs,
@@ -63,6 +64,7 @@ impl Shared {
         let sent = match &mut transport {
             Transport::Unix(_, writer) => hello::send(writer, frame).await,
             Transport::Quic(_, _, writer) => hello::send(writer, frame).await,
+            Transport::Memory(_, writer) => hello::send(writer, frame).await,
         };
         if let Err((code, reason)) = verdict {
             if code != RefuseCode::Duplicate {

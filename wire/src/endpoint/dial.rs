@@ -10,11 +10,14 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{DIAL_TIME, DialError, Shared, Transport, check_user, peer_of, socket_name};
+use super::{
+    DIAL_TIME, DialError, Ground, Shared, Transport, check_user, machine::Machine, peer_of,
+    socket_name,
+};
 use crate::{
     frame::Frame,
     hello::{self, Hello, HelloError},
-    id::{NodeAddr, PeerId},
+    id::{NodeAddr, NodeId, PeerId},
     link::Link,
     quic,
 };
@@ -26,30 +29,54 @@ impl Shared {
     /// Dials a node whose entry says `dialling`, and tells those who wait.
     pub(super) async fn dial(self: Arc<Self>, to: NodeAddr) {
         let node = to.peer.node;
-        let result = if to.peer.host == self.me.host {
-            self.clone().dial_unix(&to).await
-        } else {
-            self.clone().dial_quic(&to.hints, Some(to.peer)).await
+        let result = match &self.ground {
+            Ground::Machine(machine) if to.peer.host == self.me.host => {
+                self.clone().dial_unix(machine, &to).await
+            }
+            Ground::Machine(machine) => {
+                self.clone().dial_quic(machine, &to.hints, Some(to.peer)).await
+            }
+            Ground::Network(port) => self.clone().dial_memory(port.network(), to.peer).await,
         };
         if let Err(error) = result {
-            let waiters = {
-                let mut links = self.links.lock();
-                let Some(entry) = links.get_mut(&node) else { return };
-                entry.dialling = false;
-                if entry.accepting {
-                    return;
-                }
-                std::mem::take(&mut entry.waiters)
-            };
-            for waiter in waiters {
-                let _ = waiter.send(Err(error.clone()));
-            }
+            self.end_dial(node, &error);
         }
     }
 
-    async fn dial_unix(self: Arc<Self>, to: &NodeAddr) -> Result<Link, DialError> {
+    /// Dials whoever answers at one of these addresses.
+    pub(super) async fn dial_addrs(
+        self: Arc<Self>,
+        addrs: &[SocketAddr],
+    ) -> Result<Link, DialError> {
+        match &self.ground {
+            Ground::Machine(machine) => self.clone().dial_quic(machine, addrs, None).await,
+            Ground::Network(port) => self.clone().dial_memory_any(port.network(), addrs).await,
+        }
+    }
+
+    /// A dial has failed: those who wait for it hear that, unless the peer's own is on its way.
+    pub(super) fn end_dial(&self, node: NodeId, error: &DialError) {
+        let waiters = {
+            let mut links = self.links.lock();
+            let Some(entry) = links.get_mut(&node) else { return };
+            entry.dialling = false;
+            if entry.accepting {
+                return;
+            }
+            std::mem::take(&mut entry.waiters)
+        };
+        for waiter in waiters {
+            let _ = waiter.send(Err(error.clone()));
+        }
+    }
+
+    async fn dial_unix(
+        self: Arc<Self>,
+        machine: &Machine,
+        to: &NodeAddr,
+    ) -> Result<Link, DialError> {
         let node = to.peer.node;
-        let path = self.socket.with_file_name(socket_name(node));
+        let path = machine.socket.with_file_name(socket_name(node));
         match UnixStream::connect(&path).await {
             Ok(stream) => {
                 check_user(&stream).map_err(|e| DialError::Refused(e.to_string()))?;
@@ -66,7 +93,7 @@ impl Shared {
                 if to.hints.is_empty() {
                     return Err(DialError::Gone(node));
                 }
-                let dial = self.dial_quic(&to.hints, Some(to.peer));
+                let dial = self.clone().dial_quic(machine, &to.hints, Some(to.peer));
                 tokio::time::timeout(LOCAL_QUIC_TIME, dial)
                     .await
                     .unwrap_or(Err(DialError::Gone(node)))
@@ -76,8 +103,9 @@ impl Shared {
     }
 
     /// Dials all addresses at once and greets the first that shakes hands as the right peer.
-    pub(super) async fn dial_quic(
+    async fn dial_quic(
         self: Arc<Self>,
+        machine: &Machine,
         addrs: &[SocketAddr],
         expected: Option<PeerId>,
     ) -> Result<Link, DialError> {
@@ -85,7 +113,7 @@ impl Shared {
             let reason = "it has no address outside of its own host".to_owned();
             return Err(DialError::Unreachable(reason));
         }
-        let quic = self.clone().ensure_quic(None).await;
+        let quic = machine.ensure_quic(&self, None).await;
         let quic = quic.map_err(|e| DialError::Unreachable(e.to_string()))?;
         let mut attempts = JoinSet::new();
         for addr in addrs {
@@ -138,17 +166,24 @@ impl Shared {
                 }
                 Err(e) => Err(DialError::Unreachable(e.to_string())),
             };
-            match greeted {
+            let error = match greeted {
                 Ok(link) => return Ok(link),
-                Err(error @ DialError::Refused(_)) => return Err(error),
-                Err(error) => failures.push(format!("{remote}: {error}")),
+                Err(error) => error,
+            };
+            if expected.is_none() {
+                // Nobody else knows that this peer was dialled.
+                self.end_dial(peer.node, &error);
             }
+            if let DialError::Refused(_) = error {
+                return Err(error);
+            }
+            failures.push(format!("{remote}: {error}"));
         }
         Err(DialError::Unreachable(failures.join("; ")))
     }
 
     /// Exchanges hellos on a connection that we dialled.
-    async fn greet(
+    pub(super) async fn greet(
         self: Arc<Self>,
         mut transport: Transport,
         peer: PeerId,
@@ -170,6 +205,7 @@ impl Shared {
         let answer = match &mut transport {
             Transport::Unix(reader, writer) => exchange(reader, writer, ours, &mut buffer).await,
             Transport::Quic(_, reader, writer) => exchange(reader, writer, ours, &mut buffer).await,
+            Transport::Memory(reader, writer) => exchange(reader, writer, ours, &mut buffer).await,
         };
         match answer {
             // It answered, and has ended since.

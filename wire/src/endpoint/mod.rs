@@ -1,12 +1,16 @@
 //! The wire of one node: all its links, one thread that carries them, one link for each peer.
 //!
 //! Within a host a node listens on a Unix socket that is named after it; the kernel says who dials.
-//! Between hosts it listens with QUIC, from the moment that somebody needs it. Links are dialled on
-//! first use and shared; [`crate::hello::admits`] decides between two dials that cross.
+//! Between hosts it listens with QUIC, from the moment that somebody needs it. In a
+//! [`Network`] neither exists: connections are pipes in memory, and there is no thread. Links are
+//! dialled on first use and shared; [`crate::hello::admits`] decides between two dials that cross.
 
 mod accept;
 mod dial;
 mod gone;
+mod machine;
+mod port;
+mod raise;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,27 +18,28 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use bytes::BytesMut;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use tokio::{
-    net::{UnixListener, UnixStream, unix},
-    sync::{Semaphore, mpsc, oneshot},
-    task::{JoinHandle, LocalSet},
+    net::{UnixStream, unix},
+    runtime::Handle as Runtime,
+    sync::{Semaphore, oneshot},
+    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::gone::Gone;
+use self::{gone::Gone, machine::Machine, port::Port};
 use crate::{
+    clock,
     hello::{Hello, VERSION},
-    id::{MAX_HINTS, NodeAddr, NodeId, PeerId},
+    id::{HostId, MAX_HINTS, NodeAddr, NodeId, PeerId},
     inbound::Receive,
-    link::{Link, driver},
+    link::Link,
+    memory::{self, Network},
     payload::Fingerprint,
-    quic,
     trust::{self, Mesh, TrustError},
 };
 
@@ -44,8 +49,6 @@ pub const DIAL_TIME: Duration = Duration::from_secs(3);
 const MAX_HANDSHAKES: usize = 256;
 /// How long closing waits for goodbyes.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
-/// For how long the addresses of the interfaces are believed.
-const HINTS_AGE: Duration = Duration::from_secs(5);
 /// Peers without a link whose last link is remembered, before they are swept.
 const MAX_IDLE_PEERS: usize = 4096;
 
@@ -76,6 +79,12 @@ pub enum StartError {
     /// The I/O thread cannot be started, or has ended.
     #[error("cannot run the I/O thread")]
     Thread(#[source] io::Error),
+    /// The in-memory network has a node of that id already.
+    #[error("node {0} is in the network already")]
+    Taken(NodeId),
+    /// An endpoint in memory has no thread of its own: it must be started within a tokio runtime.
+    #[error("an in-memory endpoint must be started within a tokio runtime")]
+    NoRuntime,
 }
 
 /// Why there is no link.
@@ -108,7 +117,8 @@ pub struct EndpointConfig {
     pub node: NodeId,
 }
 
-/// All links of one node. A clone is another handle; the last one dropped ends the I/O.
+/// All links of one node. A clone is another handle; the last one dropped ends the I/O, with a goodbye
+/// on each link.
 #[derive(Clone)]
 pub struct Endpoint(Arc<Handle>);
 
@@ -118,28 +128,32 @@ struct Handle(Arc<Shared>);
 impl Drop for Handle {
     fn drop(&mut self) {
         self.0.stop.cancel();
-        let _ = std::fs::remove_file(&self.0.socket);
+        for link in self.0.up() {
+            link.close("the endpoint was dropped");
+        }
+        self.0.leave();
     }
 }
-
-type Job = Box<dyn FnOnce() + Send>;
 
 struct Shared {
     mesh: Mesh,
     me: PeerId,
     receive: Arc<dyn Receive>,
-    /// The I/O thread's runtime, and work for its local tasks.
-    io: tokio::runtime::Handle,
-    jobs: mpsc::UnboundedSender<Job>,
+    /// Where everything runs: the I/O thread's runtime, or for an endpoint in memory the user's.
+    io: Runtime,
     stop: CancellationToken,
-    socket: PathBuf,
+    ground: Ground,
     links: Mutex<HashMap<NodeId, Entry>>,
     /// Locked within `links` where both are.
     gone: Mutex<Gone>,
     types: Mutex<HashSet<Fingerprint>>,
-    quic: tokio::sync::Mutex<Vec<Quic>>,
-    hints: Mutex<Hints>,
     handshakes: Arc<Semaphore>,
+}
+
+/// What connections are made of.
+enum Ground {
+    Machine(Machine),
+    Network(Port),
 }
 
 #[derive(Default)]
@@ -151,38 +165,37 @@ struct Entry {
     waiters: Vec<oneshot::Sender<Result<Link, DialError>>>,
 }
 
-#[derive(Clone)]
-struct Quic {
-    endpoint: quinn::Endpoint,
-    client: quinn::ClientConfig,
-}
-
-#[derive(Default)]
-struct Hints {
-    ports: Vec<u16>,
-    addrs: Arc<[SocketAddr]>,
-    read: Option<Instant>,
-}
-
-/// Removes the name of a served socket when dropped.
+/// Takes the name of a served socket away when dropped.
 #[derive(Debug)]
 pub struct SocketGuard {
-    path: PathBuf,
-    target: PathBuf,
+    _name: Name,
 }
 
-impl Drop for SocketGuard {
-    fn drop(&mut self) {
-        if std::fs::read_link(&self.path).is_ok_and(|target| target == self.target) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
+#[derive(Debug)]
+#[expect(dead_code, reason = "held until it is dropped")]
+enum Name {
+    Machine(machine::LinkGuard),
+    Network(memory::NameGuard),
+}
+
+/// Frees a lock when dropped, as does the end of the process.
+#[derive(Debug)]
+pub struct LockGuard {
+    _lock: Lock,
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "held until it is dropped")]
+enum Lock {
+    Machine(std::fs::File),
+    Network(memory::KeyGuard),
 }
 
 /// A connection before it is a link.
 enum Transport {
     Unix(unix::OwnedReadHalf, unix::OwnedWriteHalf),
     Quic(quinn::Connection, quinn::RecvStream, quinn::SendStream),
+    Memory(memory::ReadHalf, memory::WriteHalf),
 }
 
 impl Endpoint {
@@ -192,55 +205,30 @@ impl Endpoint {
     /// [`StartError`] names the folder or socket that is not usable.
     pub fn start(config: EndpointConfig, receive: Arc<dyn Receive>) -> Result<Self, StartError> {
         let EndpointConfig { mesh, node } = config;
-        let folder = mesh.runtime_folder()?;
-        let socket = folder.join(socket_name(node));
-        let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
-        let (started, start) = std::sync::mpsc::channel();
-        std::thread::Builder::new()
-            .name("layercake-io".to_owned())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                match runtime {
-                    Ok(runtime) => {
-                        let _ = started.send(Ok(runtime.handle().clone()));
-                        LocalSet::new().block_on(&runtime, async {
-                            while let Some(job) = queue.recv().await {
-                                job();
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        let _ = started.send(Err(error));
-                    }
-                }
-            })
-            .map_err(StartError::Thread)?;
-        let io = start
-            .recv()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread has ended")))
-            .map_err(StartError::Thread)?;
-        let listener = {
-            let _within = io.enter();
-            UnixListener::bind(&socket)
-                .map_err(|cause| StartError::Socket { path: socket.clone(), cause })?
-        };
-        let shared = Arc::new(Shared {
-            me: PeerId { host: mesh.host(), node },
-            mesh,
-            receive,
-            io,
-            jobs,
-            stop: CancellationToken::new(),
-            socket,
-            links: Mutex::default(),
-            gone: Mutex::default(),
-            types: Mutex::default(),
-            quic: tokio::sync::Mutex::default(),
-            hints: Mutex::default(),
-            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
-        });
+        let machine::Started { machine, io, listener, folder } = Machine::start(&mesh, node)?;
+        let shared = Shared::new(mesh, node, receive, io, Ground::Machine(machine));
         shared.spawn(accept::accept_unix(shared.clone(), listener));
         shared.spawn(accept::sweep(folder));
+        Ok(Self(Arc::new(Handle(shared))))
+    }
+
+    /// Starts an endpoint of an in-memory network, as a node of that host. It has no thread, socket or
+    /// file: everything runs on the present tokio runtime, single-threaded or not, and ends with it.
+    ///
+    /// # Errors
+    /// [`StartError::Taken`] where the network has that node already, [`StartError::NoRuntime`]
+    /// outside of tokio.
+    pub fn start_in(
+        network: &Network,
+        host: HostId,
+        node: NodeId,
+        receive: Arc<dyn Receive>,
+    ) -> Result<Self, StartError> {
+        let io = Runtime::try_current().map_err(|_| StartError::NoRuntime)?;
+        let mesh = network.mesh(host)?;
+        let ground = Ground::Network(Port::new(network.clone()));
+        let shared = Shared::new(mesh, node, receive, io, ground);
+        shared.join_network()?;
         Ok(Self(Arc::new(Handle(shared))))
     }
 
@@ -260,6 +248,15 @@ impl Endpoint {
         &self.shared().mesh
     }
 
+    /// The in-memory network that it is part of; `None` for one of the real world.
+    #[must_use]
+    pub fn network(&self) -> Option<&Network> {
+        match &self.shared().ground {
+            Ground::Machine(_) => None,
+            Ground::Network(port) => Some(port.network()),
+        }
+    }
+
     /// This node as others may reach it now; without hints until it [listens](Self::listen_quic).
     #[must_use]
     pub fn addr(&self) -> NodeAddr {
@@ -268,12 +265,17 @@ impl Endpoint {
 
     /// Listens with QUIC, so that other hosts reach this node. Where the preferred UDP port is taken
     /// any other is used; called again, an endpoint that listens already is kept, and a preferred
-    /// port is added to it.
+    /// port is added to it. In an in-memory network this gives the node an address there, and no more.
     ///
     /// # Errors
     /// [`StartError::Quic`] when no UDP socket can be opened at all.
     pub async fn listen_quic(&self, preferred_port: Option<u16>) -> Result<NodeAddr, StartError> {
-        self.shared().clone().ensure_quic(preferred_port).await?;
+        match &self.shared().ground {
+            Ground::Machine(machine) => {
+                machine.ensure_quic(self.shared(), preferred_port).await?;
+            }
+            Ground::Network(port) => port.listen(),
+        }
         Ok(self.addr())
     }
 
@@ -282,12 +284,35 @@ impl Endpoint {
     /// # Errors
     /// Of the file system.
     pub fn serve_socket(&self, path: &Path) -> io::Result<SocketGuard> {
-        let target = PathBuf::from(socket_name(self.peer().node));
-        let fresh = path.with_extension(format!("{}.new", self.peer().node));
-        let _ = std::fs::remove_file(&fresh);
-        std::os::unix::fs::symlink(&target, &fresh)?;
-        std::fs::rename(&fresh, path)?;
-        Ok(SocketGuard { path: path.to_owned(), target })
+        let me = self.peer();
+        let name = match &self.shared().ground {
+            Ground::Machine(_) => Name::Machine(machine::serve_socket(me.node, path)?),
+            Ground::Network(port) => Name::Network(port.network().serve(me, path)),
+        };
+        Ok(SocketGuard { _name: name })
+    }
+
+    /// The node behind a well-known socket name on this host. It may have died: then the name is what
+    /// is left of it.
+    #[must_use]
+    pub fn served_by(&self, path: &Path) -> Option<NodeId> {
+        match &self.shared().ground {
+            Ground::Machine(_) => machine::served_by(path),
+            Ground::Network(port) => port.network().served(self.peer().host, path),
+        }
+    }
+
+    /// Takes a lock that one process of this host can have at a time: a lock file at that path.
+    /// `None` while somebody else has it. Never waits.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn try_lock(&self, path: &Path) -> io::Result<Option<LockGuard>> {
+        let lock = match &self.shared().ground {
+            Ground::Machine(_) => machine::try_lock(path)?.map(Lock::Machine),
+            Ground::Network(port) => port.network().lock(self.peer(), path).map(Lock::Network),
+        };
+        Ok(lock.map(|lock| LockGuard { _lock: lock }))
     }
 
     /// The link to whoever serves a well-known socket name on this host.
@@ -295,10 +320,9 @@ impl Endpoint {
     /// # Errors
     /// [`DialError`]; `Unreachable` also when nobody serves the name.
     pub async fn dial_socket(&self, path: &Path) -> Result<Link, DialError> {
-        let unserved = || DialError::Unreachable(format!("nobody serves `{}`", path.display()));
-        let target = std::fs::read_link(path).map_err(|_| unserved())?;
-        let node = target.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
-        let node = node.ok_or_else(unserved)?;
+        let node = self
+            .served_by(path)
+            .ok_or_else(|| DialError::Unreachable(format!("nobody serves `{}`", path.display())))?;
         let peer = PeerId { host: self.peer().host, node };
         self.link(&NodeAddr::new(peer, &[])).await
     }
@@ -357,15 +381,14 @@ impl Endpoint {
     pub async fn dial_any(&self, addrs: &[SocketAddr]) -> Result<Link, DialError> {
         let shared = self.shared().clone();
         let addrs = addrs[..addrs.len().min(MAX_HINTS)].to_vec();
-        let task = self.spawn_io(async move { shared.dial_quic(&addrs, None).await });
+        let task = self.spawn_io(async move { shared.dial_addrs(&addrs).await });
         task.await.unwrap_or(Err(DialError::Closed))
     }
 
     /// The links that are up.
     #[must_use]
     pub fn links(&self) -> Vec<Link> {
-        let links = self.shared().links.lock();
-        links.values().filter_map(|e| e.up.clone()).filter(|link| !link.is_closed()).collect()
+        self.shared().up()
     }
 
     /// Ends the link to a node, if there is one: asks in flight fail at once.
@@ -421,13 +444,33 @@ impl Endpoint {
         }
     }
 
-    /// Runs a future on the I/O thread. It must never block.
+    /// Runs a future on the I/O thread. It must never block. For an endpoint in memory it runs on the
+    /// runtime that the endpoint was started on, and ends when the network kills the node.
     pub fn spawn_io<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.shared().io.spawn(future)
+        let task = self.shared().io.spawn(future);
+        if let Ground::Network(port) = &self.shared().ground {
+            port.own(task.abort_handle());
+        }
+        task
+    }
+
+    /// Waits until the in-memory network has killed this node. Never ready for a node of the real
+    /// world, which does not live to see it. The future does not keep the endpoint.
+    pub fn killed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let killed = match &self.shared().ground {
+            Ground::Machine(_) => None,
+            Ground::Network(port) => Some(port.killed_token()),
+        };
+        async move {
+            match killed {
+                Some(killed) => killed.cancelled_owned().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Says goodbye on every link and ends. Other handles are of no use afterwards.
@@ -436,21 +479,19 @@ impl Endpoint {
         for link in self.links() {
             link.close("the node stops");
         }
-        let deadline = Instant::now() + CLOSE_TIME;
+        let deadline = clock::now() + CLOSE_TIME;
         let saying_goodbye =
             || shared.links.lock().values().any(|entry: &Entry| entry.up.is_some());
-        while Instant::now() < deadline && saying_goodbye() {
+        while clock::now() < deadline && saying_goodbye() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        let quic = std::mem::take(&mut *shared.quic.lock().await);
-        for quic in quic {
-            quic.endpoint.close(0_u32.into(), b"the node stops");
-            let _ = tokio::time::timeout(CLOSE_TIME, quic.endpoint.wait_idle()).await;
+        if let Ground::Machine(machine) = &shared.ground {
+            machine.close_quic().await;
         }
         shared.stop.cancel();
         // Nobody will tell those who wait for a dial any more.
         shared.links.lock().values_mut().for_each(|entry| entry.waiters.clear());
-        let _ = std::fs::remove_file(&shared.socket);
+        shared.leave();
     }
 }
 
@@ -472,6 +513,43 @@ impl Entry {
 }
 
 impl Shared {
+    fn new(
+        mesh: Mesh,
+        node: NodeId,
+        receive: Arc<dyn Receive>,
+        io: Runtime,
+        ground: Ground,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            me: PeerId { host: mesh.host(), node },
+            mesh,
+            receive,
+            io,
+            stop: CancellationToken::new(),
+            ground,
+            links: Mutex::default(),
+            gone: Mutex::default(),
+            types: Mutex::default(),
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+        })
+    }
+
+    /// The links that are up.
+    fn up(&self) -> Vec<Link> {
+        let links = self.links.lock();
+        links.values().filter_map(|e| e.up.clone()).filter(|link| !link.is_closed()).collect()
+    }
+
+    /// Others cannot find this node any more.
+    fn leave(&self) {
+        match &self.ground {
+            Ground::Machine(machine) => {
+                let _ = std::fs::remove_file(&machine.socket);
+            }
+            Ground::Network(port) => port.leave(self.me.node),
+        }
+    }
+
     /// Spawns a task that ends with the endpoint.
     fn spawn(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
@@ -484,47 +562,10 @@ impl Shared {
     }
 
     fn hints(&self) -> Arc<[SocketAddr]> {
-        let mut hints = self.hints.lock();
-        if hints.read.is_none_or(|read| read.elapsed() > HINTS_AGE) {
-            let addrs: Vec<_> = hints.ports.iter().flat_map(|port| quic::hints(*port)).collect();
-            hints.addrs = addrs[..addrs.len().min(MAX_HINTS)].into();
-            hints.read = Some(Instant::now());
+        match &self.ground {
+            Ground::Machine(machine) => machine.hints(),
+            Ground::Network(port) => port.hints(self.me.node),
         }
-        hints.addrs.clone()
-    }
-
-    /// The QUIC endpoint that dials, opened when first needed.
-    async fn ensure_quic(self: Arc<Self>, port: Option<u16>) -> Result<Quic, StartError> {
-        let mut open = self.quic.lock().await;
-        let wanted = port.filter(|port| !self.hints.lock().ports.contains(port));
-        if let Some(first) = open.first()
-            && wanted.is_none()
-        {
-            return Ok(first.clone());
-        }
-        let tls = self.mesh.mint(self.me.node)?;
-        let client = quic::client(&tls).map_err(StartError::Quic)?;
-        let _within = self.io.enter();
-        let endpoint = match quic::open(&tls, wanted.unwrap_or(0)) {
-            Ok(endpoint) => endpoint,
-            Err(error) if wanted.is_some() => {
-                tracing::info!(port = wanted, %error, "the UDP port is taken; using another one");
-                if let Some(first) = open.first() {
-                    return Ok(first.clone());
-                }
-                quic::open(&tls, 0).map_err(StartError::Quic)?
-            }
-            Err(error) => return Err(StartError::Quic(error)),
-        };
-        let port = endpoint.local_addr().map_err(StartError::Quic)?.port();
-        {
-            let mut hints = self.hints.lock();
-            hints.ports.push(port);
-            hints.read = None;
-        }
-        self.spawn(accept::accept_quic(self.clone(), endpoint.clone()));
-        open.push(Quic { endpoint, client });
-        Ok(open[0].clone())
     }
 
     fn hello(&self, nonce: u64, last_seen: u64) -> Hello {
@@ -537,72 +578,6 @@ impl Shared {
             nonce,
             last_seen,
         }
-    }
-
-    /// Makes a link of a connection on which both have said hello.
-    fn raise(
-        self: &Arc<Self>,
-        transport: Transport,
-        theirs: &Hello,
-        nonce: u64,
-        dialled: bool,
-        buffer: BytesMut,
-    ) -> Link {
-        let peer = PeerId { host: theirs.host, node: theirs.node };
-        let remote = match &transport {
-            Transport::Unix(..) => None,
-            Transport::Quic(connection, ..) => Some(quic::plain(connection.remote_address())),
-        };
-        let addr = NodeAddr::new(peer, &theirs.hints);
-        let (link, commands) = Link::new(addr, nonce, dialled, remote);
-        {
-            let types = self.types.lock();
-            if !types.is_empty() {
-                link.announce(types.iter().copied().collect());
-            }
-            let mut links = self.links.lock();
-            let entry = links.entry(peer.node).or_default();
-            entry.dialling &= !dialled;
-            entry.accepting &= dialled;
-            entry.last_nonce = nonce;
-            if let Some(old) = entry.up.replace(link.clone()) {
-                old.close("replaced by a newer link");
-            }
-            for waiter in entry.waiters.drain(..) {
-                let _ = waiter.send(Ok(link.clone()));
-            }
-        }
-        let (shared, handle) = (self.clone(), link.clone());
-        let job = Box::new(move || {
-            tokio::task::spawn_local(async move {
-                tracing::debug!(link = ?handle, local = handle.is_local(), "link is up");
-                let receive = &shared.receive;
-                receive.on_up(handle.clone());
-                let down = match transport {
-                    Transport::Unix(reader, writer) => {
-                        driver::run(&handle, reader, writer, buffer, commands, None, receive).await
-                    }
-                    Transport::Quic(connection, reader, writer) => {
-                        let quic = Some(connection);
-                        driver::run(&handle, reader, writer, buffer, commands, quic, receive).await
-                    }
-                };
-                tracing::debug!(link = ?handle, %down, "link is down");
-                {
-                    let mut links = shared.links.lock();
-                    if let Some(entry) = links.get_mut(&handle.peer().node)
-                        && entry.up.as_ref() == Some(&handle)
-                    {
-                        entry.up = None;
-                    }
-                }
-                shared.receive.on_down(&handle, down);
-            });
-        });
-        if self.jobs.send(job).is_err() {
-            link.mark_closed();
-        }
-        link
     }
 }
 

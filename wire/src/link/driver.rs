@@ -1,15 +1,9 @@
-//! Carries a link's bytes: reads, writes and ticks for one [`Core`] on the I/O thread.
+//! Carries a link's bytes: reads, writes and ticks for one [`Core`](super::core::Core).
 //!
-//! One local task for each link; its three parts share the core through a `RefCell`, which is never
-//! held across an `.await`. The reading part never waits on anything but the socket.
+//! One task for each link; its three parts share the core through a [`CoreCell`], which is never held
+//! across an `.await`. The reading part never waits on anything but the socket.
 
-use std::{
-    cell::RefCell,
-    io,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -17,12 +11,9 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::{
-    Command, Link,
-    cancelled::Cancelled,
-    core::{Core, Event},
-};
+use super::{Command, Link, cancelled::Cancelled, cell::CoreCell, core::Event};
 use crate::{
+    clock,
     frame::{self, Frame},
     inbound::{
         CreditReturn, Failure, FailureCode, Inbound, InboundKind, LinkDown, Receive, Responder,
@@ -39,7 +30,7 @@ const TICK: Duration = Duration::from_millis(20);
 const GOODBYE: Duration = Duration::from_millis(250);
 
 /// Runs the link until it ends, and says how it ended. `buffered` is what was read behind the hello.
-pub(crate) async fn run<R, W>(
+pub(crate) async fn run<C, R, W>(
     link: &Link,
     mut reader: R,
     mut writer: W,
@@ -49,10 +40,11 @@ pub(crate) async fn run<R, W>(
     receive: &Arc<dyn Receive>,
 ) -> LinkDown
 where
+    C: CoreCell,
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let core = RefCell::new(Core::default());
+    let core = C::default();
     let asking = Notify::new();
     let cancelled = Arc::new(Cancelled::default());
     let ends = Ends { link, cancelled: &cancelled };
@@ -102,7 +94,7 @@ where
             let mut closing = None;
             {
                 let mut core = core.borrow_mut();
-                let (idle, now) = (!core.has_asks(), Instant::now());
+                let (idle, now) = (!core.has_asks(), clock::now());
                 for command in batch.drain(..) {
                     match command {
                         Command::Close(reason) => closing = Some(reason),
@@ -120,9 +112,10 @@ where
                 }
             }
             if let Some(reason) = closing {
-                // Who waits for an answer hears at once; what was queued still has its chance.
-                core.borrow_mut().fail_asks(&LinkDown::Ours(reason.clone()).to_string());
+                // Who waits for an answer hears at once; what was queued still has its chance. Closed first,
+                // for who hears it asks again, and must not get onto this link.
                 ends.now();
+                core.borrow_mut().fail_asks(&LinkDown::Ours(reason.clone()).to_string());
                 let farewell = async {
                     while more {
                         flush(&core, &mut writer, &mut pieces, link).await?;
@@ -153,7 +146,7 @@ where
             }
             tokio::time::sleep(TICK).await;
             let mut core = core.borrow_mut();
-            core.on_tick(Instant::now());
+            core.on_tick(clock::now());
             if core.out.len() > 0 {
                 // An empty batch makes the writing part flush.
                 let _ = link.commands().send(Command::Types(Vec::new()));
@@ -237,8 +230,8 @@ fn ended(quic: Option<&quinn::Connection>, error: io::Error) -> LinkDown {
 }
 
 /// Writes everything that is in the output buffer.
-async fn flush<W: AsyncWrite + Unpin>(
-    core: &RefCell<Core>,
+async fn flush<C: CoreCell, W: AsyncWrite + Unpin>(
+    core: &C,
     writer: &mut W,
     pieces: &mut Vec<Bytes>,
     link: &Link,
@@ -263,7 +256,7 @@ fn hand_up(event: Event, link: &Link, cancelled: &Arc<Cancelled>, receive: &Arc<
             receive.on_message(Inbound { from: link.peer(), to, payload, kind });
         }
         Event::Ask { id, to, accept, deadline_ms, window, payload } => {
-            let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
+            let deadline = clock::now() + Duration::from_millis(deadline_ms.into());
             let (commands, cancelled) = (link.commands().clone(), cancelled.clone());
             let responder = Responder::over_link(commands, cancelled, id, window, accept, deadline);
             if deadline_ms == 0 {

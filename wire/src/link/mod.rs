@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub(crate) mod cancelled;
+pub(crate) mod cell;
 pub(crate) mod core;
 mod courier;
 pub(crate) mod driver;

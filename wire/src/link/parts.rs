@@ -300,14 +300,14 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::{Failure, FailureCode, Gone, Responder, payload::Fingerprint};
+    use crate::{Failure, FailureCode, Gone, Responder, clock, payload::Fingerprint};
 
     fn payload(size: usize) -> Payload {
         Payload { tag: Tag(7), encoding: Encoding::Json, bytes: vec![1; size].into() }
     }
 
     fn stream(within: Duration) -> (Responder, Parts) {
-        Responder::local_stream(Fingerprint::NONE, Instant::now() + within)
+        Responder::local_stream(Fingerprint::NONE, clock::now() + within)
     }
 
     /// Polls once.
@@ -399,7 +399,7 @@ mod tests {
     #[tokio::test]
     async fn a_single_answer_has_no_parts_and_any_number_may_wait_for_its_asker() {
         let (slot, answer) = oneshot::channel();
-        let responder = Responder::local(slot, Fingerprint::NONE, Instant::now() + LONG);
+        let responder = Responder::local(slot, Fingerprint::NONE, clock::now() + LONG);
         assert!(!responder.takes_parts());
         assert_eq!(responder.part(payload(1)).await, Err(Gone));
         {
@@ -414,7 +414,7 @@ mod tests {
         }
         assert!(!responder.is_wanted());
         let (slot, answer) = oneshot::channel();
-        Responder::local(slot, Fingerprint::NONE, Instant::now() + LONG).finish();
+        Responder::local(slot, Fingerprint::NONE, clock::now() + LONG).finish();
         let code = |answer| match answer {
             Ok(Err(AskFailure::Failed(failure))) => failure.code,
             other => panic!("{other:?}"),
@@ -422,7 +422,7 @@ mod tests {
         assert_eq!(code(answer.await), FailureCode::NoReply);
         // Given up at the deadline, it says why.
         let (slot, answer) = oneshot::channel();
-        let responder = Responder::local(slot, Fingerprint::NONE, Instant::now());
+        let responder = Responder::local(slot, Fingerprint::NONE, clock::now());
         responder.cancelled().await;
         drop(responder);
         assert_eq!(code(answer.await), FailureCode::Deadline);

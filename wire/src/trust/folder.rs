@@ -29,7 +29,7 @@ use super::{
     ca::{self, Leaf, Signer},
     disk, invite,
     leaf::{self, NodeTls},
-    runtime, unix_seconds,
+    memory, runtime, unix_seconds,
     verify::{self, Verifier},
 };
 use crate::id::{HostId, MeshId, NodeId};
@@ -48,17 +48,17 @@ const MAX_NAME: usize = 63;
 /// It holds what was read when it was opened. Invites and the key of the authority are read anew
 /// each time, because other processes of this host use the folder too.
 #[derive(Clone)]
-pub struct Mesh(Arc<Inner>);
+pub struct Mesh(pub(super) Arc<Inner>);
 
-struct Inner {
-    folder: PathBuf,
-    id: MeshId,
-    host: HostId,
-    host_name: String,
-    authority: CertificateDer<'static>,
-    signer: Signer,
-    expires: SystemTime,
-    holds_ca_key: bool,
+pub(super) struct Inner {
+    pub(super) folder: PathBuf,
+    pub(super) id: MeshId,
+    pub(super) host: HostId,
+    pub(super) host_name: String,
+    pub(super) authority: CertificateDer<'static>,
+    pub(super) signer: Signer,
+    pub(super) expires: SystemTime,
+    pub(super) holds_ca_key: bool,
 }
 
 /// What there is to show of a mesh folder.
@@ -143,10 +143,17 @@ impl Mesh {
         }
     }
 
-    /// The mesh folder, as an absolute path.
+    /// The mesh folder, as an absolute path. For a mesh [in memory](Self::is_in_memory) that is a path
+    /// at which nothing can ever be.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.0.folder
+    }
+
+    /// Whether it belongs to an in-memory network: then it has no folder.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.0.folder == Path::new(memory::NO_FOLDER)
     }
 
     /// The trust domain.
@@ -179,8 +186,12 @@ impl Mesh {
     /// environment. A socket in it may have a name of [`super::MAX_SOCKET_NAME`] bytes.
     ///
     /// # Errors
-    /// When it cannot be made, or what is there in its place is not ours alone.
+    /// When it cannot be made, or what is there in its place is not ours alone;
+    /// [`TrustError::InMemory`] where there is none.
     pub fn runtime_folder(&self) -> Result<PathBuf, TrustError> {
+        if self.is_in_memory() {
+            return Err(TrustError::InMemory);
+        }
         runtime::folder(self.folder())
     }
 

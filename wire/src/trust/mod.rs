@@ -23,6 +23,7 @@ mod folder;
 mod invite;
 mod join;
 mod leaf;
+mod memory;
 mod runtime;
 mod token;
 mod verify;
@@ -45,6 +46,8 @@ pub use self::{
     token::{ParseTokenError, Token},
     verify::{ChainError, peer_id},
 };
+
+pub(crate) use self::memory::Authority;
 
 /// The protocol of links between nodes of one mesh. Whoever accepts it must demand a certificate.
 pub const ALPN_LINK: &[u8] = b"layercake/1";
@@ -131,6 +134,9 @@ pub enum TrustError {
         /// The mesh folder.
         folder: PathBuf,
     },
+    /// The mesh belongs to an in-memory network and has no folder, neither for keys nor for sockets.
+    #[error("the mesh lives in memory only: it has no folder")]
+    InMemory,
     /// A name for a mesh or a host has characters or a length that it must not have.
     #[error("`{text}` cannot be the name of a {what}: {rule}")]
     Name {

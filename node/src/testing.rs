@@ -1,0 +1,40 @@
+//! Nodes in an in-memory [`Network`]: whole hosts within one test, without a socket, a file or a thread,
+//! by tokio's clock, and with faults between them at will.
+//!
+//! Such a node differs from others only in how it is started: actors, names of every scope, asks and
+//! watches are the same code. It has no mesh folder, so worker processes cannot join it, and actors on
+//! [threads of their own](Node::spawn_thread) have a clock of their own.
+//!
+//! Checked by `node/tests/testing.rs`.
+
+use layercake_directory::DirectoryConfig;
+use layercake_wire::{
+    Endpoint,
+    id::{HostId, NodeId},
+    memory::Network,
+};
+
+use crate::node::{Node, NodeError};
+
+/// Starts a node of a host in a network, on the present tokio runtime. Nodes of one host share its
+/// directory as processes do; hosts find each other by themselves.
+///
+/// Where the network [kills](Network::kill) the node, its actors end in the middle of what they do, as
+/// with a process.
+///
+/// # Errors
+/// [`NodeError::Wire`] outside of a tokio runtime, or where the network has a node of that id.
+pub async fn start_in(network: &Network, host: HostId, id: NodeId) -> Result<Node, NodeError> {
+    let wire = |receive| Endpoint::start_in(network, host, id, receive);
+    let node = Node::start_on(wire, DirectoryConfig::in_memory())?;
+    let (killed, stopped) = (node.endpoint().killed(), node.stop_token());
+    // It holds the node as the actors do, until the node is closed.
+    let falling = node.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = killed => falling.fall(),
+            () = stopped.cancelled() => {}
+        }
+    });
+    Ok(node)
+}

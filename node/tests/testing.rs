@@ -1,0 +1,127 @@
+//! Nodes of an in-memory network under a paused clock: what a user's own tests may look like.
+
+extern crate layercake_node as layercake;
+
+use std::time::{Duration, Instant};
+
+use layercake::{
+    Address, AskError, Exit, Node,
+    directory::{Event, Scope, Subscription},
+    testing::start_in,
+    wire::{
+        id::{HostId, NodeId},
+        memory::Network,
+    },
+};
+use layercake_macros::{actor, message};
+
+#[message(reply = u64)]
+struct Add {
+    amount: u64,
+}
+
+#[message(reply = u64)]
+struct AddTo {
+    whom: Address<Counter>,
+    amount: u64,
+}
+
+#[message(reply = ())]
+struct Sleep {
+    seconds: u64,
+}
+
+#[derive(Default)]
+struct Counter {
+    total: u64,
+}
+
+#[actor]
+impl Counter {
+    async fn add(&mut self, Add { amount }: Add) -> u64 {
+        self.total += amount;
+        self.total
+    }
+
+    async fn add_to(&mut self, AddTo { whom, amount }: AddTo) -> u64 {
+        whom.ask(Add { amount }).await.expect("answers")
+    }
+
+    async fn sleep(&mut self, Sleep { seconds }: Sleep) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+}
+
+async fn node(network: &Network, host: HostId) -> Node {
+    start_in(network, host, NodeId::random()).await.expect("starts")
+}
+
+async fn found(subscription: &mut Subscription, by: &Node) -> Address<Counter> {
+    let next = tokio::time::timeout(Duration::from_secs(60), subscription.next()).await;
+    match next.expect("in time").expect("open") {
+        Event::Available(record) => by.bind(record.address.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_of_two_hosts_find_and_ask_each_others_actors() {
+    let network = Network::new();
+    let (near, far) =
+        (node(&network, HostId::random()).await, node(&network, HostId::random()).await);
+    let (here, there) = (near.spawn(Counter::default()), far.spawn(Counter::default()));
+    let _name = far.publish("counter", &there, Scope::Lan).await.expect("publishes");
+    let mut seen = near.subscribe_to("counter", Scope::Lan).await.expect("subscribes");
+    let remote = found(&mut seen, &near).await;
+    assert_eq!(remote.ask(Add { amount: 2 }).await.expect("answers"), 2);
+    // And back: the address of an actor here travels there, and is asked from there.
+    let total = remote.ask(AddTo { whom: here.clone(), amount: 40 }).await;
+    assert_eq!(total.expect("answers"), 40);
+    assert_eq!(here.ask(Add { amount: 1 }).await.expect("answers"), 41);
+    near.close().await;
+    far.close().await;
+    assert!(network.nodes().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_pass_in_a_moment_also_behind_a_stall() {
+    let (network, real) = (Network::new(), Instant::now());
+    let host = HostId::random();
+    let (near, far) = (node(&network, host).await, node(&network, host).await);
+    let there = far.spawn(Counter::default());
+    let _name = far.publish("counter", &there, Scope::Host).await.expect("publishes");
+    let mut seen = near.subscribe_to("counter", Scope::Host).await.expect("subscribes");
+    let remote = found(&mut seen, &near).await;
+    assert!(matches!(remote.ask(Sleep { seconds: 3600 }).await, Err(AskError::Deadline)));
+    // Behind a stall nobody hears anything, and the ask ends all the same.
+    network.stall(near.peer(), far.peer());
+    let asked = tokio::time::Instant::now();
+    let lost = remote.ask(Add { amount: 1 }).await;
+    assert!(matches!(lost, Err(AskError::Deadline)), "{lost:?}");
+    assert!(asked.elapsed() > Duration::from_secs(1));
+    network.heal(near.peer(), far.peer());
+    assert!(real.elapsed() < Duration::from_secs(10), "{:?}", real.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_node_ends_its_actors_and_those_elsewhere_hear_of_it() {
+    let network = Network::new();
+    let host = HostId::random();
+    let (near, far) = (node(&network, host).await, node(&network, host).await);
+    let there = far.spawn(Counter::default());
+    let _name = far.publish("counter", &there, Scope::Host).await.expect("publishes");
+    let mut seen = near.subscribe_to("counter", Scope::Host).await.expect("subscribes");
+    let remote = found(&mut seen, &near).await;
+    let asking = remote.ask(Sleep { seconds: 5 });
+    let kill = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        network.kill(far.peer());
+    };
+    let (lost, ()) = tokio::join!(asking, kill);
+    assert!(lost.is_err(), "{lost:?}");
+    let ended = tokio::time::timeout(Duration::from_secs(60), near.watch(&remote)).await;
+    assert!(matches!(ended.expect("in time"), Exit::ProcessDied(_)));
+    let ended = tokio::time::timeout(Duration::from_secs(60), far.watch(&there)).await;
+    ended.expect("the actor fell with its node");
+    assert_eq!(network.nodes(), [near.peer()]);
+}

@@ -1,0 +1,207 @@
+//! What an endpoint has of its machine: the I/O thread, the Unix socket, UDP sockets for QUIC.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::{net::UnixListener, sync::mpsc, task::LocalSet};
+
+use super::{CLOSE_TIME, Shared, StartError, accept, socket_name};
+use crate::{
+    clock,
+    id::{MAX_HINTS, NodeId},
+    quic,
+    trust::Mesh,
+};
+
+/// For how long the addresses of the interfaces are believed.
+const HINTS_AGE: Duration = Duration::from_secs(5);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+pub(super) struct Machine {
+    /// Work for local tasks of the I/O thread.
+    jobs: mpsc::UnboundedSender<Job>,
+    pub(super) socket: PathBuf,
+    quic: tokio::sync::Mutex<Vec<Quic>>,
+    hints: Mutex<Hints>,
+}
+
+#[derive(Clone)]
+pub(super) struct Quic {
+    pub(super) endpoint: quinn::Endpoint,
+    pub(super) client: quinn::ClientConfig,
+}
+
+#[derive(Default)]
+struct Hints {
+    ports: Vec<u16>,
+    addrs: Arc<[SocketAddr]>,
+    read: Option<Instant>,
+}
+
+/// What [`Machine::start`] gives beside the machine.
+pub(super) struct Started {
+    pub(super) machine: Machine,
+    /// The runtime of the I/O thread.
+    pub(super) io: tokio::runtime::Handle,
+    pub(super) listener: UnixListener,
+    pub(super) folder: PathBuf,
+}
+
+impl Machine {
+    /// Starts the I/O thread and listens on the node's Unix socket.
+    pub(super) fn start(mesh: &Mesh, node: NodeId) -> Result<Started, StartError> {
+        let folder = mesh.runtime_folder()?;
+        let socket = folder.join(socket_name(node));
+        let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
+        let (started, start) = std::sync::mpsc::channel();
+        std::thread::Builder::new()
+            .name("layercake-io".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                match runtime {
+                    Ok(runtime) => {
+                        let _ = started.send(Ok(runtime.handle().clone()));
+                        LocalSet::new().block_on(&runtime, async {
+                            while let Some(job) = queue.recv().await {
+                                job();
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                    }
+                }
+            })
+            .map_err(StartError::Thread)?;
+        let io = start
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread has ended")))
+            .map_err(StartError::Thread)?;
+        let listener = {
+            let _within = io.enter();
+            UnixListener::bind(&socket)
+                .map_err(|cause| StartError::Socket { path: socket.clone(), cause })?
+        };
+        let quic = tokio::sync::Mutex::default();
+        let machine = Self { jobs, socket, quic, hints: Mutex::default() };
+        Ok(Started { machine, io, listener, folder })
+    }
+
+    /// Runs a future on the I/O thread that need not be movable between threads; `false` when the
+    /// thread has ended.
+    pub(super) fn spawn_local<F>(&self, make: impl FnOnce() -> F + Send + 'static) -> bool
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        self.jobs
+            .send(Box::new(move || {
+                tokio::task::spawn_local(make());
+            }))
+            .is_ok()
+    }
+
+    pub(super) fn hints(&self) -> Arc<[SocketAddr]> {
+        let mut hints = self.hints.lock();
+        let now = clock::now();
+        if hints.read.is_none_or(|read| now.saturating_duration_since(read) > HINTS_AGE) {
+            let addrs: Vec<_> = hints.ports.iter().flat_map(|port| quic::hints(*port)).collect();
+            hints.addrs = addrs[..addrs.len().min(MAX_HINTS)].into();
+            hints.read = Some(now);
+        }
+        hints.addrs.clone()
+    }
+
+    /// The QUIC endpoint that dials, opened when first needed.
+    pub(super) async fn ensure_quic(
+        &self,
+        shared: &Arc<Shared>,
+        port: Option<u16>,
+    ) -> Result<Quic, StartError> {
+        let mut open = self.quic.lock().await;
+        let wanted = port.filter(|port| !self.hints.lock().ports.contains(port));
+        if let Some(first) = open.first()
+            && wanted.is_none()
+        {
+            return Ok(first.clone());
+        }
+        let tls = shared.mesh.mint(shared.me.node)?;
+        let client = quic::client(&tls).map_err(StartError::Quic)?;
+        let _within = shared.io.enter();
+        let endpoint = match quic::open(&tls, wanted.unwrap_or(0)) {
+            Ok(endpoint) => endpoint,
+            Err(error) if wanted.is_some() => {
+                tracing::info!(port = wanted, %error, "the UDP port is taken; using another one");
+                if let Some(first) = open.first() {
+                    return Ok(first.clone());
+                }
+                quic::open(&tls, 0).map_err(StartError::Quic)?
+            }
+            Err(error) => return Err(StartError::Quic(error)),
+        };
+        let port = endpoint.local_addr().map_err(StartError::Quic)?.port();
+        {
+            let mut hints = self.hints.lock();
+            hints.ports.push(port);
+            hints.read = None;
+        }
+        shared.spawn(accept::accept_quic(shared.clone(), endpoint.clone()));
+        open.push(Quic { endpoint, client });
+        Ok(open[0].clone())
+    }
+
+    pub(super) async fn close_quic(&self) {
+        let quic = std::mem::take(&mut *self.quic.lock().await);
+        for quic in quic {
+            quic.endpoint.close(0_u32.into(), b"the node stops");
+            let _ = tokio::time::timeout(CLOSE_TIME, quic.endpoint.wait_idle()).await;
+        }
+    }
+}
+
+/// Gives a node's socket a further name.
+pub(super) fn serve_socket(node: NodeId, path: &Path) -> io::Result<LinkGuard> {
+    let target = PathBuf::from(socket_name(node));
+    let fresh = path.with_extension(format!("{node}.new"));
+    let _ = std::fs::remove_file(&fresh);
+    std::os::unix::fs::symlink(&target, &fresh)?;
+    std::fs::rename(&fresh, path)?;
+    Ok(LinkGuard { path: path.to_owned(), target })
+}
+
+/// The node that a well-known socket name leads to.
+pub(super) fn served_by(path: &Path) -> Option<NodeId> {
+    std::fs::read_link(path).ok()?.file_stem()?.to_str()?.parse().ok()
+}
+
+/// Takes a lock file if it is free.
+pub(super) fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Removes the name of a served socket when dropped.
+#[derive(Debug)]
+pub(super) struct LinkGuard {
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Drop for LinkGuard {
+    fn drop(&mut self) {
+        if std::fs::read_link(&self.path).is_ok_and(|target| target == self.target) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
