@@ -38,7 +38,7 @@ struct Member {
     name: String,
     below: usize,
     log: Log,
-    children: Vec<Address<Member>>,
+    children: Vec<Address<Self>>,
 }
 
 impl Member {
@@ -61,7 +61,7 @@ impl Member {
         if self.below > 0 {
             for number in 1..=2 {
                 let name = format!("{}{number}", self.name);
-                let child = Member::new(&name, self.below - 1, &self.log);
+                let child = Self::new(&name, self.below - 1, &self.log);
                 self.children.push(ctx.spawn(child));
             }
         }
@@ -69,7 +69,7 @@ impl Member {
 
     async fn ping(&mut self, _: Ping) {}
 
-    async fn children(&mut self, _: Children) -> Vec<Address<Member>> {
+    async fn children(&mut self, _: Children) -> Vec<Address<Self>> {
         self.children.clone()
     }
 
@@ -84,7 +84,7 @@ impl Member {
 
     async fn hang(&mut self, _: Hang) {
         self.note("hangs");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn link(&mut self, Link { to }: Link, ctx: &mut Context<Self>) {
@@ -161,11 +161,10 @@ async fn a_child_that_is_stuck_is_ended_after_the_grace_and_its_siblings_in_orde
     assert!(start.elapsed() >= STOP_GRACE - Duration::from_millis(50));
     let exits = soon(futures_util::future::join_all(watches)).await;
     assert_eq!(exits, [Exit::Stopped, Exit::Aborted], "who could end, did");
-    let log = log.lock();
+    let log = log.lock().clone();
     assert!(log.iter().any(|line| line == "a1 stopped"), "{log:?}");
     assert!(!log.iter().any(|line| line == "a2 stopped"));
     assert_eq!(log.last().map(String::as_str), Some("a stopped"));
-    drop(log);
     node.close().await;
 }
 

@@ -46,7 +46,7 @@ impl Turnstile {
     }
 
     /// A second coin is lost.
-    async fn more(state: Open, _: Coin, _ctx: &mut Context<Self>) -> (bool, Turnstile) {
+    async fn more(state: Open, _: Coin, _ctx: &mut Context<Self>) -> (bool, Self) {
         (false, state.into())
     }
 

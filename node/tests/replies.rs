@@ -116,7 +116,7 @@ impl Server {
     async fn long(&mut self, _: Long) {
         self.begun.fetch_add(1, Ordering::SeqCst);
         let _dropped = OnDrop(self.dropped.clone());
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn ping(&mut self, _: Ping) {}

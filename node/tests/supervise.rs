@@ -240,7 +240,7 @@ trait DefaultGate {
 
 impl DefaultGate for Arc<Semaphore> {
     fn default_gate() -> Self {
-        Arc::new(Semaphore::new(0))
+        Self::new(Semaphore::new(0))
     }
 }
 
