@@ -292,9 +292,8 @@ fn the_command_line_describes_and_starts_the_actors_of_a_program() {
         actor.wait_line(|line| line.starts_with("level 1 is "), SOON);
         actor.signal(signal);
         let (_, status) = actor.wait_end(SOON);
-        let lines = actor.lines();
-        assert!(status.success(), "{lines:?}");
-        assert!(lines.iter().any(|line| line.text == r#""asked to stop""#), "{lines:?}");
+        assert!(status.success(), "{:?}", actor.lines());
+        actor.wait_line(|line| line == r#""asked to stop""#, SOON);
     }
 
     // One that is killed: the reason is told.
@@ -304,7 +303,6 @@ fn the_command_line_describes_and_starts_the_actors_of_a_program() {
     kill_9(line[said.len()..].parse().expect("a process id"));
     let (_, status) = actor.wait_end(SOON);
     assert_eq!(status.code(), Some(1));
-    let lines = actor.lines();
     let told = |line: &str| line.starts_with("error: ") && line.contains("its process died");
-    assert!(lines.iter().any(|line| told(&line.text)), "{lines:?}");
+    actor.wait_line(told, SOON);
 }
