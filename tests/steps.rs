@@ -41,14 +41,18 @@ fn address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-/// Asks until there is an answer.
-fn table(listen: &str, what: &str) {
+/// Asks a program until it answers with this status.
+fn answer(program: &Program, listen: &str, wanted: u16, what: &str) -> String {
     let url = format!("http://{listen}/Xy?x=2&y=2");
-    let body = eventually(SOON, what, || {
+    eventually(SOON, what, || {
+        assert!(program.ended().is_none(), "{what}: {:?}", program.lines());
         let (status, body) = curl(&[&url]);
-        (status == 200).then_some(body)
-    });
-    assert_table(&body, 2, 2);
+        (status == wanted).then_some(body)
+    })
+}
+
+fn table(program: &Program, listen: &str, what: &str) {
+    assert_table(&answer(program, listen, 200, what), 2, 2);
 }
 
 fn end(program: Program, what: &str) {
@@ -118,7 +122,7 @@ fn each_step_serves_tables_and_ends_when_it_is_asked() {
         let worker = (number == 9)
             .then(|| Program::start(&mut command(9, &mesh, &address(), &["--role=worker"])));
         let program = Program::start(&mut command(number, &mesh, &listen, &[]));
-        table(&listen, &step(number));
+        table(&program, &listen, &step(number));
         end(program, &step(number));
         if let Some(worker) = worker {
             end(worker, "the worker of step 9");
@@ -131,10 +135,10 @@ fn many_are_answered_at_once_by_a_process_each() {
     let folders = Folders::new();
     let listen = address();
     let program = Program::start(&mut command(6, &folders.mesh("host"), &listen, &[]));
-    table(&listen, "step 6");
+    table(&program, &listen, "step 6");
     thread::scope(|all| {
         for _ in 0..8 {
-            all.spawn(|| table(&listen, "one of eight"));
+            all.spawn(|| table(&program, &listen, "one of eight"));
         }
     });
     end(program, "step 6");
@@ -146,13 +150,12 @@ fn a_gateway_finds_the_worker_that_comes_back() {
     let mesh = folders.mesh("host");
     let listen = address();
     let gateway = Program::start(&mut command(9, &mesh, &listen, &[]));
-    let url = format!("http://{listen}/Xy?x=2&y=2");
-    eventually(SOON, "the door, without a worker", || (curl(&[&url]).0 == 503).then_some(()));
+    answer(&gateway, &listen, 503, "the door, without a worker");
     for life in ["first", "second"] {
         let worker = Program::start(&mut command(9, &mesh, &address(), &["--role=worker"]));
-        table(&listen, life);
+        table(&gateway, &listen, life);
         end(worker, life);
-        eventually(SOON, "no worker", || (curl(&[&url]).0 == 503).then_some(()));
+        answer(&gateway, &listen, 503, "no worker");
     }
     end(gateway, "the gateway");
 }
@@ -163,7 +166,7 @@ fn under_overload_the_rest_is_turned_away_and_what_is_under_way_is_finished() {
     let listen = address();
     let settings = ["--workers=1", "--queue=1", "--drain=10s"];
     let program = Program::start(&mut command(11, &folders.mesh("host"), &listen, &settings));
-    table(&listen, "step 11");
+    table(&program, &listen, "step 11");
     let url = format!("http://{listen}/Xy?x=2&y=2&pause=1s");
     let answers: Vec<(u16, String)> = thread::scope(|all| {
         let asked: Vec<_> = (0..6).map(|_| all.spawn(|| curl(&["-i", &url]))).collect();
