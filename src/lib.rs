@@ -21,7 +21,7 @@ pub use layercake_node::{
     STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
     Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, error_chain,
     log_to_stderr, retry, run_as_worker, run_main, run_main_with, run_until_stopped, schema,
-    service, wire,
+    service, testing, wire,
 };
 pub use layercake_node::{Span, retry::Retry};
 

@@ -25,6 +25,7 @@ mod message;
 mod node;
 mod packet;
 pub mod pool;
+mod probe;
 mod process;
 mod relay;
 mod remote;

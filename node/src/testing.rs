@@ -8,13 +8,33 @@
 //! Checked by `node/tests/testing.rs`.
 
 use layercake_directory::DirectoryConfig;
-use layercake_wire::{
-    Endpoint,
+use layercake_wire::Endpoint;
+pub use layercake_wire::{
     id::{HostId, NodeId},
-    memory::Network,
+    memory::{Network, Place},
 };
 
 use crate::node::{Node, NodeError};
+pub use crate::probe::{PATIENCE, Probe};
+
+/// Starts a node that is alone: a host of its own in a network of its own.
+///
+/// ```
+/// # extern crate layercake_node as layercake;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = layercake::testing::alone().await?;
+/// // … spawn what is to be tested, with a `Probe` in the place of what it talks to …
+/// node.close().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`start_in`].
+pub async fn alone() -> Result<Node, NodeError> {
+    start_in(&Network::new(), HostId::random(), NodeId::random()).await
+}
 
 /// Starts a node of a host in a network, on the present tokio runtime. Nodes of one host share its
 /// directory as processes do; hosts find each other by themselves.

@@ -125,3 +125,22 @@ async fn a_killed_node_ends_its_actors_and_those_elsewhere_hear_of_it() {
     ended.expect("the actor fell with its node");
     assert_eq!(network.nodes(), [near.peer()]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_stands_in_for_whom_an_actor_talks_to() {
+    use layercake::testing::{Probe, alone};
+    let node = alone().await.expect("starts");
+    let counter = node.spawn(Counter::default());
+    let mut probe = Probe::<Add>::start(&node);
+    let whom = probe.address().cast();
+    let asking = tokio::spawn(async move { counter.ask(AddTo { whom, amount: 7 }).await });
+    let (add, reply) = probe.expect().await;
+    assert_eq!(add.amount, 7);
+    reply.send(70);
+    assert_eq!(asking.await.expect("no panic"), Ok(70));
+    // A minute of nothing, in no time.
+    let start = Instant::now();
+    probe.expect_nothing(Duration::from_secs(60)).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    node.close().await;
+}

@@ -3,7 +3,7 @@
 //!
 //! Every measurement is a fresh child process (`layercake-benches actor NAME JOB`), so that what one
 //! contestant leaves in the allocator, the runtime or a process-wide registry meets no other.
-//! [`work`] says what is done there and is the same code for all; [`kind`] is all that differs.
+//! [`mod@work`] says what is done there and is the same code for all; [`kind`] is all that differs.
 //! [`rounds`] runs the children in turn and compares.
 
 mod actix;

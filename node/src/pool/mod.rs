@@ -229,7 +229,7 @@ impl<A: Actor> State<A> {
             };
             if slot.send((worker, address.clone())).is_err() {
                 // Its asker went away in this very moment.
-                starts.extend(self.scheduler.done(ticket, Outcome::Cancelled, Instant::now()));
+                starts.extend(self.scheduler.done(ticket, Outcome::Cancelled, crate::clock::now()));
             }
         }
     }
@@ -249,13 +249,13 @@ impl<A: Actor> Drop for InFlight<'_, A> {
         if self.queued && state.waiting.remove(&self.ticket).is_some() {
             // Whose time is over counts as a slow answer, so that the pool learns that it is late;
             // who went away before does not.
-            for expired in state.scheduler.expire(Instant::now()) {
+            for expired in state.scheduler.expire(crate::clock::now()) {
                 state.waiting.remove(&expired);
             }
             state.scheduler.cancel(self.ticket);
             return;
         }
-        let starts = state.scheduler.done(self.ticket, self.outcome, Instant::now());
+        let starts = state.scheduler.done(self.ticket, self.outcome, crate::clock::now());
         state.assign(starts);
     }
 }
@@ -350,7 +350,7 @@ impl<A: Actor> Pool<A> {
                 _ => false,
             };
             match back {
-                Some(back) if again && attempt < ATTEMPTS && Instant::now() < deadline => {
+                Some(back) if again && attempt < ATTEMPTS && crate::clock::now() < deadline => {
                     request = back;
                     attempt += 1;
                 }
@@ -371,7 +371,7 @@ impl<A: Actor> Pool<A> {
         let (mut flight, turn) = {
             let mut state = pool.state.lock();
             let outcome = Outcome::Cancelled;
-            match state.scheduler.request(Instant::now(), deadline) {
+            match state.scheduler.request(crate::clock::now(), deadline) {
                 Decision::Start(ticket, worker) => {
                     let address = state.workers.get(&worker).cloned();
                     let flight = InFlight { pool, ticket, queued: false, outcome };
@@ -425,7 +425,7 @@ impl<A: Actor> Pool<A> {
         state.next += 1;
         let worker = WorkerId(state.next);
         state.workers.insert(worker, address);
-        let starts = state.scheduler.join(worker, Instant::now());
+        let starts = state.scheduler.join(worker, crate::clock::now());
         state.assign(starts);
         self.0.size.send_replace(state.workers.len());
         worker
@@ -434,7 +434,7 @@ impl<A: Actor> Pool<A> {
     fn leave(&self, worker: WorkerId) {
         let mut state = self.0.state.lock();
         state.workers.remove(&worker);
-        let starts = state.scheduler.leave(worker, Instant::now());
+        let starts = state.scheduler.leave(worker, crate::clock::now());
         state.assign(starts);
         self.0.size.send_replace(state.workers.len());
     }

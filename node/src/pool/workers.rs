@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use layercake_directory::{Event, Publication, Scope};
@@ -90,7 +90,7 @@ async fn keep<A: Actor + Default>(
     let mut restart = StandDown::new(plan.stand_down);
     let mut first = Some(first);
     loop {
-        let born = Instant::now();
+        let born = crate::clock::now();
         let reason = match begin::<A>(pool, plan).await {
             Ok(running) => {
                 if let Some(first) = first.take() {
