@@ -1,9 +1,6 @@
 //! Keeps a pool's workers alive: one task for each place, or one that follows a subscription.
 
-use std::{
-    collections::HashMap,
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use layercake_directory::{Event, Publication, Scope};
 use tokio::sync::mpsc;
