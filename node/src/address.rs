@@ -31,7 +31,7 @@ use crate::{
     error::{AskError, TellError},
     here,
     mailbox::{Inlet, Offered, path, room},
-    message::{Message, name_of},
+    message::{Data, Message, name_of},
     node::Node,
     packet::{Back, Packet, Parcel, Unanswered},
     remote::Remote,
@@ -191,7 +191,8 @@ impl<T: ?Sized> Address<T> {
                 ask_here(inlet, message, deadline).await.map_err(|(error, _)| error)
             }
             Target::There(remote) => {
-                remote.ask(message, deadline).await.map_err(|(error, _)| error)
+                // Boxed: its size would be carried by asks within the process, too.
+                Box::pin(remote.ask(message, deadline)).await.map_err(|(error, _)| error)
             }
         }
     }
@@ -446,7 +447,8 @@ async fn ask_here<M: Message>(
     let mut packet = Some(Packet::new(message, Back::Here(answering)));
     let mut offered = inlet.offer(&mut packet, false);
     if let Offered::Full = offered {
-        match tokio::time::timeout_at(deadline.into(), room(inlet)).await {
+        // What is seldom is boxed here: its size would be carried by each ask.
+        match Box::pin(tokio::time::timeout_at(deadline.into(), room(inlet))).await {
             Ok(Ok(())) => offered = inlet.offer(&mut packet, true),
             Ok(Err(())) => offered = Offered::Stopped,
             Err(_) => return Err((AskError::Deadline, packet.and_then(Packet::into_message))),
@@ -458,7 +460,9 @@ async fn ask_here<M: Message>(
             let Some(message) = packet.and_then(Packet::into_message) else {
                 return Err((AskError::NoReply, None));
             };
-            return ask_unknown(inlet, &message, deadline).await.map_err(|e| (e, Some(message)));
+            let (payload, accept) = (encode_unknown(&message), M::describe().reply_fingerprint);
+            let asked = Box::pin(ask_unknown(inlet, payload, accept, deadline)).await;
+            return asked.map_err(|error| (error, Some(message)));
         }
         Offered::NotHandled => {
             let error = AskError::NotHandled { to: to(), message: M::NAME.to_owned() };
@@ -475,17 +479,21 @@ async fn ask_here<M: Message>(
     })
 }
 
-/// Asks an actor that takes what it does not know.
-async fn ask_unknown<M: Message>(
-    inlet: &Arc<dyn Inlet>,
-    message: &M,
-    deadline: Instant,
-) -> Result<M::Reply, AskError> {
+/// A message for an actor that takes what it does not know.
+fn encode_unknown<M: Message>(message: &M) -> Result<Payload, AskError> {
     let bytes = payload::encode(Encoding::Json, message)
         .map_err(|error| AskError::Unsendable { reason: error.to_string() })?;
-    let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
-    let accept = M::describe().reply_fingerprint;
-    let reply = ask_encoded_here(inlet, payload, accept, deadline).await?;
+    Ok(Payload { tag: M::TAG, encoding: Encoding::Json, bytes })
+}
+
+/// Asks an actor that takes what it does not know.
+async fn ask_unknown<R: Data>(
+    inlet: &Arc<dyn Inlet>,
+    payload: Result<Payload, AskError>,
+    accept: Fingerprint,
+    deadline: Instant,
+) -> Result<R, AskError> {
+    let reply = ask_encoded_here(inlet, payload?, accept, deadline).await?;
     // Addresses in it belong to this node, whoever asks.
     here::within(inlet.node(), || payload::decode(reply.encoding, &reply.bytes))
         .map_err(|error| AskError::BadReply { reason: error.to_string() })
