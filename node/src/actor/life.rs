@@ -182,6 +182,20 @@ pub(super) async fn serve<A: Actor>(
     }
 }
 
+/// Goes to the end of this thread's queue, once. (tokio's own `yield_now` waits for its driver as well, which
+/// is a system call.)
+async fn let_others_run() {
+    let mut ran = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut ran, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Handles all that is there; whether, and how, the actor has ended by it.
 async fn burst<A: Actor>(
     actor: &mut A,
@@ -220,11 +234,16 @@ async fn burst<A: Actor>(
         }
         // Senders that never rest must not keep this thread from its other tasks.
         tokio::task::consume_budget().await;
-        at_hand = poll_fn(|cx| match poll_next(ctx, life, cx) {
-            Poll::Ready(next) => Poll::Ready(Some(next)),
-            Poll::Pending => Poll::Ready(None),
-        })
-        .await;
+        at_hand = poll_fn(|cx| Poll::Ready(next(ctx, life, cx))).await;
+        if at_hand.is_none() {
+            // Who was answered may ask again at once: asked now, it need not wake anybody.
+            let_others_run().await;
+            at_hand = poll_fn(|cx| match poll_next(ctx, life, cx) {
+                Poll::Ready(next) => Poll::Ready(Some(next)),
+                Poll::Pending => Poll::Ready(None),
+            })
+            .await;
+        }
     }
     None
 }
