@@ -238,7 +238,7 @@ async fn burst<A: Actor>(
             return Some(Ended::Exit(exit, output));
         }
         begun += 1;
-        if begun % TURN == 0 {
+        if begun.is_multiple_of(TURN) {
             // Senders that never rest must not keep this thread from its other tasks.
             let_others_run().await;
         }
