@@ -443,7 +443,8 @@ async fn ask_here<M: Message>(
     deadline: Instant,
 ) -> Result<M::Reply, (AskError, Option<M>)> {
     let to = || AnyAddress::here(inlet.clone()).id();
-    let (answering, waiting) = slot(deadline);
+    let deadlines = inlet.node().deadlines();
+    let (answering, waiting) = slot(deadline, deadlines);
     let mut packet = Some(Packet::new(message, Back::Here(answering)));
     let mut offered = inlet.offer(&mut packet, false);
     if let Offered::Full = offered {
@@ -472,7 +473,6 @@ async fn ask_here<M: Message>(
             return Err((AskError::Stopped { to: to() }, packet.and_then(Packet::into_message)));
         }
     }
-    let deadlines = inlet.node().deadlines();
     Answer { waiting, deadlines }.await.map_err(|Unanswered { failure, message }| {
         let message = message.and_then(|message| message.downcast().ok()).map(|message| *message);
         (AskError::from_failure(to, failure), message)

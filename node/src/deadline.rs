@@ -1,12 +1,12 @@
 //! The watch over the deadlines of asks within one process.
 //!
 //! A timer for each ask would be set and cleared millions of times a second and hardly ever ring. Here
-//! an ask that has to wait puts itself on a list of its thread's shard, and is taken off in bulk some
-//! time after it was answered: whenever a list has doubled. One task of the node sleeps until the
-//! earliest deadline it has seen and ends what is due. The cost for an ask is one push under a lock that
-//! nobody else holds.
+//! the slots of asks are on lists, each from its making to its end, however many asks it serves; slots
+//! that nobody else holds any more are taken off in bulk, whenever a list has doubled. One task of the
+//! node sleeps until the earliest deadline it has heard of and ends what is due. The cost for an ask is a
+//! look at that time.
 //!
-//! A list holds at most twice the asks that were open at its last sweep, and [`SWEEP`] more.
+//! A list holds at most twice the slots that were in use at its last sweep, and [`SWEEP`] more.
 
 use std::{
     cell::Cell,
@@ -29,11 +29,8 @@ const SWEEP: usize = 64;
 
 /// What has a deadline.
 pub(crate) trait Expire: Send + Sync {
-    fn deadline(&self) -> Instant;
-    /// Whether it still waits.
-    fn is_open(&self) -> bool;
-    /// Ends it, where it still waits.
-    fn expire(&self);
+    /// Ends it where it waits and its time has come; where it waits on, until when.
+    fn expire(&self, now: Instant) -> Option<Instant>;
 }
 
 struct Shard {
@@ -43,9 +40,10 @@ struct Shard {
 
 /// The deadlines of one node.
 pub(crate) struct Deadlines {
+    id: u64,
     epoch: Instant,
     shards: [Mutex<Shard>; SHARDS],
-    /// When the task wakes, in microseconds since `epoch`; the maximum while it sleeps without a time.
+    /// When the task wakes, in nanoseconds since `epoch`; the maximum while it sleeps without a time.
     armed: AtomicU64,
     earlier: Notify,
 }
@@ -66,7 +64,9 @@ fn shard() -> usize {
 
 impl Deadlines {
     pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             epoch: clock::now(),
             shards: std::array::from_fn(|_| {
                 Mutex::new(Shard { list: Vec::new(), sweep_at: SWEEP })
@@ -76,22 +76,31 @@ impl Deadlines {
         }
     }
 
-    fn micros(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX - 1)
+    /// Tells it from those of other nodes of this process.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
-    /// Watches over something until it is no longer open.
-    pub(crate) fn watch(&self, what: Arc<dyn Expire>) {
-        let due = self.micros(what.deadline());
-        {
-            let mut shard = self.shards[shard()].lock();
-            if shard.list.len() >= shard.sweep_at {
-                shard.list.retain(|other| other.is_open());
-                shard.sweep_at = SWEEP.max(2 * shard.list.len());
-            }
-            shard.list.push(what);
+    fn nanos(&self, at: Instant) -> u64 {
+        let after = at.saturating_duration_since(self.epoch);
+        let whole = after.as_secs().saturating_mul(1_000_000_000);
+        whole.saturating_add(u64::from(after.subsec_nanos())).min(u64::MAX - 1)
+    }
+
+    /// Keeps something on the list for as long as anybody else holds it.
+    pub(crate) fn list(&self, what: Arc<dyn Expire>) {
+        let mut shard = self.shards[shard()].lock();
+        if shard.list.len() >= shard.sweep_at {
+            shard.list.retain(|other| Arc::strong_count(other) > 1);
+            shard.sweep_at = SWEEP.max(2 * shard.list.len());
         }
-        // Behind the push, so that the task either sees the entry or is told.
+        shard.list.push(what);
+    }
+
+    /// Something on the list waits until then.
+    pub(crate) fn watch(&self, deadline: Instant) {
+        let due = self.nanos(deadline);
+        // What waits has been written down before, so that the task either sees it or is told.
         if due < self.armed.load(Ordering::SeqCst) {
             self.armed.fetch_min(due, Ordering::SeqCst);
             self.earlier.notify_one();
@@ -102,22 +111,18 @@ impl Deadlines {
     fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for shard in &self.shards {
-            let due = {
+            // A copy, for to end something wakes its asker, which may come back here.
+            let list = {
                 let mut shard = shard.lock();
-                shard.list.retain(|entry| entry.is_open());
-                let due: Vec<_> = shard.list.extract_if(.., |e| e.deadline() <= now).collect();
+                shard.list.retain(|entry| Arc::strong_count(entry) > 1);
                 shard.sweep_at = SWEEP.max(2 * shard.list.len());
                 if shard.list.is_empty() {
                     shard.list.shrink_to(SWEEP);
                 }
-                let rest = shard.list.iter().map(|entry| entry.deadline()).min();
-                next = [next, rest].into_iter().flatten().min();
-                due
+                shard.list.clone()
             };
-            // Outside of the lock, for it wakes the asker.
-            for entry in due {
-                entry.expire();
-            }
+            let rest = list.iter().filter_map(|entry| entry.expire(now)).min();
+            next = [next, rest].into_iter().flatten().min();
         }
         next
     }
@@ -127,7 +132,7 @@ impl Deadlines {
     fn arm(&self) -> Option<Instant> {
         let mut next = self.sweep(clock::now());
         loop {
-            self.armed.store(next.map_or(u64::MAX, |next| self.micros(next)), Ordering::SeqCst);
+            self.armed.store(next.map_or(u64::MAX, |next| self.nanos(next)), Ordering::SeqCst);
             let again = self.sweep(clock::now());
             let earlier = match (again, next) {
                 (Some(again), Some(next)) => again < next,
@@ -159,53 +164,54 @@ impl Deadlines {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::AtomicBool, time::Duration};
+    use std::time::Duration;
 
     use super::*;
 
-    struct Entry {
-        at: Instant,
-        open: AtomicBool,
-    }
+    /// What waits until a time; `None` once it has ended.
+    struct Entry(Mutex<Option<Instant>>);
 
     impl Expire for Entry {
-        fn deadline(&self) -> Instant {
-            self.at
-        }
-        fn is_open(&self) -> bool {
-            self.open.load(Ordering::SeqCst)
-        }
-        fn expire(&self) {
-            self.open.store(false, Ordering::SeqCst);
+        fn expire(&self, now: Instant) -> Option<Instant> {
+            let mut at = self.0.lock();
+            at.take_if(|at| *at <= now);
+            *at
         }
     }
 
-    fn entry(after: Duration) -> Arc<Entry> {
-        Arc::new(Entry { at: clock::now() + after, open: AtomicBool::new(true) })
+    impl Entry {
+        fn is_open(&self) -> bool {
+            self.0.lock().is_some()
+        }
+    }
+
+    fn listed(deadlines: &Deadlines, after: Duration) -> Arc<Entry> {
+        let at = clock::now() + after;
+        let entry = Arc::new(Entry(Mutex::new(Some(at))));
+        deadlines.list(entry.clone());
+        deadlines.watch(at);
+        entry
     }
 
     #[test]
-    fn what_is_due_is_ended_and_what_was_answered_is_let_go() {
+    fn what_is_due_is_ended_and_what_nobody_holds_is_let_go() {
         let deadlines = Deadlines::new();
-        let (soon, late) = (entry(Duration::ZERO), entry(Duration::from_secs(60)));
-        for entry in [&soon, &late] {
-            deadlines.watch(entry.clone());
-        }
+        let soon = listed(&deadlines, Duration::ZERO);
+        let late = listed(&deadlines, Duration::from_secs(60));
         let next = deadlines.sweep(clock::now());
         assert!(!soon.is_open() && late.is_open());
-        assert_eq!(next, Some(late.at));
-        late.expire();
+        assert_eq!(next, *late.0.lock());
+        let gone = Arc::downgrade(&late);
+        drop(late);
         assert_eq!(deadlines.sweep(clock::now()), None);
-        assert_eq!(Arc::strong_count(&late), 1, "nothing is kept");
+        assert!(gone.upgrade().is_none(), "nothing is kept");
     }
 
     #[test]
     fn a_list_is_swept_when_it_has_doubled() {
         let deadlines = Deadlines::new();
         for _ in 0..10 * SWEEP {
-            let answered = entry(Duration::from_secs(60));
-            deadlines.watch(answered.clone());
-            answered.expire();
+            drop(listed(&deadlines, Duration::from_secs(60)));
         }
         let kept: usize = deadlines.shards.iter().map(|shard| shard.lock().list.len()).sum();
         assert!(kept <= SWEEP, "{kept}");
@@ -216,11 +222,9 @@ mod tests {
         let deadlines = Arc::new(Deadlines::new());
         let keeping = deadlines.clone();
         let task = tokio::spawn(async move { keeping.keep().await });
-        let late = entry(Duration::from_secs(60));
-        deadlines.watch(late.clone());
+        let late = listed(&deadlines, Duration::from_secs(60));
         tokio::task::yield_now().await;
-        let soon = entry(Duration::from_secs(1));
-        deadlines.watch(soon.clone());
+        let soon = listed(&deadlines, Duration::from_secs(1));
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(!soon.is_open() && late.is_open());
         tokio::time::sleep(Duration::from_secs(60)).await;

@@ -2,9 +2,15 @@
 //!
 //! Two hands hold it: the asker's, a future, and the answering one, which uses it once. A third one is
 //! the node's watch over deadlines ([`crate::deadline`]), which ends it when its time has come. One
-//! allocation for each ask, one short lock for each step.
+//! short lock for each step.
+//!
+//! A slot that was answered is used again by the next ask of its thread, so that an ask neither allocates
+//! nor enters and leaves the watch's list: it is made and listed once. One that was given up, or that
+//! ended by its deadline, is not: its answering hand may still look at it.
 
 use std::{
+    any::{Any, TypeId},
+    cell::RefCell,
     pin::Pin,
     sync::{
         Arc,
@@ -22,9 +28,17 @@ use crate::{
     packet::Unanswered,
 };
 
+/// Unused slots of one type of reply that a thread keeps.
+const KEPT: usize = 128;
+/// Types of replies of which a thread keeps slots; the one not used for longest goes.
+const KINDS: usize = 16;
+
 struct State<R> {
+    deadline: Instant,
     /// There from the answer until it is taken.
     answer: Option<Result<R, Unanswered>>,
+    /// Whether the deadline has ended it, so that the answering hand may come yet.
+    expired: bool,
     /// Who waits for the answer.
     asker: Option<Waker>,
     /// Who waits for the asker's going away.
@@ -32,13 +46,26 @@ struct State<R> {
 }
 
 pub(crate) struct Slot<R> {
-    deadline: Instant,
+    /// The watch that has it on its list.
+    home: u64,
     /// Until it is answered or the asker has gone. Changed under the lock, looked at without.
     open: AtomicBool,
     state: Mutex<State<R>>,
 }
 
 impl<R> Slot<R> {
+    fn new(home: u64, deadline: Instant) -> Self {
+        let (answer, asker, answering) = (None, None, None);
+        let state = State { deadline, answer, expired: false, asker, answering };
+        Self { home, open: AtomicBool::new(true), state: Mutex::new(state) }
+    }
+
+    /// Begins anew. Nobody else looks at it but the watch.
+    fn reopen(&self, deadline: Instant) {
+        self.state.lock().deadline = deadline;
+        self.open.store(true, Ordering::Release);
+    }
+
     fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
@@ -50,60 +77,127 @@ impl<R> Slot<R> {
             if !self.is_open() {
                 return;
             }
-            state.answer = Some(result);
-            self.open.store(false, Ordering::Release);
-            (state.asker.take(), state.answering.take())
+            self.end(&mut state, result)
         };
         for waker in [asker, answering].into_iter().flatten() {
             waker.wake();
         }
     }
+
+    fn end(
+        &self,
+        state: &mut State<R>,
+        result: Result<R, Unanswered>,
+    ) -> (Option<Waker>, Option<Waker>) {
+        state.answer = Some(result);
+        self.open.store(false, Ordering::Release);
+        (state.asker.take(), state.answering.take())
+    }
 }
 
 impl<R: Send> Expire for Slot<R> {
-    fn deadline(&self) -> Instant {
-        self.deadline
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        // Under the lock, which the asker takes before it tells of its deadline: so either this sees it,
+        // or that sees when the watch wakes next.
+        let (asker, answering) = {
+            let mut state = self.state.lock();
+            if !self.is_open() {
+                return None;
+            }
+            if state.deadline > now {
+                return Some(state.deadline);
+            }
+            state.expired = true;
+            let failure = Failure::new(FailureCode::Deadline, "");
+            self.end(&mut state, Err(Unanswered { failure, message: None }))
+        };
+        for waker in [asker, answering].into_iter().flatten() {
+            waker.wake();
+        }
+        None
+    }
+}
+
+/// The unused slots of a thread, by the type of their replies, the last used type first.
+struct Unused(Vec<(TypeId, Box<dyn Any>)>);
+
+thread_local! {
+    static UNUSED: RefCell<Unused> = const { RefCell::new(Unused(Vec::new())) };
+}
+
+impl Unused {
+    fn of<R: 'static>(&mut self) -> Option<&mut Vec<Arc<Slot<R>>>> {
+        let kind = TypeId::of::<R>();
+        let at = self.0.iter().position(|(other, _)| *other == kind)?;
+        if at > 0 {
+            self.0.swap(0, at);
+        }
+        self.0.first_mut()?.1.downcast_mut()
     }
 
-    fn is_open(&self) -> bool {
-        Self::is_open(self)
+    fn keep<R: 'static>(&mut self, slot: Arc<Slot<R>>) {
+        if let Some(slots) = self.of() {
+            if slots.len() < KEPT {
+                slots.push(slot);
+            }
+            return;
+        }
+        if self.0.len() >= KINDS {
+            self.0.pop();
+        }
+        self.0.insert(0, (TypeId::of::<R>(), Box::new(vec![slot])));
     }
+}
 
-    fn expire(&self) {
-        let failure = Failure::new(FailureCode::Deadline, "");
-        self.answer(Err(Unanswered { failure, message: None }));
+/// A slot that waits to be used again, or a new one.
+fn open<R: Send + 'static>(deadline: Instant, deadlines: &Deadlines) -> Arc<Slot<R>> {
+    let unused = UNUSED.try_with(|unused| unused.borrow_mut().of::<R>()?.pop());
+    if let Some(slot) = unused.ok().flatten()
+        && slot.home == deadlines.id()
+    {
+        slot.reopen(deadline);
+        return slot;
     }
+    let slot = Arc::new(Slot::new(deadlines.id(), deadline));
+    deadlines.list(slot.clone());
+    slot
 }
 
 /// A slot and its two hands.
-pub(crate) fn slot<R: Send>(deadline: Instant) -> (Answering<R>, Waiting<R>) {
-    let state = Mutex::new(State { answer: None, asker: None, answering: None });
-    let slot = Arc::new(Slot { deadline, open: AtomicBool::new(true), state });
-    (Answering(slot.clone()), Waiting { slot, watched: false })
+pub(crate) fn slot<R: Send + 'static>(
+    deadline: Instant,
+    deadlines: &Deadlines,
+) -> (Answering<R>, Waiting<R>) {
+    let slot = open(deadline, deadlines);
+    let waiting = Waiting { slot: Some(slot.clone()), deadline, watched: false };
+    (Answering { slot, deadline }, waiting)
 }
 
 /// The answering hand.
-pub(crate) struct Answering<R>(Arc<Slot<R>>);
+pub(crate) struct Answering<R> {
+    slot: Arc<Slot<R>>,
+    deadline: Instant,
+}
 
 impl<R: Send> Answering<R> {
     /// Where nobody waits any more the answer is dropped.
     pub(crate) fn send(self, result: Result<R, Unanswered>) {
-        self.0.answer(result);
+        self.slot.answer(result);
     }
 
     /// Whether somebody waits.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.0.is_open()
+        self.slot.is_open()
     }
 
     pub(crate) fn deadline(&self) -> Instant {
-        self.0.deadline
+        self.deadline
     }
 
     /// Ready when nobody waits any more.
     pub(crate) fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.state.lock();
-        if !self.0.is_open() {
+        let mut state = self.slot.state.lock();
+        if !self.slot.is_open() {
             return Poll::Ready(());
         }
         state.answering = Some(cx.waker().clone());
@@ -113,7 +207,9 @@ impl<R: Send> Answering<R> {
 
 /// The asker's hand: the future of the answer. Dropped, it takes the ask back.
 pub(crate) struct Waiting<R> {
-    slot: Arc<Slot<R>>,
+    /// There until the answer has been taken.
+    slot: Option<Arc<Slot<R>>>,
+    deadline: Instant,
     watched: bool,
 }
 
@@ -124,19 +220,29 @@ impl<R: Send + 'static> Waiting<R> {
         cx: &mut Context<'_>,
         deadlines: &Deadlines,
     ) -> Poll<Result<R, Unanswered>> {
-        {
-            let mut state = self.slot.state.lock();
-            if let Some(answer) = state.answer.take() {
-                return Poll::Ready(answer);
+        let Some(slot) = &self.slot else { return Poll::Pending };
+        let answered = {
+            let mut state = slot.state.lock();
+            match state.answer.take() {
+                Some(answer) => Some((answer, state.expired)),
+                None => {
+                    match &mut state.asker {
+                        Some(waker) if waker.will_wake(cx.waker()) => {}
+                        other => *other = Some(cx.waker().clone()),
+                    }
+                    None
+                }
             }
-            match &mut state.asker {
-                Some(waker) if waker.will_wake(cx.waker()) => {}
-                other => *other = Some(cx.waker().clone()),
+        };
+        if let Some((answer, expired)) = answered {
+            if let Some(slot) = self.slot.take().filter(|_| !expired) {
+                let _ = UNUSED.try_with(|unused| unused.borrow_mut().keep(slot));
             }
+            return Poll::Ready(answer);
         }
         if !self.watched {
             self.watched = true;
-            deadlines.watch(self.slot.clone());
+            deadlines.watch(self.deadline);
         }
         Poll::Pending
     }
@@ -144,12 +250,10 @@ impl<R: Send + 'static> Waiting<R> {
 
 impl<R> Drop for Waiting<R> {
     fn drop(&mut self) {
-        if !self.slot.is_open() {
-            return;
-        }
+        let Some(slot) = self.slot.take().filter(|slot| slot.is_open()) else { return };
         let waker = {
-            let mut state = self.slot.state.lock();
-            self.slot.open.store(false, Ordering::Release);
+            let mut state = slot.state.lock();
+            slot.open.store(false, Ordering::Release);
             state.answering.take()
         };
         if let Some(waker) = waker {
