@@ -126,6 +126,15 @@ pub(crate) struct Mailbox<M: Mail> {
 }
 
 impl<M> Inner<M> {
+    /// Takes the whole queue, and lets those in line have its room.
+    fn take(&mut self, batch: &mut VecDeque<Envelope<M>>, wakers: &mut Vec<Waker>) {
+        std::mem::swap(&mut self.queue, batch);
+        self.filled = 0;
+        if !self.line.is_empty() {
+            self.grant(wakers);
+        }
+    }
+
     /// Lets those in line go on, as far as there is room; whom to wake.
     fn grant(&mut self, wakers: &mut Vec<Waker>) {
         while self.filled + self.granted < MAILBOX
@@ -212,14 +221,24 @@ impl<M: Mail> Mailbox<M> {
             if std::pin::pin!(tokio::task::coop::consume_budget()).poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            std::mem::swap(&mut inner.queue, batch);
-            inner.filled = 0;
-            if !inner.line.is_empty() {
-                inner.grant(&mut wakers);
-            }
+            inner.take(batch, &mut wakers);
         }
         wakers.into_iter().for_each(Waker::wake);
         Poll::Ready(())
+    }
+
+    /// Takes all that is there; whether there was anything.
+    pub(crate) fn try_take(&self, batch: &mut VecDeque<Envelope<M>>) -> bool {
+        let mut wakers = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            if inner.queue.is_empty() {
+                return false;
+            }
+            inner.take(batch, &mut wakers);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        true
     }
 
     /// Ready when something is asked, whatever mail there is.

@@ -34,7 +34,8 @@ const KEPT: usize = 128;
 const KINDS: usize = 16;
 
 struct State<R> {
-    deadline: Instant,
+    /// There once the asker waits, until it has ended.
+    deadline: Option<Instant>,
     /// There from the answer until it is taken.
     answer: Option<Result<R, Unanswered>>,
     /// Whether the deadline has ended it, so that the answering hand may come yet.
@@ -54,16 +55,10 @@ pub(crate) struct Slot<R> {
 }
 
 impl<R> Slot<R> {
-    fn new(home: u64, deadline: Instant) -> Self {
-        let (answer, asker, answering) = (None, None, None);
+    fn new(home: u64) -> Self {
+        let (deadline, answer, asker, answering) = (None, None, None, None);
         let state = State { deadline, answer, expired: false, asker, answering };
         Self { home, open: AtomicBool::new(true), state: Mutex::new(state) }
-    }
-
-    /// Begins anew. Nobody else looks at it but the watch.
-    fn reopen(&self, deadline: Instant) {
-        self.state.lock().deadline = deadline;
-        self.open.store(true, Ordering::Release);
     }
 
     fn is_open(&self) -> bool {
@@ -90,6 +85,7 @@ impl<R> Slot<R> {
         result: Result<R, Unanswered>,
     ) -> (Option<Waker>, Option<Waker>) {
         state.answer = Some(result);
+        state.deadline = None;
         self.open.store(false, Ordering::Release);
         (state.asker.take(), state.answering.take())
     }
@@ -101,11 +97,9 @@ impl<R: Send> Expire for Slot<R> {
         // or that sees when the watch wakes next.
         let (asker, answering) = {
             let mut state = self.state.lock();
-            if !self.is_open() {
-                return None;
-            }
-            if state.deadline > now {
-                return Some(state.deadline);
+            let deadline = state.deadline.filter(|_| self.is_open())?;
+            if deadline > now {
+                return Some(deadline);
             }
             state.expired = true;
             let failure = Failure::new(FailureCode::Deadline, "");
@@ -150,15 +144,15 @@ impl Unused {
 }
 
 /// A slot that waits to be used again, or a new one.
-fn open<R: Send + 'static>(deadline: Instant, deadlines: &Deadlines) -> Arc<Slot<R>> {
+fn open<R: Send + 'static>(deadlines: &Deadlines) -> Arc<Slot<R>> {
     let unused = UNUSED.try_with(|unused| unused.borrow_mut().of::<R>()?.pop());
     if let Some(slot) = unused.ok().flatten()
         && slot.home == deadlines.id()
     {
-        slot.reopen(deadline);
+        slot.open.store(true, Ordering::Release);
         return slot;
     }
-    let slot = Arc::new(Slot::new(deadlines.id(), deadline));
+    let slot = Arc::new(Slot::new(deadlines.id()));
     deadlines.list(slot.clone());
     slot
 }
@@ -168,7 +162,7 @@ pub(crate) fn slot<R: Send + 'static>(
     deadline: Instant,
     deadlines: &Deadlines,
 ) -> (Answering<R>, Waiting<R>) {
-    let slot = open(deadline, deadlines);
+    let slot = open(deadlines);
     let waiting = Waiting { slot: Some(slot.clone()), deadline, watched: false };
     (Answering { slot, deadline }, waiting)
 }
@@ -226,6 +220,7 @@ impl<R: Send + 'static> Waiting<R> {
             match state.answer.take() {
                 Some(answer) => Some((answer, state.expired)),
                 None => {
+                    state.deadline = Some(self.deadline);
                     match &mut state.asker {
                         Some(waker) if waker.will_wake(cx.waker()) => {}
                         other => *other = Some(cx.waker().clone()),
@@ -276,5 +271,86 @@ impl<R: Send + 'static> Future for Answer<'_, R> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         this.waiting.poll_answer(cx, this.deadlines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn poll<R: Send + 'static>(
+        waiting: &mut Waiting<R>,
+        deadlines: &Deadlines,
+    ) -> Poll<Result<R, Unanswered>> {
+        waiting.poll_answer(&mut Context::from_waker(Waker::noop()), deadlines)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn an_answered_slot_serves_the_next_ask_of_its_node_and_of_no_other() {
+        let (deadlines, others) = (Deadlines::new(), Deadlines::new());
+        let (answering, mut waiting) = slot::<u32>(later(), &deadlines);
+        let first = Arc::as_ptr(&answering.slot);
+        assert!(poll(&mut waiting, &deadlines).is_pending());
+        answering.send(Ok(1));
+        assert!(matches!(poll(&mut waiting, &deadlines), Poll::Ready(Ok(1))));
+        let (answering, mut waiting) = slot::<u32>(later(), &deadlines);
+        assert_eq!(Arc::as_ptr(&answering.slot), first);
+        assert!(answering.is_wanted() && poll(&mut waiting, &deadlines).is_pending());
+        answering.send(Ok(2));
+        assert!(matches!(poll(&mut waiting, &deadlines), Poll::Ready(Ok(2))));
+        let (answering, _waiting) = slot::<u32>(later(), &others);
+        assert_ne!(Arc::as_ptr(&answering.slot), first);
+    }
+
+    #[test]
+    fn a_late_answer_never_meets_the_next_ask() {
+        let deadlines = Deadlines::new();
+        let (late, mut expired) = slot::<u32>(Instant::now(), &deadlines);
+        assert!(poll(&mut expired, &deadlines).is_pending());
+        late.slot.expire(Instant::now());
+        assert!(matches!(poll(&mut expired, &deadlines), Poll::Ready(Err(_))));
+        let (cancelled, given_up) = slot::<u32>(later(), &deadlines);
+        drop(given_up);
+        assert!(!cancelled.is_wanted());
+        let (_answering, mut waiting) = slot::<u32>(later(), &deadlines);
+        late.send(Ok(1));
+        cancelled.send(Ok(2));
+        assert!(poll(&mut waiting, &deadlines).is_pending());
+    }
+
+    #[test]
+    fn a_used_slot_ends_by_its_new_deadline_only() {
+        let deadlines = Deadlines::new();
+        let soon = Instant::now();
+        let (answering, mut waiting) = slot::<u32>(soon, &deadlines);
+        assert!(poll(&mut waiting, &deadlines).is_pending());
+        answering.send(Ok(1));
+        assert!(poll(&mut waiting, &deadlines).is_ready());
+        let at = later();
+        let (answering, mut waiting) = slot::<u32>(at, &deadlines);
+        assert_eq!(answering.slot.expire(soon), None, "nobody waits yet");
+        assert!(poll(&mut waiting, &deadlines).is_pending());
+        assert_eq!(answering.slot.expire(soon), Some(at));
+        assert!(answering.is_wanted());
+        assert_eq!(answering.slot.expire(at), None);
+        assert!(!answering.is_wanted());
+    }
+
+    #[test]
+    fn a_thread_keeps_few_unused_slots() {
+        let deadlines = Deadlines::new();
+        let asks: Vec<_> = (0..2 * KEPT).map(|_| slot::<u32>(later(), &deadlines)).collect();
+        for (answering, mut waiting) in asks {
+            answering.send(Ok(1));
+            assert!(poll(&mut waiting, &deadlines).is_ready());
+        }
+        let kept = UNUSED.with_borrow_mut(|unused| unused.of::<u32>().map_or(0, |k| k.len()));
+        assert_eq!(kept, KEPT);
     }
 }

@@ -142,6 +142,22 @@ fn next<A: Actor>(
     ctx.next_deferred().or_else(|| life.next_mail()).map(Next::Mail)
 }
 
+/// As [`next`], also of what has come since mail was taken last.
+fn next_or_take<A: Actor>(
+    ctx: &mut Context<A>,
+    life: &mut Life<A::Mail>,
+    cx: &mut Poller<'_>,
+) -> Option<Next<A>> {
+    loop {
+        if let Some(next) = next(ctx, life, cx) {
+            return Some(next);
+        }
+        if ctx.is_busy() || !life.mailbox.try_take(&mut life.batch) {
+            return None;
+        }
+    }
+}
+
 /// As [`next`], or waits until there is something.
 fn poll_next<A: Actor>(
     ctx: &mut Context<A>,
@@ -242,7 +258,7 @@ async fn burst<A: Actor>(
             // Senders that never rest must not keep this thread from its other tasks.
             let_others_run().await;
         }
-        at_hand = poll_fn(|cx| Poll::Ready(next(ctx, life, cx))).await;
+        at_hand = poll_fn(|cx| Poll::Ready(next_or_take(ctx, life, cx))).await;
         if at_hand.is_none() {
             // Who was answered may ask again at once: asked now, it need not wake anybody.
             let_others_run().await;
