@@ -3,10 +3,10 @@
 use std::{
     collections::VecDeque,
     fmt::Write as _,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write as _},
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -50,6 +50,7 @@ pub struct Program {
     shown: String,
     pid: Pid,
     shared: Arc<Shared>,
+    input: Mutex<Option<ChildStdin>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,9 +73,21 @@ impl Program {
     /// # Panics
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> Self {
+        Self::start_by(command, Stdio::null())
+    }
+
+    /// As [`start`](Self::start), with an input that [`say`](Self::say) writes to.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_listening(command: &mut Command) -> Self {
+        Self::start_by(command, Stdio::piped())
+    }
+
+    fn start_by(command: &mut Command, input: Stdio) -> Self {
         let shown = tool::show(command);
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -86,14 +99,27 @@ impl Program {
         let stderr = child.stderr.take().expect("stderr is piped");
         gather(stdout, Source::Stdout, Arc::clone(&shared));
         gather(stderr, Source::Stderr, Arc::clone(&shared));
+        let input = Mutex::new(child.stdin.take());
         let waiter = Arc::clone(&shared);
         thread::spawn(move || wait(child, pid, &waiter));
-        Self { shown, pid, shared }
+        Self { shown, pid, shared, input }
     }
 
     /// The process id, which is also its process group.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Writes a line to its input.
+    ///
+    /// # Panics
+    /// When it has none, or does not take it.
+    pub fn say(&self, line: &str) {
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        let input = input.as_mut().unwrap_or_else(|| panic!("`{}` has no input", self.shown));
+        if let Err(cause) = writeln!(input, "{line}") {
+            panic!("`{}` does not take `{line}`: {cause}", self.shown);
+        }
     }
 
     /// Everything said so far.

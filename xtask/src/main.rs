@@ -22,8 +22,11 @@ commands:
   test [--fast]   set up, check format, lints and documents, then run every test;
                   --fast: only the tests that need no other host and no other process
   soak NAME [SECONDS]
-                  a long run of what the tests do briefly (default: 300 seconds); there is `chaos`:
-                  faults on three hosts at random
+                  a long run of what the tests do briefly, in a release build:
+                  `chaos` (300 s): faults on three hosts at random;
+                  on five hosts `loss` (60 s): a fifth of all packets; `partition` (30 s); `churn` (300 s): a
+                  thousand names come and go a second; `starved` (600 s): twenty nodes beside four busy
+                  loops, then a sick host; `idle` (60 s): what directories cost
   bench [NAME...] measure all or these contestants side by side, in a release build
   bench actors [NAME...]
                   the same of actors within one process, beside other libraries";
@@ -46,8 +49,8 @@ fn run() -> Result<()> {
         ["setup"] => setup::run(),
         ["test"] => test::run(test::Extent::Everything),
         ["test", "--fast"] => test::run(test::Extent::Fast),
-        ["soak", "chaos"] => soak_chaos("300"),
-        ["soak", "chaos", seconds] => soak_chaos(seconds),
+        ["soak", name] => soak(name, None),
+        ["soak", name, length] => soak(name, Some(length)),
         ["bench", "actors", ref names @ ..] => bench("actors", names),
         ["bench", ref names @ ..] => bench("ladder", names),
         ["help" | "--help" | "-h"] => {
@@ -58,13 +61,33 @@ fn run() -> Result<()> {
     }
 }
 
-fn soak_chaos(seconds: &str) -> Result<()> {
-    let _: u32 = seconds.parse().with_context(|| format!("`{seconds}` is no number of seconds"))?;
+/// What can be soaked: its name, the test binary, what its test begins with, and for how many seconds.
+const SOAKS: [(&str, &str, &str, u32); 6] = [
+    ("chaos", "hosts_chaos", "", 300),
+    ("loss", "hosts_names", "loss", 60),
+    ("partition", "hosts_names", "partition", 30),
+    ("churn", "hosts_names", "churn", 300),
+    ("starved", "hosts_names", "starved", 600),
+    ("idle", "hosts_names", "idle", 60),
+];
+
+fn soak(name: &str, seconds: Option<&str>) -> Result<()> {
+    let Some((_, binary, test, usual)) = SOAKS.iter().find(|(known, ..)| *known == name) else {
+        let names: Vec<_> = SOAKS.iter().map(|(name, ..)| *name).collect();
+        bail!("there is no soak `{name}`; there are {}", names.join(", "));
+    };
+    let seconds: u32 = match seconds {
+        Some(text) => text.parse().with_context(|| format!("`{text}` is no number of seconds"))?,
+        None => *usual,
+    };
     let mut steps = Steps::default();
     steps.act("setup", setup::run)?;
-    let chaos =
-        ["test", "--locked", "-p", "layercake", "--test", "hosts_chaos", "--", "--nocapture"];
-    steps.run("chaos", cargo().args(chaos).env("LAYERCAKE_SOAK_SECONDS", seconds))?;
+    let programs = ["build", "--locked", "--release", "-p", "layercake", "--bins", "--examples"];
+    steps.run("programs", cargo().args(programs))?;
+    let mut run = cargo();
+    run.args(["test", "--locked", "--release", "-p", "layercake", "--test", binary]);
+    run.args(["--", test, "--nocapture"]).env("LAYERCAKE_SOAK_SECONDS", seconds.to_string());
+    steps.run(name, &mut run)?;
     steps.totals();
     Ok(())
 }
