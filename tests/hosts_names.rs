@@ -265,10 +265,10 @@ fn partition_leaves_one_holder_of_each_exclusive_name() {
     if let Some(rest) = length(3).checked_sub(began.elapsed()) {
         std::thread::sleep(rest);
     }
+    let healed = Instant::now();
     for machine in &machines {
         machine.host.heal();
     }
-    let healed = Instant::now();
     let agreed = || {
         let views: Vec<_> = heralds.iter().map(|herald| herald.holders("chief:")).collect();
         let one_each = views[0].len() == 6 && views[0].values().all(|hosts| hosts.len() == 1);
