@@ -21,10 +21,11 @@ use bytes::Bytes;
 use layercake_wire::id::{ActorAddr, ActorSerial, HostId, NodeAddr, NodeId, PeerId};
 
 use crate::{
+    group::Group,
     message::{self, HostView, Refusal, ToHost, ToNode},
     name::{Name, Pattern, Scope},
     record::{DropReason, Instance, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
-    registry::{self, Registry},
+    registry::{self, Here, Registry},
 };
 
 #[cfg(test)]
@@ -74,6 +75,7 @@ struct Own {
 /// See the module.
 pub(crate) struct Agent {
     me: PeerId,
+    group: Option<Group>,
     registry: Registry,
     own: BTreeMap<u64, Own>,
     subscriptions: BTreeMap<u64, (Pattern, Scope)>,
@@ -88,10 +90,12 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(me: PeerId) -> Self {
+    pub(crate) fn new(here: impl Into<Here>) -> Self {
+        let here = here.into();
         Self {
-            me,
-            registry: Registry::new(me),
+            me: here.peer,
+            group: here.group.clone(),
+            registry: Registry::new(here),
             own: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             next: 1,
@@ -105,8 +109,8 @@ impl Agent {
 
     /// Whether anything here reaches beyond the process.
     pub(crate) fn needs_host(&self) -> bool {
-        self.subscriptions.values().any(|(_, scope)| *scope >= Scope::Host)
-            || self.own.values().any(|own| own.record.scope >= Scope::Host)
+        self.subscriptions.values().any(|(_, scope)| *scope > Scope::Process)
+            || self.own.values().any(|own| own.record.scope > Scope::Process)
     }
 
     /// Where the host directory is, as far as other hosts are concerned.
@@ -132,8 +136,9 @@ impl Agent {
         let Draft { name, scope, exclusive, actor, meta } = draft;
         let instance = Instance { host: self.me.host, node: self.me.node, serial };
         let address = ActorAddr { node: addr, serial: actor };
+        let group = self.group.clone();
         let mut record =
-            Record { name, scope, exclusive, address, instance, claimed: 0, fence: 0, meta };
+            Record { name, scope, group, exclusive, address, instance, claimed: 0, fence: 0, meta };
         if scope > Scope::Process {
             let record = Arc::new(record);
             self.own.insert(serial, Own { record: record.clone(), granted: false });
@@ -164,6 +169,7 @@ impl Agent {
         let record = Arc::new(Record {
             name: Name::presence(self.me.node),
             scope: Scope::Lan,
+            group: self.group.clone(),
             exclusive: false,
             address: ActorAddr { node: NodeAddr::new(self.me, &[]), serial: 0 },
             instance: Instance { host: self.me.host, node: self.me.node, serial },
@@ -275,7 +281,7 @@ impl Agent {
     pub(crate) fn on_host_up(&mut self, out: &mut Vec<Effect>) {
         self.connected = true;
         self.views.clear();
-        self.to_host(ToHost::Register, out);
+        self.to_host(ToHost::Register { group: self.group.clone() }, out);
         let own = self.own.values().map(|own| own.record.clone());
         for part in message::parts(own.filter(|r| r.scope > Scope::Process)) {
             self.to_host(ToHost::Publish(part), out);

@@ -316,9 +316,7 @@ impl HostCore {
                 .filter(|(record, _)| local.sent.remove(&record.instance))
                 .map(|(record, reason)| (record.instance, *reason))
                 .collect();
-            let me = PeerId { host: ours, node: *node };
-            let wanted: Vec<_> =
-                change.put.iter().filter(|r| local.wants(me, r)).cloned().collect();
+            let wanted: Vec<_> = change.put.iter().filter(|r| local.wants(r)).cloned().collect();
             local.sent.extend(wanted.iter().map(|r| r.instance));
             if local.registered {
                 changed(*node, wanted, dropped, out);
@@ -349,10 +347,10 @@ impl HostCore {
     /// Of each exclusive name that changed, the oldest claim stays. Claims of this host that lose are
     /// taken back; those of other hosts are taken back there.
     fn settle_claims(&mut self, change: &mut Change, out: &mut Vec<Effect>) {
-        let names: BTreeSet<_> =
-            change.put.iter().filter(|r| r.exclusive).map(|r| (r.name.clone(), r.scope)).collect();
-        for (name, scope) in names {
-            let mut holders = self.claims.holders(&name, scope);
+        let titles: BTreeSet<_> =
+            change.put.iter().filter(|r| r.exclusive).map(|r| r.title()).collect();
+        for title in titles {
+            let mut holders = self.claims.holders(&title);
             if holders.len() < 2 {
                 continue;
             }

@@ -17,6 +17,7 @@
 mod agent;
 mod dial;
 mod discovery;
+mod group;
 mod hints;
 mod host;
 mod inlet;
@@ -35,6 +36,7 @@ mod sim;
 #[cfg(test)]
 mod testing;
 
+pub use group::{GROUP_VARIABLE, Group, GroupError, MAX_GROUP};
 pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};
 pub use message::HostView;

@@ -14,6 +14,7 @@ use layercake_wire::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    group::Group,
     name::{Pattern, Scope},
     record::{DropReason, Instance, Record},
 };
@@ -73,7 +74,7 @@ pub(crate) fn parts(records: impl IntoIterator<Item = Arc<Record>>) -> Vec<Vec<A
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToHost {
     /// Begins a registration: whatever this node said before is void.
-    Register,
+    Register { group: Option<Group> },
     /// Claims names, or repeats claims that an earlier directory granted (their fence is not zero).
     /// Each is answered by `Granted` or `Refused`.
     Publish(Vec<Arc<Record>>),

@@ -280,7 +280,7 @@ impl fmt::Debug for Pattern {
 pub enum Scope {
     /// This process.
     Process,
-    /// The processes of one home. Comes with homes; refused until then.
+    /// The processes of one group of one host.
     Group,
     /// The processes of one host.
     Host,

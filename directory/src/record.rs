@@ -6,7 +6,10 @@ use bytes::Bytes;
 use layercake_wire::id::{ActorAddr, HostId, MAX_HINTS, NodeId, PeerId};
 use serde::{Deserialize, Serialize};
 
-use crate::name::{Name, Scope};
+use crate::{
+    group::Group,
+    name::{Name, Scope},
+};
 
 /// The largest description that may go with a record, in bytes.
 pub const MAX_META: usize = 64 << 10;
@@ -53,6 +56,8 @@ pub struct Record {
     pub name: Name,
     /// How far it is visible.
     pub scope: Scope,
+    /// The group of its publisher. Groups are of one host: elsewhere it means nothing.
+    pub group: Option<Group>,
     /// Whether the name has one holder in its scope; otherwise it may have many instances.
     pub exclusive: bool,
     /// The actor behind the name.
@@ -69,7 +74,28 @@ pub struct Record {
     pub meta: Bytes,
 }
 
+/// What exclusive claims compete for: a name within its scope and, at [`Scope::Group`], in one group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Title {
+    pub(crate) name: Name,
+    pub(crate) scope: Scope,
+    group: Option<Group>,
+}
+
+impl Title {
+    /// Whether a record of the same name competes for it, too.
+    pub(crate) fn covers(&self, record: &Record) -> bool {
+        self.scope == record.scope && (self.scope != Scope::Group || self.group == record.group)
+    }
+}
+
 impl Record {
+    /// What it competes for.
+    pub(crate) fn title(&self) -> Title {
+        let group = self.group.clone().filter(|_| self.scope == Scope::Group);
+        Title { name: self.name.clone(), scope: self.scope, group }
+    }
+
     /// Who of two holders of an exclusive name stays: the lower rank.
     pub(crate) const fn rank(&self) -> (u64, Instance) {
         (self.claimed, self.instance)
@@ -81,7 +107,7 @@ impl Record {
             && self.address.node.peer == from
             && self.address.node.hints.len() <= MAX_HINTS
             && self.meta.len() <= MAX_META
-            && self.scope != Scope::Group
+            && (self.scope != Scope::Group || self.group.is_some())
             && (!self.name.is_reserved() || self.is_presence(from))
     }
 
@@ -95,7 +121,7 @@ impl Record {
 
     /// Roughly what it takes when encoded, for cutting long lists.
     pub(crate) fn size(&self) -> usize {
-        128 + self.name.as_str().len() + self.meta.len() + 24 * self.address.node.hints.len()
+        192 + self.name.as_str().len() + self.meta.len() + 24 * self.address.node.hints.len()
     }
 }
 

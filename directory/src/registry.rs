@@ -6,7 +6,7 @@
 //!
 //! # What always holds
 //! - A subscription sees a record only if its own scope and the record's reach over the distance
-//!   between the two: the same process, the same host, the mesh.
+//!   between the two: the same process, the same group of one host, the same host, the mesh.
 //! - Of an exclusive name a subscription sees one record at most, and it is the nearest; between two
 //!   equally near it is the older claim. Of a shared name it sees every instance.
 //! - `Dropped` comes before the `Available` that replaces it, and each `Dropped` ends one `Available`.
@@ -22,6 +22,7 @@ use std::{
 use layercake_wire::id::{HostId, PeerId};
 
 use crate::{
+    group::Group,
     name::{Name, Pattern, Scope},
     record::{DropReason, Instance, Record},
 };
@@ -38,6 +39,34 @@ pub(crate) enum Effect {
     Dropped { subscription: u64, record: Arc<Record>, reason: DropReason },
 }
 
+/// Where a node is: what distances to records are reckoned from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Here {
+    pub(crate) peer: PeerId,
+    pub(crate) group: Option<Group>,
+}
+
+impl From<PeerId> for Here {
+    fn from(peer: PeerId) -> Self {
+        Self { peer, group: None }
+    }
+}
+
+impl Here {
+    /// The smallest scope that holds both this node and a record's publisher.
+    pub(crate) fn distance(&self, record: &Record) -> Scope {
+        if record.instance.peer() == self.peer {
+            Scope::Process
+        } else if record.instance.host != self.peer.host {
+            Scope::Lan
+        } else if self.group.is_some() && self.group == record.group {
+            Scope::Group
+        } else {
+            Scope::Host
+        }
+    }
+}
+
 struct Subscription {
     pattern: Pattern,
     scope: Scope,
@@ -49,16 +78,16 @@ struct Subscription {
 
 /// See the module.
 pub(crate) struct Registry {
-    me: PeerId,
+    here: Here,
     records: BTreeMap<Instance, Arc<Record>>,
     exclusive: HashMap<Name, BTreeSet<Instance>>,
     subscriptions: BTreeMap<u64, Subscription>,
 }
 
 impl Registry {
-    pub(crate) fn new(me: PeerId) -> Self {
+    pub(crate) fn new(here: Here) -> Self {
         Self {
-            me,
+            here,
             records: BTreeMap::new(),
             exclusive: HashMap::new(),
             subscriptions: BTreeMap::new(),
@@ -84,7 +113,7 @@ impl Registry {
             return;
         }
         for (id, subscription) in &mut self.subscriptions {
-            if subscription.wants(self.me, &record) {
+            if subscription.wants(&self.here, &record) {
                 subscription.shared.insert(record.instance, record.clone());
                 out.push(Effect::Available { subscription: *id, record: record.clone() });
             }
@@ -133,7 +162,7 @@ impl Registry {
         missing: impl Fn(&Record) -> DropReason,
         out: &mut Vec<Effect>,
     ) {
-        let me = self.me;
+        let me = self.here.peer;
         let listed: BTreeSet<_> = records.iter().map(|r| r.instance).collect();
         let stale = |r: &Record| {
             r.instance.host == host && r.instance.peer() != me && !listed.contains(&r.instance)
@@ -157,13 +186,13 @@ impl Registry {
         let mut subscription =
             Subscription { pattern, scope, shared: BTreeMap::new(), holders: HashMap::new() };
         for record in self.records.values().filter(|r| !r.exclusive) {
-            if subscription.wants(self.me, record) {
+            if subscription.wants(&self.here, record) {
                 subscription.shared.insert(record.instance, record.clone());
                 out.push(Effect::Available { subscription: id, record: record.clone() });
             }
         }
         for claims in self.exclusive.values() {
-            if let Some(holder) = subscription.nearest(self.me, claims, &self.records) {
+            if let Some(holder) = subscription.nearest(&self.here, claims, &self.records) {
                 out.push(Effect::Available { subscription: id, record: holder.clone() });
                 subscription.holders.insert(holder.name.clone(), holder);
             }
@@ -186,7 +215,8 @@ impl Registry {
     /// The record of this node that a claim at [`Scope::Process`] meets: the holder of an exclusive
     /// name, or any instance of a shared one that is claimed exclusively.
     pub(crate) fn conflict(&self, name: &Name, exclusive: bool) -> Option<&Arc<Record>> {
-        let near = |r: &&Arc<Record>| r.instance.peer() == self.me && r.scope == Scope::Process;
+        let near =
+            |r: &&Arc<Record>| r.instance.peer() == self.here.peer && r.scope == Scope::Process;
         let holders = self.exclusive.get(name).into_iter().flatten();
         let holder = holders.filter_map(|instance| self.records.get(instance)).find(near);
         // Only an exclusive claim pays for a look at everything.
@@ -203,7 +233,7 @@ impl Registry {
         for (id, subscription) in &mut self.subscriptions {
             let id = *id;
             let old = subscription.holders.get(name).cloned();
-            let new = subscription.nearest(self.me, claims, &self.records);
+            let new = subscription.nearest(&self.here, claims, &self.records);
             if old == new {
                 continue;
             }
@@ -224,29 +254,18 @@ impl Registry {
 }
 
 impl Subscription {
-    fn wants(&self, me: PeerId, record: &Record) -> bool {
-        distance(me, record) <= self.scope.min(record.scope) && self.pattern.matches(&record.name)
+    fn wants(&self, here: &Here, record: &Record) -> bool {
+        here.distance(record) <= self.scope.min(record.scope) && self.pattern.matches(&record.name)
     }
 
     fn nearest(
         &self,
-        me: PeerId,
+        here: &Here,
         claims: &BTreeSet<Instance>,
         records: &BTreeMap<Instance, Arc<Record>>,
     ) -> Option<Arc<Record>> {
         let claims = claims.iter().filter_map(|instance| records.get(instance));
-        let wanted = claims.filter(|record| self.wants(me, record));
-        wanted.min_by_key(|record| (distance(me, record), record.rank())).cloned()
-    }
-}
-
-/// The smallest scope that holds both a node and a record's publisher.
-pub(crate) fn distance(me: PeerId, record: &Record) -> Scope {
-    if record.instance.peer() == me {
-        Scope::Process
-    } else if record.instance.host == me.host {
-        Scope::Host
-    } else {
-        Scope::Lan
+        let wanted = claims.filter(|record| self.wants(here, record));
+        wanted.min_by_key(|record| (here.distance(record), record.rank())).cloned()
     }
 }

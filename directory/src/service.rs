@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{
     agent::Draft,
+    group::{GROUP_VARIABLE, Group},
     hints::{DEFAULT_PORT, SEEDS_VARIABLE, split_seeds},
     inlet::{Inlet, Input, Outlet},
     message::{HostView, Refusal},
@@ -42,6 +43,9 @@ pub struct DirectoryConfig {
     pub mdns: bool,
     /// The UDP port that the host directory listens on, where it is free.
     pub port: u16,
+    /// The group that this node belongs to, for [`Scope::Group`]. `None`: in no group. (Where a whole
+    /// node is started, what `LAYERCAKE_GROUP` says.)
+    pub group: Option<Group>,
 }
 
 impl DirectoryConfig {
@@ -49,14 +53,14 @@ impl DirectoryConfig {
     #[must_use]
     pub fn from_env() -> Self {
         let seeds = std::env::var(SEEDS_VARIABLE).map(|text| split_seeds(&text));
-        Self { seeds: seeds.unwrap_or_default(), mdns: true, port: DEFAULT_PORT }
+        Self { seeds: seeds.unwrap_or_default(), mdns: true, port: DEFAULT_PORT, group: None }
     }
 
     /// For a node of an in-memory network: hosts find each other there, and nothing is asked of the
     /// environment or of a resolver.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT }
+        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT, group: None }
     }
 }
 
@@ -89,8 +93,10 @@ pub enum NotPublished {
     /// The name is one of the system's: its first field is `layercake`. Pick another one.
     #[error("`{0}` belongs to the system; use another first field")]
     Reserved(Name),
-    /// Groups come with homes.
-    #[error("scope group needs a home, and this process is in none: use scope process or host")]
+    /// This node is in no group: it was started without one, and `LAYERCAKE_GROUP` is not set.
+    #[error(
+        "scope group needs a group, and this node is in none: set {GROUP_VARIABLE}, or use another scope"
+    )]
     Group,
     /// The node has [`MAX_RECORDS`] publications.
     #[error("this node has {MAX_RECORDS} publications already; withdraw some")]
@@ -118,8 +124,10 @@ pub enum NotPublished {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSubscribed {
-    /// Groups come with homes.
-    #[error("scope group needs a home, and this process is in none: use scope process or host")]
+    /// This node is in no group: it was started without one, and `LAYERCAKE_GROUP` is not set.
+    #[error(
+        "scope group needs a group, and this node is in none: set {GROUP_VARIABLE}, or use another scope"
+    )]
     Group,
     /// The pattern is one of the system's own.
     #[error("the pattern belongs to the system")]
@@ -197,6 +205,7 @@ pub(crate) struct Status {
 #[derive(Clone)]
 pub struct Directory {
     endpoint: Endpoint,
+    group: Option<Group>,
     inlet: Inlet,
     status: Arc<Status>,
     next: Arc<std::sync::atomic::AtomicU64>,
@@ -219,11 +228,17 @@ impl Directory {
     #[must_use]
     pub fn start(endpoint: Endpoint, outlet: Outlet, config: DirectoryConfig) -> Self {
         let status = Arc::new(Status::default());
-        let inlet = outlet.inlet.clone();
+        let (inlet, group) = (outlet.inlet.clone(), config.group.clone());
         let task = shell::run(endpoint.clone(), outlet, config, status.clone());
         endpoint.spawn_io(task);
         let last = Arc::new(Last(inlet.clone()));
-        Self { endpoint, inlet, status, next: Arc::default(), _last: last }
+        Self { endpoint, group, inlet, status, next: Arc::default(), _last: last }
+    }
+
+    /// The group that this node belongs to.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
     }
 
     /// Claims a name for an actor of this node.
@@ -239,7 +254,7 @@ impl Directory {
         if name.is_reserved() {
             return Err(NotPublished::Reserved(name));
         }
-        if scope == Scope::Group {
+        if scope == Scope::Group && self.group.is_none() {
             return Err(NotPublished::Group);
         }
         if meta.len() > MAX_META {
@@ -280,7 +295,7 @@ impl Directory {
         if pattern.is_reserved() {
             return Err(NotSubscribed::Reserved);
         }
-        if scope == Scope::Group {
+        if scope == Scope::Group && self.group.is_none() {
             return Err(NotSubscribed::Group);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);

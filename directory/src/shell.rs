@@ -30,6 +30,7 @@ use crate::{
     inlet::{Inlet, Input, Outlet},
     message::{self, HostView, ToHost, ToNode, ToPeer},
     presence::{Ended, NodeGone, Watches},
+    registry::Here,
     seat::Held,
     service::{
         DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status,
@@ -175,7 +176,7 @@ impl Shell {
         let started = Instant::now();
         Self {
             me: endpoint.peer(),
-            agent: Agent::new(endpoint.peer()),
+            agent: Agent::new(Here { peer: endpoint.peer(), group: config.group.clone() }),
             addr: endpoint.addr(),
             endpoint,
             inlet,

@@ -15,8 +15,8 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    self as directory, Directory, DirectoryConfig, NameError, NotPublished, NotSubscribed, Pattern,
-    PatternError, Publication, Publish, Scope, Subscription,
+    self as directory, Directory, DirectoryConfig, GROUP_VARIABLE, Group, GroupError, NameError,
+    NotPublished, NotSubscribed, Pattern, PatternError, Publication, Publish, Scope, Subscription,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
@@ -51,7 +51,8 @@ pub struct NodeConfig {
     /// The mesh folder; by default `$LAYERCAKE_MESH`, else the user's configuration folder. A mesh
     /// is made there where none is.
     pub mesh: Option<PathBuf>,
-    /// How the directory finds other hosts.
+    /// How the directory finds other hosts, and the group of this node; where that is `None`, what
+    /// `LAYERCAKE_GROUP` says. Child processes inherit the group.
     pub directory: DirectoryConfig,
 }
 
@@ -114,6 +115,9 @@ pub enum NodeError {
     /// The wire does not start.
     #[error(transparent)]
     Wire(#[from] StartError),
+    /// `LAYERCAKE_GROUP` names no group.
+    #[error(transparent)]
+    Group(#[from] GroupError),
 }
 
 /// A process's membership of the mesh. A clone is another handle.
@@ -200,7 +204,10 @@ impl Node {
     }
 
     /// Starts a node whose identity a parent process has chosen.
-    pub(crate) async fn start_as(config: NodeConfig, id: NodeId) -> Result<Self, NodeError> {
+    pub(crate) async fn start_as(mut config: NodeConfig, id: NodeId) -> Result<Self, NodeError> {
+        if config.directory.group.is_none() {
+            config.directory.group = Group::from_env()?;
+        }
         let folder = match config.mesh {
             Some(folder) => folder,
             None => Mesh::default_folder()?,
@@ -274,6 +281,17 @@ impl Node {
     #[must_use]
     pub fn mesh(&self) -> &Mesh {
         self.0.endpoint.mesh()
+    }
+
+    /// The group that it belongs to, for [`Scope::Group`].
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.0.directory.group()
+    }
+
+    /// What puts a child process into the same group.
+    pub(crate) fn group_variable(&self) -> Option<(&'static str, String)> {
+        self.group().map(|group| (GROUP_VARIABLE, group.to_string()))
     }
 
     /// Its directory, for what the methods of the node do not cover.

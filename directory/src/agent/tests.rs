@@ -48,7 +48,7 @@ fn a_wider_name_is_visible_once_it_is_granted() {
     agent.on_host_up(&mut out);
     let said = to_host(&mut out);
     assert!(
-        matches!(&said[..], [ToHost::Register, ToHost::Publish(p), ToHost::Registered]
+        matches!(&said[..], [ToHost::Register { .. }, ToHost::Publish(p), ToHost::Registered]
         if p[0].fence == 0),
         "{said:?}"
     );

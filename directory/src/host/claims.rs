@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    name::{Name, Scope},
-    record::{Instance, Record},
+    name::Name,
+    record::{Instance, Record, Title},
 };
 
 type ByName = HashMap<Name, BTreeMap<Instance, Arc<Record>>>;
@@ -38,19 +38,21 @@ impl Claims {
     }
 
     /// The record that stands in the way of a new claim: the holder of an exclusive name, or an
-    /// instance of a shared name that is claimed exclusively. Claims of different scopes do not meet.
+    /// instance of a shared name that is claimed exclusively. Claims of different scopes or groups do
+    /// not meet.
     pub(super) fn conflict(&self, claim: &Record) -> Option<Arc<Record>> {
-        let holder = self.holders(&claim.name, claim.scope).into_iter().next();
+        let title = claim.title();
+        let holder = self.holders(&title).into_iter().next();
         holder.or_else(|| {
             let shared = self.shared.get(&claim.name).filter(|_| claim.exclusive)?;
-            shared.values().find(|r| r.scope == claim.scope).cloned()
+            shared.values().find(|r| title.covers(r)).cloned()
         })
     }
 
     /// The holders of an exclusive name; the one that stays comes first.
-    pub(super) fn holders(&self, name: &Name, scope: Scope) -> Vec<Arc<Record>> {
-        let all = self.exclusive.get(name).into_iter().flat_map(BTreeMap::values);
-        let mut holders: Vec<_> = all.filter(|r| r.scope == scope).cloned().collect();
+    pub(super) fn holders(&self, title: &Title) -> Vec<Arc<Record>> {
+        let all = self.exclusive.get(&title.name).into_iter().flat_map(BTreeMap::values);
+        let mut holders: Vec<_> = all.filter(|r| title.covers(r)).cloned().collect();
         holders.sort_by_key(|r| r.rank());
         holders
     }

@@ -13,12 +13,12 @@ use crate::{
     message::{self, Refusal, ToHost, ToNode, ToPeer},
     name::{Pattern, Scope},
     record::{DropReason, Instance, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
-    registry,
+    registry::Here,
 };
 
 /// A node of this host.
-#[derive(Default)]
 pub(super) struct Local {
+    here: Here,
     pub(super) records: BTreeMap<u64, Arc<Record>>,
     subscriptions: BTreeMap<u64, (Pattern, Scope)>,
     /// The foreign records that it has been told of, or will be once it is registered.
@@ -29,9 +29,20 @@ pub(super) struct Local {
 }
 
 impl Local {
+    fn new(peer: PeerId) -> Self {
+        Self {
+            here: peer.into(),
+            records: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            sent: BTreeSet::new(),
+            registered: false,
+            fresh: BTreeSet::new(),
+        }
+    }
+
     /// Whether a foreign record is for this node.
-    pub(super) fn wants(&self, me: PeerId, record: &Record) -> bool {
-        let distance = registry::distance(me, record);
+    pub(super) fn wants(&self, record: &Record) -> bool {
+        let distance = self.here.distance(record);
         distance > Scope::Process
             && distance <= record.scope
             && self
@@ -50,8 +61,10 @@ impl HostCore {
         wall_ms: u64,
         out: &mut Vec<Effect>,
     ) {
-        if message == ToHost::Register {
-            let local = self.nodes.entry(node).or_default();
+        if let ToHost::Register { group } = message {
+            let peer = PeerId { host: self.me.host, node };
+            let local = self.nodes.entry(node).or_insert_with(|| Local::new(peer));
+            local.here.group = group;
             local.registered = false;
             local.subscriptions.clear();
             local.sent.clear();
@@ -62,7 +75,7 @@ impl HostCore {
         }
         let Some(local) = self.nodes.get_mut(&node) else { return };
         match message {
-            ToHost::Register => {}
+            ToHost::Register { .. } => {}
             ToHost::Publish(records) => self.publish(node, records, wall_ms, out),
             ToHost::Withdraw(serial) => {
                 if let Some(record) = local.records.get(&serial).cloned() {
@@ -137,8 +150,7 @@ impl HostCore {
             records.iter().map(|r| r.instance.node).collect()
         };
         let Some(local) = self.nodes.get_mut(&node) else { return };
-        let me = PeerId { host: self.me.host, node };
-        let wanted: Vec<_> = records.into_iter().filter(|r| local.wants(me, r)).collect();
+        let wanted: Vec<_> = records.into_iter().filter(|r| local.wants(r)).collect();
         local.sent.retain(|instance| instance.host != host);
         local.sent.extend(wanted.iter().map(|r| r.instance));
         let parts = message::parts(wanted);
@@ -159,11 +171,12 @@ impl HostCore {
         let from = PeerId { host: self.me.host, node };
         let mut change = Change::default();
         for record in records {
-            if !record.is_sound(from) || record.scope < Scope::Host {
+            let Some(local) = self.nodes.get_mut(&node) else { return };
+            let own = record.is_sound(from) && record.group == local.here.group;
+            if !own || record.scope == Scope::Process {
                 tracing::warn!(%node, name = %record.name, "a node says what it may not say");
                 continue;
             }
-            let Some(local) = self.nodes.get_mut(&node) else { return };
             let serial = record.instance.serial;
             let refuse =
                 |reason| Effect::ToNode { node, message: ToNode::Refused { serial, reason } };
@@ -233,13 +246,12 @@ impl HostCore {
 
     /// Tells a node what it wants and has not been told of.
     fn tell_new(&mut self, node: NodeId, out: &mut Vec<Effect>) {
-        let me = PeerId { host: self.me.host, node };
-        let hosts = std::iter::once(me.host).chain(self.remotes.keys().copied());
+        let hosts = std::iter::once(self.me.host).chain(self.remotes.keys().copied());
         let records: Vec<_> = hosts.flat_map(|host| self.records_of(host)).collect();
         let Some(local) = self.nodes.get_mut(&node) else { return };
         let wanted: Vec<_> = records
             .into_iter()
-            .filter(|r| !local.sent.contains(&r.instance) && local.wants(me, r))
+            .filter(|r| !local.sent.contains(&r.instance) && local.wants(r))
             .collect();
         local.sent.extend(wanted.iter().map(|r| r.instance));
         changed(node, wanted, Vec::new(), out);
@@ -247,12 +259,11 @@ impl HostCore {
 
     /// Takes from a node what it does not want any more.
     fn tell_unwanted(&mut self, node: NodeId, out: &mut Vec<Effect>) {
-        let me = PeerId { host: self.me.host, node };
         let Some(local) = self.nodes.get(&node) else { return };
         let unwanted: Vec<_> = local
             .sent
             .iter()
-            .filter(|instance| !self.record(**instance).is_some_and(|r| local.wants(me, r)))
+            .filter(|instance| !self.record(**instance).is_some_and(|r| local.wants(r)))
             .map(|instance| (*instance, DropReason::Withdrawn))
             .collect();
         if let Some(local) = self.nodes.get_mut(&node) {

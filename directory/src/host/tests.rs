@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
+    group::Group,
     message::{Refusal, ToHost},
     name::{Name, Pattern},
     record::MAX_RECORDS,
@@ -29,10 +30,14 @@ fn directory() -> HostCore {
 
 /// Node `node` registers and asks for everything.
 fn join(core: &mut HostCore, node: u64) {
+    join_in(core, node, None);
+}
+
+fn join_in(core: &mut HostCore, node: u64, group: Option<&Group>) {
     let node = peer(1, node).node;
     let pattern = Pattern::new(".*").unwrap();
     for message in [
-        ToHost::Register,
+        ToHost::Register { group: group.cloned() },
         ToHost::Subscribe { id: 1, pattern, scope: Scope::Lan },
         ToHost::Registered,
     ] {
@@ -110,6 +115,32 @@ fn a_record_goes_as_far_as_its_scope() {
         e,
         Effect::ToPeer { message: ToPeer::Delta { sequence: 1, put, .. }, .. } if put.len() == 1
     )));
+}
+
+#[test]
+fn a_group_keeps_its_names_to_itself_and_has_holders_of_its_own() {
+    let mut core = directory();
+    let [kitchen, cellar] = ["kitchen", "cellar"].map(|name| Group::new(name).unwrap());
+    for (node, group) in [(2, Some(&kitchen)), (3, Some(&kitchen)), (4, Some(&cellar)), (5, None)] {
+        join_in(&mut core, node, group);
+    }
+    meet(&mut core, peer(2, 9), 5);
+    let leader = |node, group: Option<&Group>, scope| Record {
+        group: group.cloned(),
+        exclusive: true,
+        ..record(peer(1, node), 1, "leader", scope)
+    };
+    let out = publish(&mut core, 2, leader(2, Some(&kitchen), Scope::Group));
+    assert_eq!([3, 4, 5].map(|node| put_to(&out, node).len()), [1, 0, 0]);
+    assert!(!out.iter().any(|e| matches!(e, Effect::ToPeer { .. })));
+    let out = publish(&mut core, 4, leader(4, Some(&cellar), Scope::Group));
+    assert!(matches!(out[0], Effect::ToNode { message: ToNode::Granted { .. }, .. }), "{out:?}");
+    let out = publish(&mut core, 3, leader(3, Some(&kitchen), Scope::Group));
+    assert!(matches!(out[0], Effect::ToNode { message: ToNode::Refused { .. }, .. }), "{out:?}");
+    let out = publish(&mut core, 3, leader(3, Some(&kitchen), Scope::Host));
+    assert_eq!([2, 4, 5].map(|node| put_to(&out, node).len()), [1, 1, 1]);
+    assert!(publish(&mut core, 5, leader(5, Some(&cellar), Scope::Group)).is_empty(), "a lie");
+    assert!(publish(&mut core, 5, leader(5, None, Scope::Group)).is_empty(), "of no group");
 }
 
 #[test]
