@@ -20,6 +20,7 @@ mod discovery;
 mod group;
 mod hints;
 mod host;
+mod index;
 mod inlet;
 mod membership;
 mod message;
@@ -48,6 +49,6 @@ pub use presence::{MAX_WATCHES, NodeGone};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use service::{
-    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
-    Publish, Subscription,
+    Claim, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME,
+    Publication, Publish, Subscription,
 };

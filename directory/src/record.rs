@@ -30,6 +30,16 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Nothing comes before it.
+    pub(crate) const FIRST: Self =
+        Self { host: HostId::from_bits(0), node: NodeId::from_bits(0), serial: 0 };
+    /// Nothing comes after it.
+    pub(crate) const LAST: Self = Self {
+        host: HostId::from_bits(u64::MAX),
+        node: NodeId::from_bits(u64::MAX),
+        serial: u64::MAX,
+    };
+
     /// The process that published it.
     #[must_use]
     pub const fn peer(&self) -> PeerId {
@@ -60,12 +70,15 @@ pub struct Record {
     pub group: Option<Group>,
     /// Whether the name has one holder in its scope; otherwise it may have many instances.
     pub exclusive: bool,
+    /// Whether it waits for the name, which somebody else holds. Subscribers are not shown such a
+    /// record.
+    pub waiting: bool,
     /// The actor behind the name.
     pub address: ActorAddr,
     /// Which publication this is.
     pub instance: Instance,
-    /// When it was granted, in milliseconds since 1970 by the clock of its host. Between two claims
-    /// of an exclusive name the older one stays.
+    /// When it was claimed, in milliseconds since 1970 by the clock of its host. Between two claims
+    /// of an exclusive name the older one stays, and of those that wait the oldest is next.
     pub claimed: u64,
     /// Rises with every grant that the granting directory knows of: what has a lower number than a
     /// record seen before of the same exclusive name comes from a former holder.
@@ -108,6 +121,7 @@ impl Record {
             && self.address.node.hints.len() <= MAX_HINTS
             && self.meta.len() <= MAX_META
             && (self.scope != Scope::Group || self.group.is_some())
+            && (!self.waiting || (self.exclusive && self.fence == 0))
             && (!self.name.is_reserved() || self.is_presence(from))
     }
 
@@ -117,6 +131,21 @@ impl Record {
             && self.scope == Scope::Lan
             && !self.exclusive
             && self.meta.is_empty()
+    }
+
+    /// Whether the same publication may say this later: it does not change what it is about.
+    pub(crate) fn may_become(&self, later: &Self) -> bool {
+        self.instance == later.instance
+            && self.name == later.name
+            && self.scope == later.scope
+            && self.group == later.group
+            && self.exclusive == later.exclusive
+            && (self.waiting || !later.waiting)
+    }
+
+    /// Whether it is there to be found.
+    pub(crate) fn is_offer(&self) -> bool {
+        !self.waiting && !self.name.is_reserved()
     }
 
     /// Roughly what it takes when encoded, for cutting long lists.

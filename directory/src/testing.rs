@@ -19,6 +19,7 @@ pub(crate) fn record(peer: PeerId, serial: u64, name: &str, scope: Scope) -> Rec
         scope,
         group: None,
         exclusive: false,
+        waiting: false,
         address: ActorAddr { node: NodeAddr::new(peer, &[([10, 0, 0, 1], port).into()]), serial },
         instance: Instance { host: peer.host, node: peer.node, serial },
         claimed: 0,

@@ -11,6 +11,9 @@ use crate::{
     testing::{peer, record},
 };
 
+mod lines;
+mod paces;
+
 const T0: Duration = Duration::ZERO;
 const WALL: u64 = 1000;
 
@@ -37,18 +40,18 @@ fn join_in(core: &mut HostCore, node: u64, group: Option<&Group>) {
     let node = peer(1, node).node;
     let pattern = Pattern::new(".*").unwrap();
     for message in [
-        ToHost::Register { group: group.cloned() },
+        ToHost::Register { group: group.cloned(), before: None },
         ToHost::Subscribe { id: 1, pattern, scope: Scope::Lan },
         ToHost::Registered,
     ] {
-        core.on_node(node, message, WALL, &mut Vec::new());
+        core.on_node(node, message, T0, WALL, &mut Vec::new());
     }
 }
 
 fn publish(core: &mut HostCore, node: u64, record: Record) -> Vec<Effect> {
     let mut out = Vec::new();
     let message = ToHost::Publish(vec![Arc::new(record)]);
-    core.on_node(peer(1, node).node, message, WALL, &mut out);
+    core.on_node(peer(1, node).node, message, T0, WALL, &mut out);
     out
 }
 
@@ -244,10 +247,11 @@ fn a_node_has_only_so_many_records() {
     };
     let mut out = Vec::new();
     let node = peer(1, 2).node;
-    core.on_node(node, ToHost::Publish(records(0..MAX_RECORDS as u64)), WALL, &mut out);
+    core.on_node(node, ToHost::Publish(records(0..MAX_RECORDS as u64)), T0, WALL, &mut out);
     out.clear();
     let one_more = MAX_RECORDS as u64..MAX_RECORDS as u64 + 1;
-    core.on_node(node, ToHost::Publish(records(one_more)), WALL, &mut out);
+    let later = Duration::from_secs(60);
+    core.on_node(node, ToHost::Publish(records(one_more)), later, WALL, &mut out);
     assert!(matches!(
         &out[..],
         [Effect::ToNode { message: ToNode::Refused { reason: Refusal::TooMany, .. }, .. }]
@@ -261,7 +265,7 @@ fn what_is_not_asked_for_any_more_is_taken_away() {
     join(&mut core, 3);
     publish(&mut core, 3, record(peer(1, 3), 1, "a", Scope::Host));
     let mut out = Vec::new();
-    core.on_node(peer(1, 2).node, ToHost::Unsubscribe(1), WALL, &mut out);
+    core.on_node(peer(1, 2).node, ToHost::Unsubscribe(1), T0, WALL, &mut out);
     assert!(matches!(
         &out[..],
         [Effect::ToNode { message: ToNode::Changed { put, dropped }, .. }]
@@ -283,7 +287,7 @@ fn presences_are_for_those_who_ask_for_them_alone() {
     let node = peer(1, 3).node;
     let (pattern, scope) = (Pattern::presences(), Scope::Lan);
     let message = ToHost::Subscribe { id: 2, pattern, scope };
-    core.on_node(node, message, WALL, &mut Vec::new());
+    core.on_node(node, message, T0, WALL, &mut Vec::new());
     let out = publish(&mut core, 2, presence(peer(1, 2)));
     assert_eq!(put_to(&out, 3), [Name::presence(peer(1, 2).node).to_string()]);
     assert_eq!(core.hosts()[0].records, 0, "it is not offered to anybody");
@@ -311,7 +315,7 @@ fn a_node_may_have_its_own_presence_and_no_other_name_of_the_system() {
     join(&mut core, 4);
     let (pattern, scope) = (Pattern::presences(), Scope::Lan);
     let message = ToHost::Subscribe { id: 2, pattern, scope };
-    core.on_node(peer(1, 4).node, message, WALL, &mut Vec::new());
+    core.on_node(peer(1, 4).node, message, T0, WALL, &mut Vec::new());
     snapshot(&mut core, them, 1, Vec::new());
     let lie = Record { name: Name::presence(peer(2, 8).node), ..presence(them) };
     assert!(put_to(&delta(&mut core, them, 2, vec![lie]), 4).is_empty());
