@@ -17,6 +17,7 @@
 mod agent;
 mod dial;
 mod discovery;
+mod fence;
 mod group;
 mod hints;
 mod host;
@@ -37,6 +38,7 @@ mod sim;
 #[cfg(test)]
 mod testing;
 
+pub use fence::{FENCES, FenceGuard, Fences, Stale};
 pub use group::{GROUP_VARIABLE, Group, GroupError, MAX_GROUP};
 pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};

@@ -80,8 +80,9 @@ pub struct Record {
     /// When it was claimed, in milliseconds since 1970 by the clock of its host. Between two claims
     /// of an exclusive name the older one stays, and of those that wait the oldest is next.
     pub claimed: u64,
-    /// Rises with every grant that the granting directory knows of: what has a lower number than a
-    /// record seen before of the same exclusive name comes from a former holder.
+    /// The fencing number: it rises with every grant of the same exclusive name, so that what comes with
+    /// a lower one comes from a former holder. Zero while the claim waits. See
+    /// [`FenceGuard`](crate::FenceGuard).
     pub fence: u64,
     /// A description for those who find it, opaque to the directory; at most [`MAX_META`] bytes.
     pub meta: Bytes,

@@ -15,8 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    self as directory, Directory, DirectoryConfig, GROUP_VARIABLE, Group, GroupError, NameError,
-    NotPublished, NotSubscribed, Pattern, PatternError, Publication, Publish, Scope, Subscription,
+    self as directory, Claim, Directory, DirectoryConfig, GROUP_VARIABLE, Group, GroupError,
+    NameError, NotPublished, NotSubscribed, Pattern, PatternError, Publication, Publish, Scope,
+    Subscription,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
@@ -490,6 +491,41 @@ impl Node {
         self.publish_as(name, address, scope, true).await
     }
 
+    /// As [`publish_exclusive`](Self::publish_exclusive), and gets in line where somebody else holds the
+    /// name: of all that wait, on all hosts, who claimed first is granted it when its holder goes.
+    /// Returns as soon as the claim is granted or in line.
+    ///
+    /// ```
+    /// # extern crate layercake_node as layercake;
+    /// # use layercake::{Node, NoMessages, Address, directory::Scope};
+    /// # async fn lead(node: Node, leader: Address<NoMessages>) -> Result<(), Box<dyn std::error::Error>> {
+    /// loop {
+    ///     let claim = node.claim("textures:leader", &leader, Scope::Lan).await?;
+    ///     let mut name = claim.granted().await?;
+    ///     // … lead; what is written elsewhere goes with `name.record().fence` …
+    ///     let holder = name.lost().await;
+    ///     // After a partition somebody with an older claim goes on. Wait for it to end.
+    ///     println!("{} leads", holder.address);
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), but for a name that is held.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it withdraws the claim.
+    pub async fn claim<T: ?Sized>(
+        &self,
+        name: &str,
+        address: &Address<T>,
+        scope: Scope,
+    ) -> Result<Claim, PublishError> {
+        let publish = Self::offer(name, address, scope, true)?;
+        let failed = |cause| PublishError::Directory { name: name.to_owned(), scope, cause };
+        self.0.directory.claim(publish).await.map_err(failed)
+    }
+
     async fn publish_as<T: ?Sized>(
         &self,
         name: &str,
@@ -497,12 +533,20 @@ impl Node {
         scope: Scope,
         exclusive: bool,
     ) -> Result<Publication, PublishError> {
-        let api = address.inlet().map_or_else(Api::default, |inlet| inlet.api());
-        let meta = Bytes::from(serde_json::to_vec(&api).unwrap_or_default());
-        let actor = address.id().serial;
-        let publish = Publish { name: name.parse()?, scope, exclusive, actor, meta };
+        let publish = Self::offer(name, address, scope, exclusive)?;
         let failed = |cause| PublishError::Directory { name: name.to_owned(), scope, cause };
         self.0.directory.publish(publish).await.map_err(failed)
+    }
+
+    fn offer<T: ?Sized>(
+        name: &str,
+        address: &Address<T>,
+        scope: Scope,
+        exclusive: bool,
+    ) -> Result<Publish, NameError> {
+        let api = address.inlet().map_or_else(Api::default, |inlet| inlet.api());
+        let meta = Bytes::from(serde_json::to_vec(&api).unwrap_or_default());
+        Ok(Publish { name: name.parse()?, scope, exclusive, actor: address.id().serial, meta })
     }
 
     /// Hears of all instances of the names that match a pattern, up to a scope.
