@@ -225,6 +225,7 @@ impl HostCore {
             linked.then_some(self.next_digest),
             unsettled.then_some(self.next_round),
             self.nodes.values().filter_map(Local::ready).min(),
+            self.next_dispute(),
         ]
         .into_iter()
         .flatten()
@@ -242,6 +243,7 @@ impl HostCore {
         self.in_membership(now, out, |m, out| m.on_time(now, out));
         self.bury(now, out);
         self.work_off(out);
+        self.end_disputes(out);
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
             self.grant_held_back(out);
@@ -315,6 +317,7 @@ impl HostCore {
     /// host for the mesh, to the other hosts.
     fn spread(&mut self, mut change: Change, out: &mut Vec<Effect>) {
         self.settle_claims(&mut change, out);
+        self.note_disputes(&change);
         self.serve_waiting(&mut change, out);
         let ours = self.me.host;
         let is_ours = |r: &Record| r.instance.host == ours && r.scope == Scope::Lan;

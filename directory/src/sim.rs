@@ -27,6 +27,7 @@ use crate::{
     testing::peer,
 };
 
+mod names;
 mod presences;
 mod stories;
 

@@ -323,7 +323,7 @@ impl HostCore {
                     out.push(refuse(Refusal::TooMany));
                 }
                 continue;
-            } else if let Some(holder) = self.claims.conflict(&record) {
+            } else if let Some(holder) = self.conflict(&record) {
                 if !record.waiting {
                     out.push(refuse(Refusal::Held(holder)));
                     continue;
