@@ -179,7 +179,7 @@ impl Agent {
         if scope > Scope::Process {
             let record = Arc::new(record);
             self.own.insert(serial, Own { record: record.clone(), granted: false });
-            self.to_host(ToHost::Publish(vec![record]), out);
+            self.say(ToHost::Publish(vec![record]), out);
             return serial;
         }
         let record = Record { claimed: wall_ms, ..record };
@@ -244,7 +244,7 @@ impl Agent {
             meta: Bytes::new(),
         });
         self.own.insert(serial, Own { record: record.clone(), granted: false });
-        self.to_host(ToHost::Publish(vec![record]), out);
+        self.say(ToHost::Publish(vec![record]), out);
     }
 
     /// Gives a name back; also one that was not granted yet.
@@ -255,7 +255,7 @@ impl Agent {
             registry.remove(own.record.instance, DropReason::Withdrawn, out);
         });
         if own.record.scope > Scope::Process {
-            self.to_host(ToHost::Withdraw(serial), out);
+            self.say(ToHost::Withdraw(serial), out);
         } else {
             let name = &own.record.name;
             self.line.remove(&(name.clone(), own.record.claimed, serial));
@@ -267,7 +267,7 @@ impl Agent {
     /// there is none: when the next one has.
     pub(crate) fn sync(&mut self, id: u64, out: &mut Vec<Effect>) {
         self.syncs.insert(id);
-        self.to_host(ToHost::Sync(id), out);
+        self.say(ToHost::Sync(id), out);
     }
 
     /// Whether the host directory is so far behind that nothing more should be asked of it now.
@@ -295,7 +295,7 @@ impl Agent {
     fn ask_for(&mut self, id: u64, pattern: Pattern, scope: Scope, out: &mut Vec<Effect>) {
         self.subscriptions.insert(id, (pattern.clone(), scope));
         if scope > Scope::Process {
-            self.to_host(ToHost::Subscribe { id, pattern: pattern.clone(), scope }, out);
+            self.say(ToHost::Subscribe { id, pattern: pattern.clone(), scope }, out);
         }
         self.in_registry(out, |registry, out| registry.subscribe(id, pattern, scope, out));
     }
@@ -327,7 +327,7 @@ impl Agent {
         let Some((_, scope)) = self.subscriptions.remove(&id) else { return };
         self.registry.unsubscribe(id);
         if scope > Scope::Process {
-            self.to_host(ToHost::Unsubscribe(id), out);
+            self.say(ToHost::Unsubscribe(id), out);
         }
     }
 
@@ -355,7 +355,7 @@ impl Agent {
         }
         let wider = changed.into_iter().map(|(r, _)| r).filter(|r| r.scope > Scope::Process);
         for part in message::parts(wider).into_iter().filter(|part| !part.is_empty()) {
-            self.to_host(ToHost::Publish(part), out);
+            self.say(ToHost::Publish(part), out);
         }
     }
 
@@ -365,19 +365,19 @@ impl Agent {
         self.views.clear();
         (self.unmarked, self.marks) = (0, 0);
         let before = std::mem::replace(&mut self.registered, true).then_some(self.last_fence);
-        self.to_host(ToHost::Register { group: self.group.clone(), before }, out);
+        self.say(ToHost::Register { group: self.group.clone(), before }, out);
         let own = self.own.values().map(|own| own.record.clone());
         for part in message::parts(own.filter(|r| r.scope > Scope::Process)) {
-            self.to_host(ToHost::Publish(part), out);
+            self.say(ToHost::Publish(part), out);
         }
         for (id, (pattern, scope)) in self.subscriptions.clone() {
             if scope > Scope::Process {
-                self.to_host(ToHost::Subscribe { id, pattern, scope }, out);
+                self.say(ToHost::Subscribe { id, pattern, scope }, out);
             }
         }
-        self.to_host(ToHost::Registered, out);
+        self.say(ToHost::Registered, out);
         for id in self.syncs.clone() {
-            self.to_host(ToHost::Sync(id), out);
+            self.say(ToHost::Sync(id), out);
         }
     }
 
@@ -524,7 +524,7 @@ impl Agent {
         }
     }
 
-    fn to_host(&mut self, message: ToHost, out: &mut Vec<Effect>) {
+    fn say(&mut self, message: ToHost, out: &mut Vec<Effect>) {
         if !self.connected {
             return;
         }
