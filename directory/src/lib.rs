@@ -11,8 +11,8 @@
 //! # Map
 //! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
 //! `host` (a host's side), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
-//! them: `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may
-//! be), `shell` (the task that carries it all out) and `service`, the interface.
+//! them: `seat` (finding or becoming the directory), `discovery`, `seeds` and `hints` (where other hosts
+//! may be), `trouble` (what of that does not work), `shell` (the task that carries it all out) and `service`, the interface.
 
 mod agent;
 mod dial;
@@ -28,14 +28,15 @@ mod queue;
 mod record;
 mod registry;
 mod seat;
+mod seeds;
 mod service;
 mod shell;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod testing;
+mod trouble;
 
-pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};
 pub use message::HostView;
 pub use name::{
@@ -45,7 +46,9 @@ pub use name::{
 pub use presence::{MAX_WATCHES, NodeGone};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
+pub use seeds::{DEFAULT_PORT, MAX_SEED_ADDRS, MAX_SEEDS, SEEDS_FILE, SEEDS_VARIABLE};
 pub use service::{
-    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
+    DISCOVERY_VARIABLE, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
     Publish, Subscription,
 };
+pub use trouble::{MAX_TROUBLES, Trouble, TroubleKind};

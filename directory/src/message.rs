@@ -89,6 +89,11 @@ pub(crate) enum ToHost {
     Hosts(u64),
     /// The node leaves in order.
     Bye,
+    /// The node is a daemon and wants to be the directory. Where the directory is only embedded it
+    /// lets go of its lock and answers `Yielded`.
+    Yield,
+    /// The node has become the directory in place of the one that this is sent to.
+    Taken,
 }
 
 /// From a host directory to a node of its host.
@@ -115,6 +120,8 @@ pub(crate) enum ToNode {
     Leaving,
     /// The answer to `Hosts`.
     Hosts { request: u64, hosts: Vec<HostView> },
+    /// The directory has let go of its lock and goes on until it hears `Taken`.
+    Yielded,
 }
 
 /// Why a claim was refused.

@@ -16,12 +16,13 @@ use super::{CLOSE_TIME, Shared, StartError, accept, socket_name};
 use crate::{
     clock,
     id::{MAX_HINTS, NodeId},
+    interfaces::Interfaces,
     quic,
     trust::Mesh,
 };
 
 /// For how long the addresses of the interfaces are believed.
-const HINTS_AGE: Duration = Duration::from_secs(5);
+const HINTS_AGE: Duration = Duration::from_secs(1);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -41,6 +42,7 @@ pub(super) struct Quic {
 
 #[derive(Default)]
 struct Hints {
+    interfaces: Interfaces,
     ports: Vec<u16>,
     addrs: Arc<[SocketAddr]>,
     read: Option<Instant>,
@@ -112,11 +114,18 @@ impl Machine {
         let mut hints = self.hints.lock();
         let now = clock::now();
         if hints.read.is_none_or(|read| now.saturating_duration_since(read) > HINTS_AGE) {
-            let addrs: Vec<_> = hints.ports.iter().flat_map(|port| quic::hints(*port)).collect();
+            let of_port = |port: &u16| hints.interfaces.hints(*port);
+            let addrs: Vec<_> = hints.ports.iter().flat_map(of_port).collect();
             hints.addrs = addrs[..addrs.len().min(MAX_HINTS)].into();
             hints.read = Some(now);
         }
         hints.addrs.clone()
+    }
+
+    pub(super) fn set_interfaces(&self, interfaces: Interfaces) {
+        let mut hints = self.hints.lock();
+        hints.interfaces = interfaces;
+        hints.read = None;
     }
 
     /// The QUIC endpoint that dials, opened when first needed.

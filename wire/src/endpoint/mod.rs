@@ -37,6 +37,7 @@ use crate::{
     hello::{Hello, VERSION},
     id::{HostId, MAX_HINTS, NodeAddr, NodeId, PeerId},
     inbound::Receive,
+    interfaces::Interfaces,
     link::Link,
     memory::{self, Network},
     payload::Fingerprint,
@@ -263,6 +264,14 @@ impl Endpoint {
         NodeAddr { peer: self.shared().me, hints: self.shared().hints() }
     }
 
+    /// Chooses the interfaces whose addresses others are told. What is bound stays bound to all of
+    /// them. Nothing happens in an in-memory network.
+    pub fn set_interfaces(&self, interfaces: Interfaces) {
+        if let Ground::Machine(machine) = &self.shared().ground {
+            machine.set_interfaces(interfaces);
+        }
+    }
+
     /// Listens with QUIC, so that other hosts reach this node. Where the preferred UDP port is taken
     /// any other is used; called again, an endpoint that listens already is kept, and a preferred
     /// port is added to it. In an in-memory network this gives the node an address there, and no more.
@@ -374,14 +383,20 @@ impl Endpoint {
         links.get(&node).and_then(|e| e.up.clone()).filter(|link| !link.is_closed())
     }
 
-    /// A link to whichever node of our mesh answers first at these addresses.
+    /// A link to whichever node of our mesh answers first at these addresses; where a host is given,
+    /// only its nodes count.
     ///
     /// # Errors
-    /// [`DialError`], after at most [`DIAL_TIME`].
-    pub async fn dial_any(&self, addrs: &[SocketAddr]) -> Result<Link, DialError> {
+    /// [`DialError`], after at most [`DIAL_TIME`]; [`DialError::Ourselves`] where nobody but this node
+    /// is there.
+    pub async fn dial_any(
+        &self,
+        addrs: &[SocketAddr],
+        host: Option<HostId>,
+    ) -> Result<Link, DialError> {
         let shared = self.shared().clone();
         let addrs = addrs[..addrs.len().min(MAX_HINTS)].to_vec();
-        let task = self.spawn_io(async move { shared.dial_addrs(&addrs).await });
+        let task = self.spawn_io(async move { shared.dial_addrs(&addrs, host).await });
         task.await.unwrap_or(Err(DialError::Closed))
     }
 
