@@ -117,13 +117,7 @@ impl Dialer {
         self.told(Target::Host(host), addrs, Trust::Heard, now);
     }
 
-    fn told(
-        &mut self,
-        target: Target,
-        addrs: &[SocketAddr],
-        trust: Trust,
-        now: Duration,
-    ) {
+    fn told(&mut self, target: Target, addrs: &[SocketAddr], trust: Trust, now: Duration) {
         if target == Target::Host(self.own) {
             return;
         }
@@ -294,9 +288,7 @@ impl Dialer {
         let idle = |(_, entry): &(&Target, &Entry)| entry.flying == 0;
         let full = match trust {
             Trust::Known => self.targets.len() >= MAX_TARGETS,
-            Trust::Heard => {
-                heard.clone().count() >= MAX_HEARD || self.targets.len() >= MAX_TARGETS
-            }
+            Trust::Heard => heard.clone().count() >= MAX_HEARD || self.targets.len() >= MAX_TARGETS,
         };
         if !full {
             return true;
@@ -305,7 +297,10 @@ impl Dialer {
         let mut leaves = heard.filter(idle).min_by_key(of).map(|(target, _)| *target);
         if leaves.is_none() && trust == Trust::Known {
             let unlinked = self.targets.iter().filter(|(_, entry)| !entry.linked);
-            leaves = unlinked.filter(idle).min_by_key(|(_, entry)| entry.seen).map(|(target, _)| *target);
+            leaves = unlinked
+                .filter(idle)
+                .min_by_key(|(_, entry)| entry.seen)
+                .map(|(target, _)| *target);
         }
         leaves.is_some_and(|target| self.targets.remove(&target).is_some())
     }

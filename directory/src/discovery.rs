@@ -102,9 +102,9 @@ async fn run(announce: Announce, tell: impl Fn(Told) + Sync, mut stopped: onesho
     loop {
         let why = match session(&announce, &tell, &mut stopped).await {
             Over::Stopped => return,
-            Over::Flooded => format!(
-                "somebody floods this network with announcements; it is off for {REST:?}"
-            ),
+            Over::Flooded => {
+                format!("somebody floods this network with announcements; it is off for {REST:?}")
+            }
             Over::Failed(error) => format!("{error}"),
         };
         tell(Told::Trouble(why));

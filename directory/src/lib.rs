@@ -48,7 +48,7 @@ pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use seeds::{DEFAULT_PORT, MAX_SEED_ADDRS, MAX_SEEDS, SEEDS_FILE, SEEDS_VARIABLE};
 pub use service::{
-    DISCOVERY_VARIABLE, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
-    Publish, Subscription,
+    DISCOVERY_VARIABLE, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed,
+    PUBLISH_TIME, Publication, Publish, Subscription,
 };
 pub use trouble::{MAX_TROUBLES, Trouble, TroubleKind};

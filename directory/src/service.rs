@@ -261,6 +261,7 @@ impl Status {
 pub struct Directory {
     endpoint: Endpoint,
     inlet: Inlet,
+    config: Arc<DirectoryConfig>,
     status: Arc<Status>,
     next: Arc<std::sync::atomic::AtomicU64>,
     _last: Arc<Last>,
@@ -284,10 +285,11 @@ impl Directory {
         let status = Arc::new(Status::default());
         endpoint.set_interfaces(config.interfaces.clone());
         let inlet = outlet.inlet.clone();
-        let task = shell::run(endpoint.clone(), outlet, config, status.clone());
+        let task = shell::run(endpoint.clone(), outlet, config.clone(), status.clone());
         endpoint.spawn_io(task);
         let last = Arc::new(Last(inlet.clone()));
-        Self { endpoint, inlet, status, next: Arc::default(), _last: last }
+        let config = Arc::new(config);
+        Self { endpoint, inlet, config, status, next: Arc::default(), _last: last }
     }
 
     /// Claims a name for an actor of this node.
@@ -417,6 +419,12 @@ impl Directory {
             .ok()
             .and_then(Result::ok)
             .unwrap_or_default()
+    }
+
+    /// How other hosts are looked for: what [`start`](Self::start) was given.
+    #[must_use]
+    pub fn config(&self) -> &DirectoryConfig {
+        &self.config
     }
 
     /// What does not work in finding other hosts, the longest first, as far as this node knows: of the

@@ -57,7 +57,9 @@ impl TroubleKind {
             Self::Setting => "it is passed over",
             Self::Seat => "names within each process still work",
             Self::Listen => "names within this host still work",
-            Self::Mdns => "hosts are still found by seeds, by other hosts and where they were before",
+            Self::Mdns => {
+                "hosts are still found by seeds, by other hosts and where they were before"
+            }
             Self::Seed | Self::Dial => "it is tried again and again",
             Self::Peers => "after a restart without multicast or seeds they will not be found",
         }
@@ -156,7 +158,10 @@ mod tests {
         assert_eq!((list[0].since_ms, list[0].last_ms), (1000, 11_000));
         troubles.settle(TroubleKind::Seed, "rack1");
         assert_eq!(troubles.list(14_000).len(), 1);
-        assert!(troubles.note(TroubleKind::Seed, "rack1", "no such name", 15_000), "it is news again");
+        assert!(
+            troubles.note(TroubleKind::Seed, "rack1", "no such name", 15_000),
+            "it is news again"
+        );
         // A seed that is no longer listed is not heard of again; mDNS says it once.
         let list = troubles.list(15_000 + FRESH_MS + 1);
         assert_eq!(list.iter().map(|t| t.kind).collect::<Vec<_>>(), [TroubleKind::Mdns]);

@@ -20,7 +20,8 @@ pub const INTERFACES_VARIABLE: &str = "LAYERCAKE_INTERFACES";
 const MAX_RULES: usize = 32;
 /// Interfaces of containers and virtual machines on this very machine.
 const VIRTUAL: [&str; 12] = [
-    "docker", "veth", "br-", "virbr", "vnet", "cni", "flannel", "cali", "podman", "lxc", "lxd", "vmnet",
+    "docker", "veth", "br-", "virbr", "vnet", "cni", "flannel", "cali", "podman", "lxc", "lxd",
+    "vmnet",
 ];
 
 /// A choice of interfaces: names separated by commas or spaces, `*` at the end standing for any rest,
@@ -37,7 +38,9 @@ pub struct Interfaces {
 #[non_exhaustive]
 pub enum InterfacesError {
     /// A rule is no name of an interface.
-    #[error("`{0}` is no interface: write names as `eth0`, `eth*` or `!wlan0`, with commas between")]
+    #[error(
+        "`{0}` is no interface: write names as `eth0`, `eth*` or `!wlan0`, with commas between"
+    )]
     Rule(String),
     /// There are more than 32 rules.
     #[error("more than {MAX_RULES} interfaces are named")]
@@ -71,8 +74,9 @@ impl Interfaces {
     pub(crate) fn hints(&self, port: u16) -> Vec<SocketAddr> {
         let all = if_addrs::get_if_addrs().unwrap_or_default().into_iter();
         let usable = all.filter(|i| !i.is_loopback() && !i.is_link_local() && self.admits(&i.name));
-        let mut found: Vec<_> =
-            usable.map(|i| (is_tunnel(&i), i.ip().is_ipv6(), SocketAddr::new(i.ip(), port))).collect();
+        let mut found: Vec<_> = usable
+            .map(|i| (is_tunnel(&i), i.ip().is_ipv6(), SocketAddr::new(i.ip(), port)))
+            .collect();
         found.sort_by_key(|(tunnel, v6, _)| (*tunnel, *v6));
         let mut found: Vec<_> = found.into_iter().map(|(_, _, addr)| addr).collect();
         if found.is_empty() {
