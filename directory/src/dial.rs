@@ -7,8 +7,7 @@
 //! # What always holds
 //! - What was only [heard](Dialer::heard), as by mDNS, is worth little: anybody may shout anything. It
 //!   takes no place of what is known, neither of a host nor of an address, is dialled at most
-//!   [`MAX_HEARD_FLYING`] at a time with [`HEARD_ADDRS`] addresses each, and is forgotten when it is not heard
-//!   again. A link makes it known.
+//!   [`MAX_HEARD_FLYING`] at a time, and is forgotten when it is not heard again. A link makes it known.
 //! - A linked host is not dialled, whatever is heard of it.
 
 use std::{
@@ -41,9 +40,7 @@ const MAX_FLYING: u8 = 8;
 /// Attempts under way at all known targets together; who has waited longest goes first.
 const MAX_ALL_FLYING: usize = 256;
 /// Attempts under way at hosts that were only heard of, together.
-pub(crate) const MAX_HEARD_FLYING: usize = 16;
-/// Addresses of one host that were only heard and are kept; the oldest fall off.
-const HEARD_ADDRS: usize = 4;
+pub(crate) const MAX_HEARD_FLYING: usize = 8;
 
 /// What is dialled: a known host, or an address that leads to an unknown one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,11 +126,11 @@ impl Dialer {
         let pause = match trust {
             Trust::Known => {
                 entry.known = true;
-                learn(&mut entry.addrs, addrs, MAX_HINTS - HEARD_ADDRS);
+                learn(&mut entry.addrs, addrs);
                 FIRST_PAUSE
             }
             Trust::Heard => {
-                learn(&mut entry.heard, addrs, HEARD_ADDRS);
+                learn(&mut entry.heard, addrs);
                 RECENT_PAUSE
             }
         };
@@ -327,16 +324,15 @@ impl Entry {
     fn all(&self) -> Vec<SocketAddr> {
         let mut all = self.addrs.clone();
         all.extend(self.heard.iter().filter(|addr| !self.addrs.contains(addr)));
-        all.truncate(MAX_HINTS);
         all
     }
 }
 
-/// The newest addresses first; the oldest fall off.
-fn learn(known: &mut Vec<SocketAddr>, addrs: &[SocketAddr], most: usize) {
+/// The newest addresses first; of more than [`MAX_HINTS`] the oldest fall off.
+fn learn(known: &mut Vec<SocketAddr>, addrs: &[SocketAddr]) {
     let mut merged: Vec<SocketAddr> = Vec::new();
     for addr in addrs.iter().copied().chain(known.drain(..)) {
-        if merged.len() < most && !merged.contains(&addr) {
+        if merged.len() < MAX_HINTS && !merged.contains(&addr) {
             merged.push(addr);
         }
     }
@@ -476,7 +472,7 @@ mod tests {
             for attempt in dialer.due(now) {
                 dials += 1;
                 assert_ne!(attempt.target, Target::Host(host(2)), "it is linked");
-                assert!(attempt.addrs.len() <= MAX_HINTS);
+                assert!(attempt.addrs.len() <= 2 * MAX_HINTS);
                 if attempt.target == Target::Host(host(3)) {
                     known += 1;
                     assert_eq!(attempt.addrs[0], addr(3), "what may be believed comes first");

@@ -554,6 +554,7 @@ impl Shell {
             self.start_lan();
         }
         for attempt in attempts {
+            tracing::debug!(target = ?attempt.target, addrs = ?attempt.addrs, "dialling");
             let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
             self.tasks.spawn(async move {
                 let host = match attempt.target {

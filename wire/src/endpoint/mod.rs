@@ -383,8 +383,8 @@ impl Endpoint {
         links.get(&node).and_then(|e| e.up.clone()).filter(|link| !link.is_closed())
     }
 
-    /// A link to whichever node of our mesh answers first at these addresses; where a host is given,
-    /// only its nodes count.
+    /// A link to whichever node of our mesh answers first at these addresses, of which at most 32 are
+    /// tried; where a host is given, only its nodes count.
     ///
     /// # Errors
     /// [`DialError`], after at most [`DIAL_TIME`]; [`DialError::Ourselves`] where nobody but this node
@@ -395,7 +395,7 @@ impl Endpoint {
         host: Option<HostId>,
     ) -> Result<Link, DialError> {
         let shared = self.shared().clone();
-        let addrs = addrs[..addrs.len().min(MAX_HINTS)].to_vec();
+        let addrs = addrs[..addrs.len().min(2 * MAX_HINTS)].to_vec();
         let task = self.spawn_io(async move { shared.dial_addrs(&addrs, host).await });
         task.await.unwrap_or(Err(DialError::Closed))
     }
