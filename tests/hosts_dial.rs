@@ -68,7 +68,11 @@ fn nine_dead_addresses_of_ten_cost_nothing() {
     let _worker = b.start(&["demo", "worker", "--workers", "1"]);
     let (seen, line) = view.wait_line(|line| line.contains("available"), SOON);
     let (served, _) = gateway.wait_line(|line| line.starts_with("ready: "), SOON);
-    println!("a worker seen {:?} and usable {:?} after its start", seen - started, served - started);
+    println!(
+        "a worker seen {:?} and usable {:?} after its start",
+        seen - started,
+        served - started
+    );
     let record: serde_json::Value = serde_json::from_str(&line).expect(&line);
     assert_eq!(record["host"], b.id().as_str());
     assert!(served - started < BUSY, "{:?}", served - started);

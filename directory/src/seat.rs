@@ -24,7 +24,7 @@ use layercake_wire::{
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::sync::Notify;
 
-use crate::hints;
+use crate::{hints, trouble::chain};
 
 /// The lock of the host directory, in the mesh's runtime folder.
 pub(crate) const LOCK_FILE: &str = "directory.lock";
@@ -128,7 +128,7 @@ fn folder(endpoint: &Endpoint) -> Result<Option<PathBuf>, Seated> {
         return Ok(None);
     }
     let folder = endpoint.mesh().runtime_folder();
-    folder.map(Some).map_err(|error| Seated::Failed(error.to_string()))
+    folder.map(Some).map_err(|error| Seated::Failed(chain(&error)))
 }
 
 /// Ends a search where the lock is free, or cannot be had at all.

@@ -138,6 +138,17 @@ impl Trouble {
     }
 }
 
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_WHY)]
 }

@@ -9,7 +9,7 @@ use crate::{
     discovery::{self, Announce, Mdns},
     inlet::{Inlet, Input},
     seeds::{self, SEEDS_FILE},
-    trouble::TroubleKind,
+    trouble::{TroubleKind, chain},
 };
 
 impl Shell {
@@ -121,15 +121,4 @@ async fn browse(host: HostId, mut announced: watch::Receiver<Vec<NodeAddr>>, inl
             return;
         }
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

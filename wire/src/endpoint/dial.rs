@@ -103,7 +103,11 @@ impl Shared {
         to: &NodeAddr,
     ) -> Result<Link, DialError> {
         let node = to.peer.node;
-        let path = machine.socket.with_file_name(socket_name(node));
+        let Some(own) = &machine.socket else {
+            let reason = "this process has no socket for others of its host".to_owned();
+            return Err(DialError::Unreachable(reason));
+        };
+        let path = own.with_file_name(socket_name(node));
         match UnixStream::connect(&path).await {
             Ok(stream) => {
                 check_user(&stream).map_err(|e| DialError::Refused(e.to_string()))?;

@@ -200,16 +200,19 @@ enum Transport {
 }
 
 impl Endpoint {
-    /// Starts the I/O thread and listens on the node's Unix socket.
+    /// Starts the I/O thread and listens on the node's Unix socket. Where the runtime folder cannot be
+    /// written to, that is told in the log, and the endpoint goes on without a socket.
     ///
     /// # Errors
     /// [`StartError`] names the folder or socket that is not usable.
     pub fn start(config: EndpointConfig, receive: Arc<dyn Receive>) -> Result<Self, StartError> {
         let EndpointConfig { mesh, node } = config;
-        let machine::Started { machine, io, listener, folder } = Machine::start(&mesh, node)?;
+        let machine::Started { machine, io, local } = Machine::start(&mesh, node)?;
         let shared = Shared::new(mesh, node, receive, io, Ground::Machine(machine));
-        shared.spawn(accept::accept_unix(shared.clone(), listener));
-        shared.spawn(accept::sweep(folder));
+        if let Some((listener, folder)) = local {
+            shared.spawn(accept::accept_unix(shared.clone(), listener));
+            shared.spawn(accept::sweep(folder));
+        }
         Ok(Self(Arc::new(Handle(shared))))
     }
 
@@ -295,6 +298,10 @@ impl Endpoint {
     pub fn serve_socket(&self, path: &Path) -> io::Result<SocketGuard> {
         let me = self.peer();
         let name = match &self.shared().ground {
+            Ground::Machine(machine) if machine.socket.is_none() => {
+                let why = "this process could not make a socket when it started: start it again";
+                return Err(io::Error::other(why));
+            }
             Ground::Machine(_) => Name::Machine(machine::serve_socket(me.node, path)?),
             Ground::Network(port) => Name::Network(port.network().serve(me, path)),
         };
@@ -559,7 +566,9 @@ impl Shared {
     fn leave(&self) {
         match &self.ground {
             Ground::Machine(machine) => {
-                let _ = std::fs::remove_file(&machine.socket);
+                if let Some(socket) = &machine.socket {
+                    let _ = std::fs::remove_file(socket);
+                }
             }
             Ground::Network(port) => port.leave(self.me.node),
         }
