@@ -4,9 +4,10 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    Claim, DEFAULT_PORT, DirectoryConfig, DropReason, Event, FENCES, FenceGuard, Fences, Group,
-    GroupError, HostView, Name, NotPublished, NotSubscribed, Pattern, Publication, Record, Scope,
-    Stale, Subscription,
+    Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason, Event, FENCES,
+    FenceGuard, Fences, Group, GroupError, HostView, Name, NotPublished, NotSubscribed, Pattern,
+    Publication, Record, SEEDS_FILE, SEEDS_VARIABLE, Scope, Stale, Subscription, Trouble,
+    TroubleKind,
 };
 pub use layercake_gateway::{Drained, GatewayConfig};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
@@ -21,8 +22,8 @@ pub use layercake_node::{
     ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart, Running,
     STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
     Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, error_chain,
-    log_to_stderr, retry, run_as_worker, run_main, run_main_with, run_until_stopped, schema,
-    service, testing, wire,
+    log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with, run_until_stopped,
+    schema, service, testing, wire,
 };
 pub use layercake_node::{Span, retry::Retry};
 

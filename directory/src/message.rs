@@ -94,6 +94,11 @@ pub(crate) enum ToHost {
     Bye,
     /// Asks for `Synced` once everything before this has been dealt with.
     Sync(u64),
+    /// The node is a daemon and wants to be the directory. Where the directory is only embedded it
+    /// lets go of its lock and answers `Yielded`.
+    Yield,
+    /// The node has become the directory in place of the one that this is sent to.
+    Taken,
 }
 
 /// From a host directory to a node of its host.
@@ -126,6 +131,8 @@ pub(crate) enum ToNode {
     Fences(u64),
     /// The answer to `Sync`.
     Synced(u64),
+    /// The directory has let go of its lock and goes on until it hears `Taken`.
+    Yielded,
 }
 
 /// Why a claim was refused.

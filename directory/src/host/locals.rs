@@ -219,6 +219,8 @@ impl HostCore {
                 out.push(Effect::ToNode { node, message: ToNode::Synced(id) });
             }
             ToHost::Register { .. } | ToHost::Hosts(_) | ToHost::Bye => {}
+            // Who holds the lock is the shell's business.
+            ToHost::Yield | ToHost::Taken => {}
         }
     }
 

@@ -26,7 +26,9 @@ pub(crate) fn cost(message: &ToHost) -> u32 {
         | ToHost::Registered
         | ToHost::Hosts(_)
         | ToHost::Sync(_)
-        | ToHost::Bye => 0,
+        | ToHost::Bye
+        | ToHost::Yield
+        | ToHost::Taken => 0,
     };
     u32::try_from(cost).unwrap_or(u32::MAX)
 }
