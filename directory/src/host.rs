@@ -35,13 +35,14 @@ use crate::{
     record::{DropReason, Instance, Record},
 };
 
-use self::{claims::Claims, locals::Local, peers::Remote};
+use self::{claims::Claims, locals::Local, peers::Remote, view::View};
 
 mod claims;
 mod locals;
 mod peers;
 #[cfg(test)]
 mod tests;
+mod view;
 
 /// How long a directory that takes over waits for the surviving nodes to register before it says
 /// what is gone. What is there it says at once.
@@ -105,6 +106,7 @@ pub(crate) struct HostCore {
     next_digest: Duration,
     /// Peers that have not yet said that they heard this directory leave.
     leaving: BTreeSet<PeerId>,
+    view: View,
 }
 
 /// Records that came and went, on their way to everybody concerned.
@@ -133,6 +135,7 @@ impl HostCore {
             next_round: now,
             next_digest: now + DIGEST_PERIOD,
             leaving: BTreeSet::new(),
+            view: View::new(me.host, now),
         }
     }
 
@@ -210,6 +213,7 @@ impl HostCore {
             challenged,
             linked.then_some(self.next_digest),
             unsettled.then_some(self.next_round),
+            self.view.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -225,6 +229,7 @@ impl HostCore {
     pub(crate) fn on_time(&mut self, now: Duration, out: &mut Vec<Effect>) {
         self.in_membership(now, out, |m, out| m.on_time(now, out));
         self.bury(now, out);
+        self.view_on_time(now, out);
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
             for node in self.registered() {
@@ -297,6 +302,10 @@ impl HostCore {
     /// host for the mesh, to the other hosts.
     fn spread(&mut self, mut change: Change, out: &mut Vec<Effect>) {
         self.settle_claims(&mut change, out);
+        for (record, reason) in &change.dropped {
+            self.view.journal.dropped(record, *reason);
+        }
+        self.tell_events(out);
         let ours = self.me.host;
         let is_ours = |r: &Record| r.instance.host == ours && r.scope == Scope::Lan;
         let put: Vec<_> = change.put.iter().filter(|r| is_ours(r)).cloned().collect();

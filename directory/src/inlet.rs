@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     dial::Target,
     message::HostView,
+    network::Network,
     seat::Seated,
     service::{PublishCall, SubscribeCall, WatchCall},
 };
@@ -52,6 +53,12 @@ pub(crate) enum Input {
     Unwatch(u64),
     Serve,
     Hosts(oneshot::Sender<Vec<HostView>>),
+    Network(oneshot::Sender<Network>),
+    /// One more watches what happens in the mesh, or one less.
+    WatchNetwork(bool),
+    Ping(HostId, oneshot::Sender<bool>),
+    /// Why a host is not reached.
+    Trouble(HostId, String),
     Close(oneshot::Sender<()>),
     /// The search for a directory has ended.
     Seated(Seated),
@@ -130,6 +137,10 @@ impl Inlet {
 
     pub(crate) fn found(&self, host: HostId, addrs: Vec<std::net::SocketAddr>) {
         self.send(Input::Found(Target::Host(host), addrs));
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inputs.is_closed()
     }
 
     /// Waits until the task has ended.

@@ -10,7 +10,8 @@
 //!
 //! # Map
 //! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
-//! `host` (a host's side), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
+//! `host` (a host's side, and in `host::view` what operators see), `survey` and `journal` (asking
+//! everybody, and what happened), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
 //! them: `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may
 //! be), `shell` (the task that carries it all out) and `service`, the interface.
 
@@ -20,9 +21,11 @@ mod discovery;
 mod hints;
 mod host;
 mod inlet;
+mod journal;
 mod membership;
 mod message;
 mod name;
+mod network;
 mod presence;
 mod queue;
 mod record;
@@ -32,6 +35,7 @@ mod service;
 mod shell;
 #[cfg(test)]
 mod sim;
+mod survey;
 #[cfg(test)]
 mod testing;
 
@@ -42,10 +46,15 @@ pub use name::{
     MAX_NAME, MAX_PATTERN, MAX_PATTERN_SIZE, Name, NameError, ParseScopeError, Pattern,
     PatternError, Scope,
 };
+pub use network::{
+    About, HostState, MAX_ABOUT, MAX_ROUTES, Network, NetworkChange, NetworkEvent, NetworkHost,
+    NetworkNode, NetworkRecord, NetworkSubscription, Route, Session, Transport,
+};
 pub use presence::{MAX_WATCHES, NodeGone};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use service::{
-    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
-    Publish, Subscription,
+    Directory, DirectoryConfig, MAX_EVENTS, NETWORK_TIME, NetworkEvents, NoNetwork, NoPong,
+    NodeWatch, NotPublished, NotSubscribed, PING_TIME, PUBLISH_TIME, Publication, Publish,
+    Subscription,
 };

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     name::{Pattern, Scope},
+    network::{About, NetworkEvent, NodeAnswer},
     record::{DropReason, Instance, Record},
 };
 
@@ -89,6 +90,16 @@ pub(crate) enum ToHost {
     Hosts(u64),
     /// The node leaves in order.
     Bye,
+    /// What process this node is; part of a registration.
+    About(About),
+    /// Asks for the whole [`Network`](crate::Network).
+    Network(u64),
+    /// The answer to `Tell`.
+    Told { round: u64, answer: NodeAnswer },
+    /// Whether to be told what happens in the mesh.
+    WatchNetwork(bool),
+    /// Asks the directory of a host whether it is there; answered by `Pong`.
+    Ping { request: u64, host: HostId },
 }
 
 /// From a host directory to a node of its host.
@@ -115,6 +126,15 @@ pub(crate) enum ToNode {
     Leaving,
     /// The answer to `Hosts`.
     Hosts { request: u64, hosts: Vec<HostView> },
+    /// Asks for what only the node knows: its links, and names within the process.
+    Tell(u64),
+    /// The answer to `Network`: an encoded one, in parts.
+    Network { request: u64, part: Bytes, last: bool },
+    /// What has happened in the mesh.
+    NetworkEvents(Vec<NetworkEvent>),
+    /// The answer to `Ping`. Not reached means that there is no link to that host; a host that does
+    /// not answer is not told of.
+    Pong { request: u64, reached: bool },
 }
 
 /// Why a claim was refused.
@@ -130,7 +150,12 @@ pub(crate) enum Refusal {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToPeer {
     /// Who is speaking. Answered in kind, once for each link, and followed by a snapshot.
-    Hello { incarnation: u64, renewal: u16, addr: NodeAddr, host_name: String },
+    Hello {
+        incarnation: u64,
+        renewal: u16,
+        addr: NodeAddr,
+        host_name: String,
+    },
     /// The records of this host. One that is not complete only adds; parts are kept until the last.
     Snapshot {
         incarnation: u64,
@@ -148,7 +173,12 @@ pub(crate) enum ToPeer {
         dropped: Vec<(Instance, DropReason)>,
     },
     /// What the receiver should have by now.
-    Digest { incarnation: u64, sequence: u64, count: u64, sum: u64 },
+    Digest {
+        incarnation: u64,
+        sequence: u64,
+        count: u64,
+        sum: u64,
+    },
     /// Asks for a snapshot.
     Pull,
     /// A process of this host has ended.
@@ -161,6 +191,31 @@ pub(crate) enum ToPeer {
     Flushed,
     /// From a node that is no host directory: this is where its host's directory is.
     Elsewhere(NodeAddr),
+    /// Asks for what this host knows of its nodes, in so many bytes at most.
+    Survey {
+        round: u64,
+        room: u32,
+    },
+    /// The answer: an encoded [`HostAnswer`](crate::network::HostAnswer), in parts.
+    Surveyed {
+        round: u64,
+        part: Bytes,
+        last: bool,
+    },
+    /// Answered by `Pong` at once.
+    Ping(u64),
+    Pong(u64),
+}
+
+/// Cuts an encoded value into parts of [`MAX_PART`] bytes, each with whether it is the last; at least
+/// one part, which may be empty.
+pub(crate) fn cut(mut bytes: Bytes) -> Vec<(Bytes, bool)> {
+    let mut parts = Vec::new();
+    while bytes.len() > MAX_PART {
+        parts.push((bytes.split_to(MAX_PART), false));
+    }
+    parts.push((bytes, true));
+    parts
 }
 
 /// A host as its directory, or another host's, sees it.

@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::{
     agent::{self, Agent},
+    dial::Target,
     discovery::Mdns,
     hints,
     host::{self, HostCore},
@@ -37,9 +38,12 @@ use crate::{
     },
 };
 
+mod asking;
 mod effects;
 mod network;
 mod seating;
+
+use self::asking::Asking;
 
 /// How often the node's own addresses are looked at.
 const ADDRESS_PERIOD: Duration = Duration::from_secs(2);
@@ -61,6 +65,7 @@ pub(crate) async fn run(
 ) {
     let Outlet { inlet, mut inputs } = outlet;
     let mut shell = Shell::new(endpoint, inlet, config, status);
+    shell.introduce();
     let done = loop {
         let first = tokio::select! {
             biased; // what has arrived is heard before time passes
@@ -160,6 +165,7 @@ struct Shell {
     watches: Watches,
     watchers: HashMap<u64, oneshot::Sender<NodeGone>>,
     asked: HashMap<u64, oneshot::Sender<Vec<HostView>>>,
+    asking: Asking,
     next_request: u64,
     addr: NodeAddr,
     next_address: Instant,
@@ -190,6 +196,7 @@ impl Shell {
             watches: Watches::default(),
             watchers: HashMap::new(),
             asked: HashMap::new(),
+            asking: Asking::default(),
             next_request: 0,
             next_address: started + ADDRESS_PERIOD,
             agent_effects: VecDeque::new(),
@@ -257,6 +264,12 @@ impl Shell {
                 }
             }
             Input::Hosts(answer) => self.on_hosts(answer),
+            Input::Network(answer) => self.on_network(answer),
+            Input::WatchNetwork(watch) => self.on_watch_network(watch),
+            Input::Ping(host, answer) => self.on_ping(host, answer),
+            Input::Trouble(host, trouble) => {
+                self.in_core(|core, _, _| core.set_trouble(host, Some(trouble)));
+            }
             Input::Seated(seated) => self.on_seated(seated),
             Input::Dialled(target, link) => {
                 let link = link.filter(|link| !link.is_closed());
@@ -482,6 +495,9 @@ impl Shell {
                 let link = endpoint.dial_any(&attempt.addrs).await;
                 if let Err(error) = &link {
                     tracing::debug!(target = ?attempt.target, %error, "a dial failed");
+                    if let Target::Host(host) = attempt.target {
+                        inlet.send(Input::Trouble(host, error.to_string()));
+                    }
                 }
                 inlet.send(Input::Dialled(attempt.target, link.ok()));
             });

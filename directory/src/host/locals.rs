@@ -12,6 +12,7 @@ use crate::{
     agent,
     message::{self, Refusal, ToHost, ToNode, ToPeer},
     name::{Pattern, Scope},
+    network::About,
     record::{DropReason, Instance, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
     registry,
 };
@@ -20,7 +21,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Local {
     pub(super) records: BTreeMap<u64, Arc<Record>>,
-    subscriptions: BTreeMap<u64, (Pattern, Scope)>,
+    pub(super) subscriptions: BTreeMap<u64, (Pattern, Scope)>,
+    pub(super) about: About,
     /// The foreign records that it has been told of, or will be once it is registered.
     pub(super) sent: BTreeSet<Instance>,
     pub(super) registered: bool,
@@ -96,6 +98,11 @@ impl HostCore {
                 out.push(Effect::ToNode { node, message });
             }
             ToHost::Bye => self.on_node_down(node, false, out),
+            ToHost::About(_)
+            | ToHost::Network(_)
+            | ToHost::Told { .. }
+            | ToHost::WatchNetwork(_)
+            | ToHost::Ping { .. } => self.on_node_view(node, message, wall_ms, out),
         }
     }
 
@@ -109,12 +116,15 @@ impl HostCore {
             }
         }
         let reason = if died { DropReason::ProcessDied } else { DropReason::Withdrawn };
+        self.view.node_gone(node);
         let gone = std::mem::take(&mut local.records);
         for record in gone.values() {
             self.claims.remove(record);
         }
         let dropped = gone.into_values().map(|record| (record, reason)).collect();
         self.spread(Change { dropped, ..Change::default() }, out);
+        self.view.journal.gone(node, reason);
+        self.tell_events(out);
         if died {
             let gone = PeerId { host: self.me.host, node };
             self.tell_all(&ToNode::ProcessGone(gone), out);
@@ -174,6 +184,7 @@ impl HostCore {
             }
             local.fresh.insert(serial);
             let known = local.records.get(&serial);
+            let new = known.is_none();
             let record = if record.fence > 0 {
                 record
             } else if let Some(known) = known {
@@ -188,6 +199,9 @@ impl HostCore {
                 Arc::new(Record { claimed: wall_ms, fence, ..(*record).clone() })
             };
             self.keep(&record);
+            if new {
+                self.view.journal.put(&record);
+            }
             let (claimed, fence) = (record.claimed, record.fence);
             out.push(Effect::ToNode { node, message: ToNode::Granted { serial, claimed, fence } });
             if record.scope == Scope::Lan {
@@ -211,6 +225,8 @@ impl HostCore {
         if let Some(local) = self.nodes.get_mut(&node) {
             local.registered = true;
             local.sent.clear();
+            self.view.journal.registered(node);
+            self.tell_events(out);
         }
         if let Some(departed) = self.config.departed {
             let gone = PeerId { host: self.me.host, node: departed };

@@ -40,6 +40,7 @@ impl Shell {
     pub(super) fn unseat(&mut self, died: Option<PeerId>) {
         self.in_agent(|agent, out| agent.on_host_down(died, out));
         self.asked.clear();
+        self.forget_asked();
         self.seek();
     }
 
@@ -55,6 +56,7 @@ impl Shell {
                 self.set_trouble(String::new());
                 self.seat = Seat::Client(link);
                 self.in_agent(Agent::on_host_up);
+                self.ask_again();
                 if self.serve {
                     self.wait_turn();
                 }
@@ -62,6 +64,7 @@ impl Shell {
             Seated::Holder(held) => {
                 if matches!(self.seat, Seat::Client(_)) {
                     self.in_agent(|agent, out| agent.on_host_down(None, out));
+                    self.forget_asked();
                 }
                 self.hold(*held);
             }
@@ -94,6 +97,7 @@ impl Shell {
         self.set_trouble(String::new());
         self.status.holder.send_replace(true);
         self.in_agent(Agent::on_host_up);
+        self.ask_again();
         if self.serve {
             self.in_core(|core, _, out| core.want_lan(out));
         }
