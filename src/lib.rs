@@ -4,8 +4,10 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    DEFAULT_PORT, DirectoryConfig, DropReason, Event, HostView, Name, NotPublished, NotSubscribed,
-    Pattern, Publication, Record, Scope, Subscription,
+    About, DEFAULT_PORT, DirectoryConfig, DropReason, Event, HostState, HostView, Name, Network,
+    NetworkChange, NetworkEvent, NetworkEvents, NetworkHost, NetworkNode, NetworkRecord,
+    NetworkSubscription, NoNetwork, NoPong, NotPublished, NotSubscribed, Pattern, Publication,
+    Record, Route, Scope, Session, Subscription, Transport,
 };
 pub use layercake_gateway::{Drained, GatewayConfig};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
@@ -16,9 +18,9 @@ pub use layercake_node::{
     ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data, DeadLetter, DeadLetters,
     Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits, Listen, MAILBOX,
     MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, Message, MessageApi, NoArgs, NoMail, NoMessages, Node,
-    NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, Pool, PoolBuilder, PoolError,
-    ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart, Running,
-    STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
+    NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, PingError, Pool, PoolBuilder,
+    PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart,
+    Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
     Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, error_chain,
     log_to_stderr, retry, run_as_worker, run_main, run_main_with, run_until_stopped, schema,
     service, testing, wire,

@@ -113,6 +113,8 @@ pub struct About {
     pub program: String,
     /// The number of the process; 0 where it is not known.
     pub pid: u32,
+    /// The number of the process that started it; 0 where it is not known.
+    pub parent: u32,
     /// When its node was started, by the clock of its host; 0 where it is not known.
     pub started: u64,
     /// The user it runs as, at most [`MAX_ABOUT`] bytes. Empty where it is not known.

@@ -38,6 +38,7 @@ impl Shell {
         let about = About {
             program: program.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             pid: std::process::id(),
+            parent: std::os::unix::process::parent_id(),
             started: self.wall_ms(),
             user: user().unwrap_or_default(),
         };
