@@ -389,6 +389,7 @@ impl Agent {
                 out.push(Effect::Network { request, part, last });
             }
             ToNode::NetworkEvents(events) => out.push(Effect::NetworkEvents(events)),
+            ToNode::Ping(number) => self.to_host(ToHost::Pong(number), out),
             ToNode::Pong { request, reached } => out.push(Effect::Pong { request, reached }),
         }
     }

@@ -35,11 +35,12 @@ use crate::{
     record::{DropReason, Instance, Record},
 };
 
-use self::{claims::Claims, locals::Local, peers::Remote, view::View};
+use self::{claims::Claims, locals::Local, peers::Remote, ping::Pings, view::View};
 
 mod claims;
 mod locals;
 mod peers;
+mod ping;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -107,6 +108,7 @@ pub(crate) struct HostCore {
     /// Peers that have not yet said that they heard this directory leave.
     leaving: BTreeSet<PeerId>,
     view: View,
+    pings: Pings,
 }
 
 /// Records that came and went, on their way to everybody concerned.
@@ -136,6 +138,7 @@ impl HostCore {
             next_digest: now + DIGEST_PERIOD,
             leaving: BTreeSet::new(),
             view: View::new(me.host, now),
+            pings: Pings::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use layercake_wire::{
     Link, LinkDown, Service,
-    id::{HostId, NodeAddr, PeerId},
+    id::{HostId, NodeAddr, NodeId, PeerId},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -56,7 +56,7 @@ pub(crate) enum Input {
     Network(oneshot::Sender<Network>),
     /// One more watches what happens in the mesh, or one less.
     WatchNetwork(bool),
-    Ping(HostId, oneshot::Sender<bool>),
+    Ping(HostId, Option<NodeId>, oneshot::Sender<bool>),
     /// Why a host is not reached.
     Trouble(HostId, String),
     Close(oneshot::Sender<()>),

@@ -98,8 +98,10 @@ pub(crate) enum ToHost {
     Told { round: u64, answer: NodeAnswer },
     /// Whether to be told what happens in the mesh.
     WatchNetwork(bool),
-    /// Asks the directory of a host whether it is there; answered by `Pong`.
-    Ping { request: u64, host: HostId },
+    /// Asks the directory of a host whether it is there, or a node by way of it; answered by `Pong`.
+    Ping { request: u64, host: HostId, node: Option<NodeId> },
+    /// The answer to `Ping` from the directory.
+    Pong(u64),
 }
 
 /// From a host directory to a node of its host.
@@ -132,8 +134,10 @@ pub(crate) enum ToNode {
     Network { request: u64, part: Bytes, last: bool },
     /// What has happened in the mesh.
     NetworkEvents(Vec<NetworkEvent>),
-    /// The answer to `Ping`. Not reached means that there is no link to that host; a host that does
-    /// not answer is not told of.
+    /// Asks whether the node answers.
+    Ping(u64),
+    /// The answer to `Ping` from the node. Not reached means that there is no link to that host, or no
+    /// such node there; of what does not answer nothing is told.
     Pong { request: u64, reached: bool },
 }
 
@@ -150,12 +154,7 @@ pub(crate) enum Refusal {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToPeer {
     /// Who is speaking. Answered in kind, once for each link, and followed by a snapshot.
-    Hello {
-        incarnation: u64,
-        renewal: u16,
-        addr: NodeAddr,
-        host_name: String,
-    },
+    Hello { incarnation: u64, renewal: u16, addr: NodeAddr, host_name: String },
     /// The records of this host. One that is not complete only adds; parts are kept until the last.
     Snapshot {
         incarnation: u64,
@@ -173,12 +172,7 @@ pub(crate) enum ToPeer {
         dropped: Vec<(Instance, DropReason)>,
     },
     /// What the receiver should have by now.
-    Digest {
-        incarnation: u64,
-        sequence: u64,
-        count: u64,
-        sum: u64,
-    },
+    Digest { incarnation: u64, sequence: u64, count: u64, sum: u64 },
     /// Asks for a snapshot.
     Pull,
     /// A process of this host has ended.
@@ -192,19 +186,13 @@ pub(crate) enum ToPeer {
     /// From a node that is no host directory: this is where its host's directory is.
     Elsewhere(NodeAddr),
     /// Asks for what this host knows of its nodes, in so many bytes at most.
-    Survey {
-        round: u64,
-        room: u32,
-    },
+    Survey { round: u64, room: u32 },
     /// The answer: an encoded [`HostAnswer`](crate::network::HostAnswer), in parts.
-    Surveyed {
-        round: u64,
-        part: Bytes,
-        last: bool,
-    },
-    /// Answered by `Pong` at once.
-    Ping(u64),
-    Pong(u64),
+    Surveyed { round: u64, part: Bytes, last: bool },
+    /// Asks whether the directory answers, or a node of its host.
+    Ping { number: u64, node: Option<NodeId> },
+    /// It does, or there is no such node.
+    Pong { number: u64, reached: bool },
 }
 
 /// Cuts an encoded value into parts of [`MAX_PART`] bytes, each with whether it is the last; at least

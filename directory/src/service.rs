@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use layercake_wire::{
     Endpoint, StartError,
-    id::{ActorSerial, HostId, PeerId},
+    id::{ActorSerial, HostId, NodeId, PeerId},
 };
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
@@ -160,8 +160,11 @@ pub enum NoPong {
     /// The directory of this host has no link to that of the other, or is not there itself.
     #[error("no link to the directory of host {}", .0.short())]
     NoLink(HostId),
+    /// There is no way to the host of the node, or the node is not there.
+    #[error("node {} is not there, or no link leads to its host", .0.short())]
+    NoNode(NodeId),
     /// It does not answer.
-    #[error("no answer of the directory of host {} within {PING_TIME:?}", .0.short())]
+    #[error("no answer from host {} within {PING_TIME:?}", .0.short())]
     Silent(HostId),
     /// The directory is closed.
     #[error("this node's directory is closed")]
@@ -440,16 +443,33 @@ impl Directory {
     /// # Cancel safety
     /// Safe.
     pub async fn ping(&self, host: HostId) -> Result<Duration, NoPong> {
+        self.time(host, None).await
+    }
+
+    /// As [`ping`](Self::ping), for a node, which is asked by the directory of its host: so also one
+    /// that does not listen for other hosts.
+    ///
+    /// # Errors
+    /// As [`ping`](Self::ping).
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ping_node(&self, peer: PeerId) -> Result<Duration, NoPong> {
+        self.time(peer.host, Some(peer.node)).await
+    }
+
+    async fn time(&self, host: HostId, node: Option<NodeId>) -> Result<Duration, NoPong> {
         let (answer, reached) = oneshot::channel();
         let begin = tokio::time::Instant::now();
-        if !self.inlet.send(Input::Ping(host, answer)) {
+        if !self.inlet.send(Input::Ping(host, node, answer)) {
             return Err(NoPong::Closed);
         }
-        match tokio::time::timeout(PING_TIME, reached).await {
-            Ok(Ok(true)) => Ok(begin.elapsed()),
-            Ok(Ok(false)) => Err(NoPong::NoLink(host)),
-            Ok(Err(_)) if self.inlet.is_closed() => Err(NoPong::Closed),
-            Ok(Err(_)) | Err(_) => Err(NoPong::Silent(host)),
+        match (tokio::time::timeout(PING_TIME, reached).await, node) {
+            (Ok(Ok(true)), _) => Ok(begin.elapsed()),
+            (Ok(Ok(false)), None) => Err(NoPong::NoLink(host)),
+            (Ok(Ok(false)), Some(node)) => Err(NoPong::NoNode(node)),
+            (Ok(Err(_)), _) if self.inlet.is_closed() => Err(NoPong::Closed),
+            (Ok(Err(_)) | Err(_), _) => Err(NoPong::Silent(host)),
         }
     }
 

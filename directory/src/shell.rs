@@ -266,7 +266,7 @@ impl Shell {
             Input::Hosts(answer) => self.on_hosts(answer),
             Input::Network(answer) => self.on_network(answer),
             Input::WatchNetwork(watch) => self.on_watch_network(watch),
-            Input::Ping(host, answer) => self.on_ping(host, answer),
+            Input::Ping(host, node, answer) => self.on_ping(host, node, answer),
             Input::Trouble(host, trouble) => {
                 self.in_core(|core, _, _| core.set_trouble(host, Some(trouble)));
             }

@@ -31,6 +31,7 @@ use crate::{
     testing::peer,
 };
 
+mod network;
 mod presences;
 mod stories;
 

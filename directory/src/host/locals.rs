@@ -102,7 +102,8 @@ impl HostCore {
             | ToHost::Network(_)
             | ToHost::Told { .. }
             | ToHost::WatchNetwork(_)
-            | ToHost::Ping { .. } => self.on_node_view(node, message, wall_ms, out),
+            | ToHost::Ping { .. }
+            | ToHost::Pong(_) => self.on_node_view(node, message, wall_ms, out),
         }
     }
 

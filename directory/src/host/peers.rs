@@ -217,9 +217,10 @@ impl HostCore {
                 remote.member = false;
                 self.lose(from.host, DropReason::Withdrawn, now, out);
             }
-            ToPeer::Survey { .. } | ToPeer::Surveyed { .. } | ToPeer::Ping(_) | ToPeer::Pong(_) => {
-                self.on_peer_view(from, message, out)
-            }
+            ToPeer::Survey { .. }
+            | ToPeer::Surveyed { .. }
+            | ToPeer::Ping { .. }
+            | ToPeer::Pong { .. } => self.on_peer_view(from, message, out),
             ToPeer::Hello { .. } | ToPeer::Elsewhere(_) | ToPeer::Flush | ToPeer::Flushed => {}
         }
     }

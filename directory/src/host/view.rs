@@ -1,5 +1,4 @@
-//! What operators see: the whole mesh as this host can find out within a second, what happens in it,
-//! and whether another host's directory answers.
+//! What operators see: the whole mesh as this host can find out within a second, and what happens in it.
 //!
 //! A node asks its host directory; that asks its own nodes and the directories that it has links to,
 //! each of which asks its nodes. Who does not answer in time is shown with what is known of it anyway.
@@ -26,6 +25,9 @@ use crate::{
     survey::{Ended, Rounds},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How long the nodes of a host have to answer.
 const NODES_ANSWER: Duration = Duration::from_millis(400);
 /// How long the directories of other hosts have: they may be at their nodes for somebody else first.
@@ -38,8 +40,6 @@ const MAX_NETWORK: usize = 24 << 20;
 pub(crate) const SHOWN: Duration = Duration::from_secs(600);
 /// How many hosts that have gone are shown: the last ones.
 pub(crate) const MAX_SHOWN: usize = 64;
-/// Pings of other hosts that are under way; the oldest is forgotten first.
-const MAX_PINGS: usize = 1024;
 /// The longest trouble that is kept, in bytes.
 const MAX_TROUBLE: usize = 512;
 
@@ -73,8 +73,6 @@ pub(super) struct View {
     /// The wall clock when `now` was zero, in milliseconds, as far as it is known.
     epoch: u64,
     started: Duration,
-    next_ping: u64,
-    pings: BTreeMap<u64, (HostId, NodeId, u64)>,
     /// Why hosts are not found or reached.
     troubles: BTreeMap<HostId, String>,
 }
@@ -89,8 +87,6 @@ impl View {
             room: 0,
             epoch: 0,
             started: now,
-            next_ping: 0,
-            pings: BTreeMap::new(),
             troubles: BTreeMap::new(),
         }
     }
@@ -162,26 +158,12 @@ impl HostCore {
                 self.view.nodes.answer(round, node, answer.bounded());
             }
             ToHost::WatchNetwork(watch) => self.view.journal.watch(node, watch),
-            ToHost::Ping { request, host } => self.on_ping(node, request, host, out),
+            ToHost::Ping { request, host, node: to } => {
+                self.on_ping(node, request, host, to, out);
+            }
+            ToHost::Pong(number) => self.on_node_pong(node, number, out),
             _ => {}
         }
-    }
-
-    fn on_ping(&mut self, node: NodeId, request: u64, host: HostId, out: &mut Vec<Effect>) {
-        if host != self.me.host
-            && let Some(peer) = self.remotes.get(&host).and_then(|remote| remote.link)
-        {
-            let view = &mut self.view;
-            view.next_ping += 1;
-            view.pings.insert(view.next_ping, (host, node, request));
-            if view.pings.len() > MAX_PINGS {
-                view.pings.pop_first();
-            }
-            out.push(Effect::ToPeer { peer, message: ToPeer::Ping(view.next_ping) });
-            return;
-        }
-        let message = ToNode::Pong { request, reached: host == self.me.host };
-        out.push(Effect::ToNode { node, message });
     }
 
     /// The directory of another host asks, or answers.
@@ -196,17 +178,9 @@ impl HostCore {
             ToPeer::Surveyed { round, part, last } => {
                 self.on_surveyed(from.host, round, &part, last)
             }
-            ToPeer::Ping(number) => {
-                out.push(Effect::ToPeer { peer: from, message: ToPeer::Pong(number) });
-            }
-            ToPeer::Pong(number) => {
-                let pings = &mut self.view.pings;
-                if pings.get(&number).is_some_and(|(host, ..)| *host == from.host)
-                    && let Some((_, node, request)) = pings.remove(&number)
-                {
-                    let message = ToNode::Pong { request, reached: true };
-                    out.push(Effect::ToNode { node, message });
-                }
+            ToPeer::Ping { number, node } => self.on_peer_ping(from, number, node, out),
+            ToPeer::Pong { number, reached } => {
+                self.on_peer_pong(from.host, number, reached, out);
             }
             _ => {}
         }

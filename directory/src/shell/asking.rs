@@ -4,14 +4,15 @@ use std::{collections::HashMap, os::unix::fs::MetadataExt};
 
 use bytes::BytesMut;
 use layercake_wire::{
-    Link, Service,
-    id::HostId,
+    Link,
+    id::{HostId, NodeId},
     payload::{self, Encoding, MAX_MESSAGE},
 };
 use tokio::sync::oneshot;
 
-use super::{Seat, Shell, post};
+use super::{Seat, Shell};
 use crate::{
+    agent,
     message::ToHost,
     network::{About, Network, NetworkEvent, NodeAnswer, Session, Transport},
 };
@@ -108,7 +109,12 @@ impl Shell {
         }
     }
 
-    pub(super) fn on_ping(&mut self, host: HostId, answer: oneshot::Sender<bool>) {
+    pub(super) fn on_ping(
+        &mut self,
+        host: HostId,
+        node: Option<NodeId>,
+        answer: oneshot::Sender<bool>,
+    ) {
         if !matches!(self.seat, Seat::Client(_) | Seat::Holder(_)) {
             let _ = answer.send(false);
             return;
@@ -117,7 +123,7 @@ impl Shell {
         self.asking.next += 1;
         let request = self.asking.next;
         self.asking.pings.insert(request, answer);
-        self.ask(ToHost::Ping { request, host });
+        self.ask(ToHost::Ping { request, host, node });
     }
 
     pub(super) fn on_pong(&mut self, request: u64, reached: bool) {
@@ -155,16 +161,9 @@ impl Shell {
         }
     }
 
-    /// Says something to the host directory, wherever it is.
+    /// Says something to the host directory, after all that this node has to say before.
     fn ask(&mut self, message: ToHost) {
-        match &self.seat {
-            Seat::Client(link) => post(link, Service::Directory, &message),
-            Seat::Holder(_) => {
-                let (node, wall) = (self.me.node, self.wall_ms());
-                self.in_core(|core, _, out| core.on_node(node, message, wall, out));
-            }
-            Seat::None | Seat::Seeking | Seat::Broken(_) => {}
-        }
+        self.agent_effects.push_back(agent::Effect::ToHost(message));
     }
 }
 

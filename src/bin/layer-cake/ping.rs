@@ -46,6 +46,8 @@ struct Target {
 enum Hop {
     Directory(HostId),
     Node(ActorAddr),
+    /// A node that does not listen for other hosts: its directory asks it.
+    Relayed(PeerId),
 }
 
 /// How a hop answered.
@@ -84,7 +86,11 @@ impl Ping {
             if target.host != network.here {
                 hops.push(Hop::Directory(target.host));
             }
-            hops.extend(target.actor.clone().map(Hop::Node));
+            hops.extend(target.actor.clone().map(|actor| {
+                let peer = actor.node.peer;
+                let far = peer.host != network.here && actor.node.hints.is_empty();
+                if far { Hop::Relayed(peer) } else { Hop::Node(actor) }
+            }));
             let names = hops.iter().map(|hop| name_of(&network, ids, hop));
             let mut all: Vec<_> = names.map(Times::new).collect();
             if !self.json {
@@ -102,6 +108,10 @@ impl Ping {
                     let answer = match hop {
                         Hop::Directory(host) => {
                             node.directory().ping(*host).await.map_err(|error| error.to_string())
+                        }
+                        Hop::Relayed(peer) => {
+                            let answer = node.directory().ping_node(*peer).await;
+                            answer.map_err(|error| error.to_string())
                         }
                         Hop::Node(actor) => {
                             node.ping(actor).await.map_err(|error| error.to_string())
@@ -202,6 +212,7 @@ fn name_of(network: &Network, ids: Ids, hop: &Hop) -> String {
             format!("directory of {}", name.unwrap_or_else(|| ids.show(host)))
         }
         Hop::Node(actor) => format!("node {}", ids.show(actor.node.peer.node)),
+        Hop::Relayed(peer) => format!("node {} through its directory", ids.show(peer.node)),
     };
     text.chars().filter(|c| !c.is_control()).collect()
 }

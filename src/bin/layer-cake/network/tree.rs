@@ -176,7 +176,9 @@ impl Drawing<'_> {
             pids.get(&node.about.parent).copied().filter(|parent| *parent != node.node)
         };
         let mut children: BTreeMap<Option<NodeId>, Vec<&NetworkNode>> = BTreeMap::new();
-        for node in &host.nodes {
+        let mut nodes: Vec<_> = host.nodes.iter().collect();
+        nodes.sort_by_key(|node| (node.about.started, node.node));
+        for node in nodes {
             children.entry(parent(node)).or_default().push(node);
         }
         let mut shown = BTreeSet::new();
