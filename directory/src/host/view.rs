@@ -116,6 +116,9 @@ impl HostCore {
     /// Notes why a host is not found or reached, or why this host is not; shown until it is reached, or
     /// until it is taken back.
     pub(crate) fn set_trouble(&mut self, host: HostId, trouble: Option<String>) {
+        let linked = self.remotes.get(&host).is_some_and(|remote| remote.link.is_some());
+        // One of several attempts at once may fail later than another succeeds.
+        let trouble = trouble.filter(|_| !linked);
         let troubles = &mut self.view.troubles;
         match trouble {
             Some(mut trouble) if troubles.len() < MAX_TARGETS || troubles.contains_key(&host) => {
@@ -176,7 +179,7 @@ impl HostCore {
                 }
             }
             ToPeer::Surveyed { round, part, last } => {
-                self.on_surveyed(from.host, round, &part, last)
+                self.on_surveyed(from.host, round, &part, last);
             }
             ToPeer::Ping { number, node } => self.on_peer_ping(from, number, node, out),
             ToPeer::Pong { number, reached } => {
@@ -221,6 +224,9 @@ impl HostCore {
 
     /// Begins and ends rounds.
     pub(super) fn view_on_time(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        if self.view.deadline().is_none() {
+            return;
+        }
         let linked = self.linked();
         let me = self.me.host;
         let hosts = || linked.iter().map(|peer| peer.host).chain([me]).collect();

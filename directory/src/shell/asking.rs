@@ -88,7 +88,7 @@ impl Shell {
                 let _ = answer.send(network);
             }
             Err(error) => {
-                tracing::warn!(%error, "the answer of the host directory is not understood")
+                tracing::warn!(%error, "the answer of the host directory is not understood");
             }
         }
     }

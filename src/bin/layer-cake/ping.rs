@@ -208,8 +208,8 @@ fn name_of(network: &Network, ids: Ids, hop: &Hop) -> String {
     let text = match hop {
         Hop::Directory(host) => {
             let known = network.hosts.iter().find(|known| known.host == *host);
-            let name = known.map(|known| known.name.clone()).filter(|name| !name.is_empty());
-            format!("directory of {}", name.unwrap_or_else(|| ids.show(host)))
+            let name = known.map_or("", |known| &known.name);
+            format!("directory of {name} ({})", ids.show(host))
         }
         Hop::Node(actor) => format!("node {}", ids.show(actor.node.peer.node)),
         Hop::Relayed(peer) => format!("node {} through its directory", ids.show(peer.node)),
