@@ -1,5 +1,5 @@
 //! What happens in the mesh, for those who watch it: a host directory's side of
-//! [`NetworkEvent`](crate::NetworkEvent).
+//! [`NetworkEvent`].
 //!
 //! It decides and does nothing. The host directory tells it of every record that comes and goes, of its
 //! own nodes and of hosts; it hands out events to be sent to the nodes that watch. Without watchers it

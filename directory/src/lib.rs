@@ -13,7 +13,7 @@
 //! `host` (a host's side, and in `host::view` what operators see), `survey` and `journal` (asking
 //! everybody, and what happened), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
 //! them: `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may
-//! be), `shell` (the task that carries it all out) and `service`, the interface.
+//! be), `shell` (the task that carries it all out) and `service` with `overview`, the interface.
 
 mod agent;
 mod dial;
@@ -26,6 +26,7 @@ mod membership;
 mod message;
 mod name;
 mod network;
+mod overview;
 mod presence;
 mod queue;
 mod record;
@@ -50,11 +51,11 @@ pub use network::{
     About, HostState, MAX_ABOUT, MAX_ROUTES, Network, NetworkChange, NetworkEvent, NetworkHost,
     NetworkNode, NetworkRecord, NetworkSubscription, Route, Session, Transport,
 };
+pub use overview::{MAX_EVENTS, NETWORK_TIME, NetworkEvents, NoNetwork, NoPong, PING_TIME};
 pub use presence::{MAX_WATCHES, NodeGone};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use service::{
-    Directory, DirectoryConfig, MAX_EVENTS, NETWORK_TIME, NetworkEvents, NoNetwork, NoPong,
-    NodeWatch, NotPublished, NotSubscribed, PING_TIME, PUBLISH_TIME, Publication, Publish,
-    Subscription,
+    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
+    Publish, Subscription,
 };
