@@ -58,7 +58,7 @@ pub(crate) enum Input {
     WatchNetwork(bool),
     Ping(HostId, Option<NodeId>, oneshot::Sender<bool>),
     /// Why a host is not reached.
-    Trouble(HostId, String),
+    Unreached(HostId, String),
     Close(oneshot::Sender<()>),
     /// The search for a directory has ended.
     Seated(Seated),

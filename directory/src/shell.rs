@@ -267,7 +267,7 @@ impl Shell {
             Input::Network(answer) => self.on_network(answer),
             Input::WatchNetwork(watch) => self.on_watch_network(watch),
             Input::Ping(host, node, answer) => self.on_ping(host, node, answer),
-            Input::Trouble(host, trouble) => {
+            Input::Unreached(host, trouble) => {
                 self.in_core(|core, _, _| core.set_trouble(host, Some(trouble)));
             }
             Input::Seated(seated) => self.on_seated(seated),
@@ -496,7 +496,7 @@ impl Shell {
                 if let Err(error) = &link {
                     tracing::debug!(target = ?attempt.target, %error, "a dial failed");
                     if let Target::Host(host) = attempt.target {
-                        inlet.send(Input::Trouble(host, error.to_string()));
+                        inlet.send(Input::Unreached(host, error.to_string()));
                     }
                 }
                 inlet.send(Input::Dialled(attempt.target, link.ok()));
