@@ -74,7 +74,9 @@ impl Directory {
 
     /// Tells what happens in the mesh from now on: hosts and nodes that come and go, names that are
     /// published for the mesh and withdrawn. What is there already is not told:
-    /// [`network`](Self::network), asked after this, has it.
+    /// [`network`](Self::network), asked after this, has it. After a
+    /// [`Missed`](crate::NetworkChange::Missed), with which it may begin, what is there may be told
+    /// again.
     #[must_use]
     pub fn network_events(&self) -> NetworkEvents {
         let events = self.status.events.subscribe();

@@ -7,7 +7,7 @@
 //! and does nothing; time comes in.
 //!
 //! # What always holds
-//! - Each asker is answered once, within twice the span of a round.
+//! - Each asker is answered once, within twice the span of a round, unless it has asked too often.
 //! - An answer counts once, and only from somebody who was asked in this round.
 
 use std::{
@@ -17,6 +17,8 @@ use std::{
 
 /// Askers that wait for a round; a further one is refused.
 pub(crate) const MAX_ASKERS: usize = 1024;
+/// Of these, the ones of one node; the oldest gives way and gets no answer.
+pub(crate) const MAX_ASKERS_EACH: usize = 16;
 
 /// See the module. `K` is who is asked, `A` what is answered, `Q` who asks.
 pub(crate) struct Rounds<K, A, Q> {
@@ -46,8 +48,20 @@ impl<K: Ord, A, Q> Rounds<K, A, Q> {
         Self { span, number: 0, current: None, next: Vec::new() }
     }
 
-    /// Somebody asks. The asker comes back when too many wait.
-    pub(crate) fn ask(&mut self, asker: Q) -> Result<(), Q> {
+    /// Somebody asks. The asker comes back when too many wait. Of those that are `alike`, `most` may
+    /// wait; the oldest gives way.
+    pub(crate) fn ask(
+        &mut self,
+        asker: Q,
+        most: usize,
+        alike: impl Fn(&Q) -> bool,
+    ) -> Result<(), Q> {
+        let mut waiting = self.next.iter().enumerate().filter(|(_, other)| alike(other));
+        if let Some((oldest, _)) = waiting.next()
+            && waiting.count() + 1 >= most
+        {
+            self.next.remove(oldest);
+        }
         if self.next.len() >= MAX_ASKERS {
             return Err(asker);
         }
@@ -134,7 +148,7 @@ mod tests {
     fn a_round_ends_with_the_last_answer() {
         let mut rounds = Rounds::new(SPAN);
         assert_eq!(rounds.begin(ms(0), three), None, "nobody asks");
-        rounds.ask("anna").unwrap();
+        rounds.ask("anna", 1, |_| false).unwrap();
         assert_eq!(rounds.deadline(), Some(ms(0)));
         let number = rounds.begin(ms(0), three).unwrap();
         for from in [1, 2] {
@@ -151,7 +165,7 @@ mod tests {
     #[test]
     fn who_is_silent_delays_a_round_no_longer_than_its_span() {
         let mut rounds = Rounds::new(SPAN);
-        rounds.ask("anna").unwrap();
+        rounds.ask("anna", 1, |_| false).unwrap();
         let number = rounds.begin(ms(50), three).unwrap();
         rounds.answer(number, 1, 10);
         rounds.gone(&2);
@@ -160,7 +174,7 @@ mod tests {
         let ended = rounds.end(ms(450)).unwrap();
         assert_eq!(ended.answers, BTreeMap::from([(1, 10)]));
         // What comes now is too late, also for the next round.
-        rounds.ask("bert").unwrap();
+        rounds.ask("bert", 1, |_| false).unwrap();
         let next = rounds.begin(ms(451), three).unwrap();
         rounds.answer(number, 3, 30);
         assert!(rounds.awaits(next, &3));
@@ -169,9 +183,9 @@ mod tests {
     #[test]
     fn who_asks_during_a_round_gets_answers_of_the_next() {
         let mut rounds = Rounds::new(SPAN);
-        rounds.ask("anna").unwrap();
+        rounds.ask("anna", 1, |_| false).unwrap();
         let first = rounds.begin(ms(0), || BTreeSet::from([1])).unwrap();
-        rounds.ask("bert").unwrap();
+        rounds.ask("bert", 1, |_| false).unwrap();
         assert_eq!(rounds.begin(ms(1), three), None, "one at a time");
         rounds.answer(first, 1, 10);
         rounds.answer(first, 1, 11);
@@ -183,12 +197,23 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_again_and_again_costs_no_more_than_its_share() {
+        let mut rounds: Rounds<u8, u8, (char, u8)> = Rounds::new(SPAN);
+        rounds.ask(('b', 0), 2, |(who, _)| *who == 'b').unwrap();
+        for number in 0..100 {
+            rounds.ask(('a', number), 2, |(who, _)| *who == 'a').unwrap();
+        }
+        rounds.begin(ms(0), BTreeSet::new).unwrap();
+        assert_eq!(rounds.askers(), [('b', 0), ('a', 98), ('a', 99)]);
+    }
+
+    #[test]
     fn nobody_to_ask_is_an_answer_too_and_askers_are_bounded() {
         let mut rounds: Rounds<u8, u8, usize> = Rounds::new(SPAN);
         for asker in 0..MAX_ASKERS {
-            rounds.ask(asker).unwrap();
+            rounds.ask(asker, 1, |_| false).unwrap();
         }
-        assert_eq!(rounds.ask(7), Err(7));
+        assert_eq!(rounds.ask(7, 1, |_| false), Err(7));
         rounds.begin(ms(0), BTreeSet::new).unwrap();
         assert_eq!(rounds.end(ms(0)).unwrap().askers.len(), MAX_ASKERS);
     }

@@ -22,7 +22,7 @@ use crate::{
         HostAnswer, HostState, Network, NetworkHost, NetworkNode, NetworkSubscription, NodeAnswer,
     },
     record::DropReason,
-    survey::{Ended, Rounds},
+    survey::{Ended, MAX_ASKERS_EACH, Rounds},
 };
 
 #[cfg(test)]
@@ -153,7 +153,9 @@ impl HostCore {
             ToHost::Network(request) => {
                 // Who asks for the mesh wants it to be found.
                 self.want_lan(out);
-                if self.view.hosts.ask(Reader { node, request, wall_ms }).is_err() {
+                let reader = Reader { node, request, wall_ms };
+                let alike = |other: &Reader| other.node == node;
+                if self.view.hosts.ask(reader, MAX_ASKERS_EACH, alike).is_err() {
                     tracing::warn!(%node, "too many ask for the whole network at a time");
                 }
             }
@@ -174,7 +176,11 @@ impl HostCore {
         match message {
             ToPeer::Survey { round, room } => {
                 let room = MAX_ANSWER.min(room as usize);
-                if self.view.nodes.ask(Asker::Peer { peer: from, round, room }).is_err() {
+                // It has one round at a time.
+                let asker = Asker::Peer { peer: from, round, room };
+                let alike =
+                    |other: &Asker| matches!(other, Asker::Peer { peer, .. } if *peer == from);
+                if self.view.nodes.ask(asker, 1, alike).is_err() {
                     tracing::warn!(%from, "too many ask for the nodes of this host at a time");
                 }
             }
@@ -240,7 +246,7 @@ impl HostCore {
             out.extend(
                 linked.iter().map(|peer| Effect::ToPeer { peer: *peer, message: survey.clone() }),
             );
-            if self.view.nodes.ask(Asker::Mesh(round)).is_err() {
+            if self.view.nodes.ask(Asker::Mesh(round), 1, |_| false).is_err() {
                 self.view.hosts.gone(&me);
             }
         }
