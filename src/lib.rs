@@ -4,10 +4,11 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    About, DEFAULT_PORT, DirectoryConfig, DropReason, Event, HostState, HostView, Name, Network,
-    NetworkChange, NetworkEvent, NetworkEvents, NetworkHost, NetworkNode, NetworkRecord,
-    NetworkSubscription, NoNetwork, NoPong, NotPublished, NotSubscribed, Pattern, Publication,
-    Record, Route, Scope, Session, Subscription, Transport,
+    About, Claim, DEFAULT_PORT, DirectoryConfig, DropReason, Event, FENCES, FenceGuard, Fences,
+    Group, GroupError, HostState, HostView, Name, Network, NetworkChange, NetworkEvent,
+    NetworkEvents, NetworkHost, NetworkNode, NetworkRecord, NetworkSubscription, NoNetwork, NoPong,
+    NotPublished, NotSubscribed, Pattern, Publication, Record, Route, Scope, Session, Stale,
+    Subscription, Transport,
 };
 pub use layercake_gateway::{Drained, GatewayConfig};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};

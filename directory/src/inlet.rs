@@ -47,6 +47,8 @@ pub(crate) enum Input {
     WithdrawAll,
     Subscribe(SubscribeCall),
     Unsubscribe(u64),
+    /// To be answered when the host directory has dealt with everything before.
+    Sync(oneshot::Sender<()>),
     /// Others are to know that this node is there.
     Present,
     Watch(WatchCall),
@@ -141,6 +143,14 @@ impl Inlet {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.inputs.is_closed()
+    }
+
+    /// Waits until the host directory has dealt with everything before this, or the task has ended.
+    pub(crate) async fn synced(&self) {
+        let (answer, synced) = oneshot::channel();
+        if self.send(Input::Sync(answer)) {
+            let _ = synced.await;
+        }
     }
 
     /// Waits until the task has ended.

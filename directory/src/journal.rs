@@ -73,20 +73,27 @@ impl Journal {
         }
     }
 
-    /// A record has come that was not there before.
-    pub(crate) fn put(&mut self, record: &Record) {
+    /// A record has come, in the place of an older one of the same instance if there was one.
+    pub(crate) fn put(&mut self, old: Option<&Record>, record: &Record) {
         if record.scope != Scope::Lan {
             return;
         }
         let peer = record.instance.peer();
-        if peer.host != self.me {
+        if old.is_none() && peer.host != self.me {
             let count = self.elsewhere.entry(peer).or_default();
             *count += 1;
             if *count == 1 {
                 self.note(NetworkChange::NodeUp, peer.host, Some(peer.node));
             }
         }
-        self.note_record(NetworkChange::Published, record, None);
+        // A claim that waits for its turn is published when that has come.
+        match (old.is_some_and(Record::is_offer), record.is_offer()) {
+            (false, true) => self.note_record(NetworkChange::Published, record, None),
+            (true, false) => {
+                self.note_record(NetworkChange::Withdrawn, record, Some(DropReason::Outranked));
+            }
+            _ => {}
+        }
     }
 
     /// A record has gone.
@@ -95,7 +102,9 @@ impl Journal {
             return;
         }
         let peer = record.instance.peer();
-        self.note_record(NetworkChange::Withdrawn, record, Some(reason));
+        if record.is_offer() {
+            self.note_record(NetworkChange::Withdrawn, record, Some(reason));
+        }
         if let Some(count) = self.elsewhere.get_mut(&peer) {
             *count -= 1;
             if *count == 0 {
@@ -117,9 +126,6 @@ impl Journal {
     }
 
     fn note_record(&mut self, change: NetworkChange, record: &Record, reason: Option<DropReason>) {
-        if record.name.is_reserved() {
-            return;
-        }
         let instance = record.instance;
         if let Some(event) = self.note(change, instance.host, Some(instance.node)) {
             event.name = Some(record.name.clone());
@@ -167,10 +173,10 @@ mod tests {
     fn a_node_elsewhere_comes_with_its_first_record_and_goes_with_its_last() {
         let mut journal = Journal::new(HostId::from_bits(1));
         let [a, b] = [1, 2].map(|serial| record(peer(2, 7), serial, "a", Scope::Lan));
-        journal.put(&a);
+        journal.put(None, &a);
         assert_eq!(told(&mut journal), [], "nobody watches");
         journal.watch(NodeId::from_bits(5), true);
-        journal.put(&b);
+        journal.put(None, &b);
         assert_eq!(told(&mut journal), [(NetworkChange::Published, 7, None)]);
         journal.dropped(&a, DropReason::Withdrawn);
         assert_eq!(
@@ -185,13 +191,35 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_is_published_when_its_turn_has_come() {
+        let mut journal = Journal::new(HostId::from_bits(1));
+        journal.watch(NodeId::from_bits(5), true);
+        let granted = Record { exclusive: true, ..record(peer(2, 7), 1, "a", Scope::Lan) };
+        let waiting = Record { waiting: true, ..granted.clone() };
+        journal.put(None, &waiting);
+        assert_eq!(told(&mut journal), [(NetworkChange::NodeUp, 7, None)]);
+        journal.put(Some(&waiting), &granted);
+        assert_eq!(told(&mut journal), [(NetworkChange::Published, 7, None)]);
+        journal.put(Some(&granted), &granted);
+        assert_eq!(told(&mut journal), [], "nothing new");
+        journal.put(Some(&granted), &waiting);
+        journal.dropped(&waiting, DropReason::Withdrawn);
+        let reason = |text: &str| Some(text.to_owned());
+        let expected = [
+            (NetworkChange::Withdrawn, 7, reason("outranked by an older claim")),
+            (NetworkChange::NodeGone, 7, reason("withdrawn")),
+        ];
+        assert_eq!(told(&mut journal), expected);
+    }
+
+    #[test]
     fn a_node_here_comes_and_goes_with_its_registration() {
         let mut journal = Journal::new(HostId::from_bits(1));
         let (watcher, node) = (NodeId::from_bits(5), NodeId::from_bits(6));
         journal.watch(watcher, true);
         journal.registered(node);
         journal.registered(node);
-        journal.put(&record(peer(1, 6), 1, "near", Scope::Host));
+        journal.put(None, &record(peer(1, 6), 1, "near", Scope::Host));
         assert_eq!(told(&mut journal), [(NetworkChange::NodeUp, 6, None)]);
         journal.gone(node, DropReason::ProcessDied);
         let died = Some("process died".to_owned());

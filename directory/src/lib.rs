@@ -18,8 +18,11 @@
 mod agent;
 mod dial;
 mod discovery;
+mod fence;
+mod group;
 mod hints;
 mod host;
+mod index;
 mod inlet;
 mod journal;
 mod membership;
@@ -40,6 +43,8 @@ mod survey;
 #[cfg(test)]
 mod testing;
 
+pub use fence::{FENCES, FenceGuard, Fences, Stale};
+pub use group::{GROUP_VARIABLE, Group, GroupError, MAX_GROUP};
 pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};
 pub use message::HostView;
@@ -56,6 +61,6 @@ pub use presence::{MAX_WATCHES, NodeGone};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use service::{
-    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
-    Publish, Subscription,
+    Claim, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME,
+    Publication, Publish, Subscription,
 };

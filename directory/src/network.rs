@@ -12,6 +12,7 @@ use layercake_wire::id::{ActorSerial, HostId, NodeId, PeerId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    group::Group,
     name::{Name, Pattern, Scope},
     record::{Instance, Record},
 };
@@ -145,6 +146,8 @@ pub struct NetworkNode {
     pub node: NodeId,
     /// What it says about itself.
     pub about: About,
+    /// The group that it belongs to, if any.
+    pub group: Option<Group>,
     /// Whether it embeds the directory of its host.
     pub directory: bool,
     /// Whether it has answered itself. Otherwise its links, its addresses and what it publishes within
@@ -170,6 +173,8 @@ pub struct NetworkRecord {
     pub scope: Scope,
     /// Whether it has one holder in its scope.
     pub exclusive: bool,
+    /// Whether it is a claim that waits for its turn, and nobody sees it.
+    pub waiting: bool,
     /// The number of the publication within its node.
     pub serial: u64,
     /// The actor behind it.
@@ -186,6 +191,7 @@ impl From<&Record> for NetworkRecord {
             name: record.name.clone(),
             scope: record.scope,
             exclusive: record.exclusive,
+            waiting: record.waiting,
             serial: record.instance.serial,
             actor: record.address.serial,
             since: record.claimed,
@@ -452,11 +458,11 @@ impl Network {
                 let mut nearest = BTreeMap::new();
                 for (to_host, to) in self.nodes() {
                     let them = PeerId { host: to_host.host, node: to.node };
-                    let distance = distance(me, them);
+                    let distance = distance((me, from), (them, to));
                     if distance > subscription.scope {
                         continue;
                     }
-                    for record in &to.published {
+                    for record in to.published.iter().filter(|record| !record.waiting) {
                         if distance > record.scope || !subscription.pattern.matches(&record.name) {
                             continue;
                         }
@@ -493,12 +499,14 @@ impl Network {
 }
 
 /// The smallest scope that holds both.
-fn distance(a: PeerId, b: PeerId) -> Scope {
+fn distance((a, from): (PeerId, &NetworkNode), (b, to): (PeerId, &NetworkNode)) -> Scope {
     if a == b {
         Scope::Process
-    } else if a.host == b.host {
-        Scope::Host
-    } else {
+    } else if a.host != b.host {
         Scope::Lan
+    } else if from.group.is_some() && from.group == to.group {
+        Scope::Group
+    } else {
+        Scope::Host
     }
 }

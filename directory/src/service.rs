@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,6 +18,7 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use crate::{
     agent::Draft,
+    group::{GROUP_VARIABLE, Group},
     hints::{DEFAULT_PORT, SEEDS_VARIABLE, split_seeds},
     inlet::{Inlet, Input, Outlet},
     message::{HostView, Refusal},
@@ -30,8 +31,8 @@ use crate::{
     shell,
 };
 
-/// How long a claim waits for a host directory. One is found or made within milliseconds; beyond this
-/// something is broken.
+/// How long a claim waits for a host directory that says nothing. One is found or made within
+/// milliseconds; beyond this something is broken.
 pub const PUBLISH_TIME: Duration = Duration::from_secs(10);
 
 /// How a directory looks for other hosts.
@@ -44,6 +45,9 @@ pub struct DirectoryConfig {
     pub mdns: bool,
     /// The UDP port that the host directory listens on, where it is free.
     pub port: u16,
+    /// The group that this node belongs to, for [`Scope::Group`]. `None`: in no group. (Where a whole
+    /// node is started, what `LAYERCAKE_GROUP` says.)
+    pub group: Option<Group>,
 }
 
 impl DirectoryConfig {
@@ -51,14 +55,14 @@ impl DirectoryConfig {
     #[must_use]
     pub fn from_env() -> Self {
         let seeds = std::env::var(SEEDS_VARIABLE).map(|text| split_seeds(&text));
-        Self { seeds: seeds.unwrap_or_default(), mdns: true, port: DEFAULT_PORT }
+        Self { seeds: seeds.unwrap_or_default(), mdns: true, port: DEFAULT_PORT, group: None }
     }
 
     /// For a node of an in-memory network: hosts find each other there, and nothing is asked of the
     /// environment or of a resolver.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT }
+        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT, group: None }
     }
 }
 
@@ -81,8 +85,8 @@ pub struct Publish {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotPublished {
-    /// Somebody else has the name: exclusively, or it was claimed exclusively here. Pick another name,
-    /// publish it shared, or wait until the holder's record is dropped.
+    /// Somebody else has the name, or is about to have it: exclusively, or it was claimed exclusively
+    /// here. Pick another name, publish it shared, or [`claim`](Directory::claim) it, which waits.
     #[error(
         "`{}` is held at scope {} by node {} on host {}",
         .0.name, .0.scope, .0.instance.node.short(), .0.instance.host.short()
@@ -91,8 +95,10 @@ pub enum NotPublished {
     /// The name is one of the system's: its first field is `layercake`. Pick another one.
     #[error("`{0}` belongs to the system; use another first field")]
     Reserved(Name),
-    /// Groups come with homes.
-    #[error("scope group needs a home, and this process is in none: use scope process or host")]
+    /// This node is in no group: it was started without one, and `LAYERCAKE_GROUP` is not set.
+    #[error(
+        "scope group needs a group, and this node is in none: set {GROUP_VARIABLE}, or use another scope"
+    )]
     Group,
     /// The node has [`MAX_RECORDS`] publications.
     #[error("this node has {MAX_RECORDS} publications already; withdraw some")]
@@ -120,8 +126,10 @@ pub enum NotPublished {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSubscribed {
-    /// Groups come with homes.
-    #[error("scope group needs a home, and this process is in none: use scope process or host")]
+    /// This node is in no group: it was started without one, and `LAYERCAKE_GROUP` is not set.
+    #[error(
+        "scope group needs a group, and this node is in none: set {GROUP_VARIABLE}, or use another scope"
+    )]
     Group,
     /// The pattern is one of the system's own.
     #[error("the pattern belongs to the system")]
@@ -145,6 +153,8 @@ pub(crate) type Granted = Result<watch::Receiver<Standing>, NotPublished>;
 
 pub(crate) struct PublishCall {
     pub(crate) draft: Draft,
+    /// Whether it is put in line while somebody else holds the name.
+    pub(crate) waits: bool,
     pub(crate) answer: oneshot::Sender<Granted>,
 }
 
@@ -190,6 +200,8 @@ impl Feed {
 #[derive(Debug)]
 pub(crate) struct Status {
     pub(crate) holder: watch::Sender<bool>,
+    /// Counts what the host directory says.
+    pub(crate) progress: AtomicU64,
     /// Why there is no host directory.
     pub(crate) trouble: Mutex<String>,
     /// What happens in the mesh.
@@ -200,6 +212,7 @@ impl Default for Status {
     fn default() -> Self {
         Self {
             holder: watch::Sender::default(),
+            progress: AtomicU64::new(0),
             trouble: Mutex::default(),
             events: broadcast::Sender::new(MAX_EVENTS),
         }
@@ -211,9 +224,10 @@ impl Default for Status {
 #[derive(Clone)]
 pub struct Directory {
     pub(crate) endpoint: Endpoint,
+    group: Option<Group>,
     pub(crate) inlet: Inlet,
     pub(crate) status: Arc<Status>,
-    next: Arc<std::sync::atomic::AtomicU64>,
+    next: Arc<AtomicU64>,
     _last: Arc<Last>,
 }
 
@@ -233,14 +247,21 @@ impl Directory {
     #[must_use]
     pub fn start(endpoint: Endpoint, outlet: Outlet, config: DirectoryConfig) -> Self {
         let status = Arc::new(Status::default());
-        let inlet = outlet.inlet.clone();
+        let (inlet, group) = (outlet.inlet.clone(), config.group.clone());
         let task = shell::run(endpoint.clone(), outlet, config, status.clone());
         endpoint.spawn_io(task);
         let last = Arc::new(Last(inlet.clone()));
-        Self { endpoint, inlet, status, next: Arc::default(), _last: last }
+        Self { endpoint, group, inlet, status, next: Arc::default(), _last: last }
     }
 
-    /// Claims a name for an actor of this node.
+    /// The group that this node belongs to.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    /// Claims a name for an actor of this node. A node that publishes and withdraws faster than its
+    /// host directory allows (some thousand changes a second, see `docs/limits.md`) waits here.
     ///
     /// # Errors
     /// [`NotPublished`]; [`NotPublished::Held`] says who holds the name.
@@ -248,12 +269,33 @@ impl Directory {
     /// # Cancel safety
     /// Dropped before it is done, it withdraws the claim.
     pub async fn publish(&self, publish: Publish) -> Result<Publication, NotPublished> {
+        self.put_up(publish, false).await
+    }
+
+    /// Claims a name exclusively, and gets in line where somebody else holds it. Whatever
+    /// [`Publish::exclusive`] says, the claim is an exclusive one. Of those that wait, on all hosts, the
+    /// one that claimed first is granted the name when its holder goes, and hears of it within
+    /// milliseconds. (Claims of the same millisecond are served in the order of their instances.)
+    ///
+    /// Returns as soon as the claim is granted or in line.
+    ///
+    /// # Errors
+    /// [`NotPublished`], but for [`NotPublished::Held`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it withdraws the claim.
+    pub async fn claim(&self, publish: Publish) -> Result<Claim, NotPublished> {
+        let publication = self.put_up(Publish { exclusive: true, ..publish }, true).await?;
+        Ok(Claim(publication))
+    }
+
+    async fn put_up(&self, publish: Publish, waits: bool) -> Result<Publication, NotPublished> {
         let Publish { name, scope, exclusive, actor, meta } = publish;
         // One that was read from somewhere: by hand it cannot be made.
         if name.is_reserved() {
             return Err(NotPublished::Reserved(name));
         }
-        if scope == Scope::Group {
+        if scope == Scope::Group && self.group.is_none() {
             return Err(NotPublished::Group);
         }
         if meta.len() > MAX_META {
@@ -263,14 +305,21 @@ impl Directory {
             self.endpoint.listen_quic(None).await.map_err(NotPublished::Listen)?;
         }
         let draft = Draft { name, scope, exclusive, actor, meta };
-        let (answer, granted) = oneshot::channel();
-        if !self.inlet.send(Input::Publish(PublishCall { draft, answer })) {
+        let (answer, mut granted) = oneshot::channel();
+        if !self.inlet.send(Input::Publish(PublishCall { draft, waits, answer })) {
             return Err(NotPublished::Closed);
         }
+        let mut heard = self.status.progress.load(Ordering::Relaxed);
         // The task withdraws what nobody waits for any more.
-        let standing = match tokio::time::timeout(PUBLISH_TIME, granted).await {
-            Ok(answer) => answer.unwrap_or(Err(NotPublished::Closed))?,
-            Err(_) => return Err(NotPublished::NoDirectory(self.trouble())),
+        let standing = loop {
+            if let Ok(answer) = tokio::time::timeout(PUBLISH_TIME, &mut granted).await {
+                break answer.unwrap_or(Err(NotPublished::Closed))?;
+            }
+            // A directory that is busy with what this node has said before is there all the same.
+            let now = self.status.progress.load(Ordering::Relaxed);
+            if std::mem::replace(&mut heard, now) == now {
+                return Err(NotPublished::NoDirectory(self.trouble()));
+            }
         };
         Ok(Publication { standing, inlet: self.inlet.clone() })
     }
@@ -290,7 +339,7 @@ impl Directory {
         if pattern.is_reserved() {
             return Err(NotSubscribed::Reserved);
         }
-        if scope == Scope::Group {
+        if scope == Scope::Group && self.group.is_none() {
             return Err(NotSubscribed::Group);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -408,7 +457,8 @@ impl Publication {
     }
 
     /// Waits until the name is lost to an older claim, as when a partition heals, and says to whom.
-    /// Never returns for a shared name.
+    /// Who wants it back [claims](Directory::claim) it again, and is told when it may have it. Never
+    /// returns for a shared name.
     ///
     /// # Cancel safety
     /// Safe: called again, it tells the same.
@@ -420,12 +470,67 @@ impl Publication {
             None => std::future::pending().await,
         }
     }
+
+    /// Withdraws the name, and waits until the host directory has taken it: a claim that is made
+    /// afterwards on this host does not meet it. While there is no host directory it waits for one.
+    ///
+    /// # Cancel safety
+    /// The name is withdrawn, whether or not somebody waits here.
+    pub async fn withdraw(self) {
+        let inlet = self.inlet.clone();
+        drop(self);
+        inlet.synced().await;
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.standing.borrow().record.waiting
+    }
 }
 
 impl Drop for Publication {
     fn drop(&mut self) {
         let serial = self.standing.borrow().record.instance.serial;
         self.inlet.send(Input::Withdraw(serial));
+    }
+}
+
+/// An exclusive claim that is granted, or in line for a name. Dropped, it is withdrawn.
+#[derive(Debug)]
+pub struct Claim(Publication);
+
+impl Claim {
+    /// The claim as it stands: since when it waits, and whether it still does.
+    #[must_use]
+    pub fn record(&self) -> Arc<Record> {
+        self.0.record()
+    }
+
+    /// Whether it is in line behind somebody else. Once it is not, [`granted`](Self::granted) returns
+    /// at once.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.0.is_waiting()
+    }
+
+    /// Waits until the name is granted.
+    ///
+    /// # Errors
+    /// [`NotPublished::Closed`] when the directory of this node is closed.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it gives up the claim and its place in the line. Wait on a pinned
+    /// future where something else may come first.
+    pub async fn granted(mut self) -> Result<Publication, NotPublished> {
+        let granted = self.0.standing.wait_for(|standing| !standing.record.waiting).await.is_ok();
+        if granted { Ok(self.0) } else { Err(NotPublished::Closed) }
+    }
+
+    /// Leaves the line, and waits until the host directory has taken it.
+    ///
+    /// # Cancel safety
+    /// The claim is withdrawn, whether or not somebody waits here.
+    pub async fn withdraw(self) {
+        self.0.withdraw().await;
     }
 }
 
@@ -458,6 +563,17 @@ impl Subscription {
     /// The next change, if there is one already.
     pub fn try_next(&mut self) -> Option<Event> {
         self.feed.queue().pop()
+    }
+
+    /// Ends the subscription, and waits until the host directory has taken it. While there is no host
+    /// directory it waits for one.
+    ///
+    /// # Cancel safety
+    /// The subscription ends, whether or not somebody waits here.
+    pub async fn end(self) {
+        let inlet = self.inlet.clone();
+        drop(self);
+        inlet.synced().await;
     }
 }
 

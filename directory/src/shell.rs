@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -31,6 +31,7 @@ use crate::{
     inlet::{Inlet, Input, Outlet},
     message::{self, HostView, ToHost, ToNode, ToPeer},
     presence::{Ended, NodeGone, Watches},
+    registry::Here,
     seat::Held,
     service::{
         DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status,
@@ -53,6 +54,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const SEED_PERIOD: Duration = Duration::from_secs(10);
 /// How long leaving waits until the other hosts have heard it.
 const FAREWELL: Duration = Duration::from_millis(300);
+/// Calls that wait before those that are over are swept out.
+const CALLS: usize = 1024;
 /// Inputs that are read before time is looked at again.
 const BATCH: usize = 256;
 
@@ -148,6 +151,22 @@ struct Published {
     answer: Option<oneshot::Sender<Granted>>,
 }
 
+/// Something that is asked of the directory.
+enum Call {
+    Publish(PublishCall),
+    Subscribe(SubscribeCall),
+}
+
+impl Call {
+    /// Whether nobody waits for it any more.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Publish(call) => call.answer.is_closed(),
+            Self::Subscribe(call) => call.answer.is_closed(),
+        }
+    }
+}
+
 struct Shell {
     endpoint: Endpoint,
     me: PeerId,
@@ -167,6 +186,11 @@ struct Shell {
     asked: HashMap<u64, oneshot::Sender<Vec<HostView>>>,
     asking: Asking,
     next_request: u64,
+    /// Who waits until the host directory has dealt with something.
+    syncing: HashMap<u64, oneshot::Sender<()>>,
+    /// Calls that wait because the host directory is behind, and how many make a sweep worth while.
+    calls: VecDeque<Call>,
+    calls_swept: usize,
     addr: NodeAddr,
     next_address: Instant,
     agent_effects: VecDeque<agent::Effect>,
@@ -181,7 +205,7 @@ impl Shell {
         let started = Instant::now();
         Self {
             me: endpoint.peer(),
-            agent: Agent::new(endpoint.peer()),
+            agent: Agent::new(Here { peer: endpoint.peer(), group: config.group.clone() }),
             addr: endpoint.addr(),
             endpoint,
             inlet,
@@ -198,6 +222,9 @@ impl Shell {
             asked: HashMap::new(),
             asking: Asking::default(),
             next_request: 0,
+            syncing: HashMap::new(),
+            calls: VecDeque::new(),
+            calls_swept: CALLS,
             next_address: started + ADDRESS_PERIOD,
             agent_effects: VecDeque::new(),
             host_effects: VecDeque::new(),
@@ -230,7 +257,7 @@ impl Shell {
                 tracing::warn!(%peer, "a peer sends more directory messages than can be read");
                 self.endpoint.close_link(peer.node, "too many directory messages");
             }
-            Input::Publish(call) => self.on_publish(call),
+            Input::Publish(call) => self.on_call(Call::Publish(call)),
             Input::WithdrawAll => {
                 for serial in self.published.keys().copied().collect::<Vec<_>>() {
                     self.on_input(Input::Withdraw(serial));
@@ -240,7 +267,8 @@ impl Shell {
                 self.published.remove(&serial);
                 self.in_agent(|agent, out| agent.withdraw(serial, out));
             }
-            Input::Subscribe(call) => self.on_subscribe(call),
+            Input::Subscribe(call) => self.on_call(Call::Subscribe(call)),
+            Input::Sync(answer) => self.on_sync(answer),
             Input::Unsubscribe(id) => {
                 self.feeds.remove(&id);
                 self.in_agent(|agent, out| agent.unsubscribe(id, out));
@@ -326,12 +354,15 @@ impl Shell {
             Service::Directory if from.host == self.me.host => {
                 message::decode::<ToHost>(body).map(|message| {
                     let wall = self.wall_ms();
-                    self.in_core(|core, _, out| core.on_node(from.node, message, wall, out));
+                    self.in_core(|core, now, out| {
+                        core.on_node(from.node, message, now, wall, out);
+                    });
                 })
             }
             Service::Agent => message::decode::<ToNode>(body).map(|message| {
                 // Only the directory that this node has chosen is believed.
                 if matches!(&self.seat, Seat::Client(directory) if directory == link) {
+                    self.status.progress.fetch_add(1, Ordering::Relaxed);
                     self.in_agent(|agent, out| agent.on_host(message, out));
                 }
             }),
@@ -359,11 +390,44 @@ impl Shell {
         }
     }
 
+    /// While the host directory is behind, calls wait in order.
+    fn on_call(&mut self, call: Call) {
+        if self.calls.is_empty() && !self.agent.is_ahead() {
+            return self.on_next_call(call);
+        }
+        // Those who do not wait any more are swept out, lest they pile up.
+        if self.calls.len() >= self.calls_swept {
+            self.calls.retain(|call| !call.is_over());
+            self.calls_swept = CALLS.max(2 * self.calls.len());
+        }
+        self.calls.push_back(call);
+    }
+
+    fn on_next_call(&mut self, call: Call) {
+        match call {
+            _ if call.is_over() => {}
+            Call::Publish(call) => self.on_publish(call),
+            Call::Subscribe(call) => self.on_subscribe(call),
+        }
+    }
+
+    fn on_sync(&mut self, answer: oneshot::Sender<()>) {
+        self.syncing.retain(|_, waiting| !waiting.is_closed());
+        if matches!(self.seat, Seat::None) {
+            let _ = answer.send(());
+            return;
+        }
+        self.next_request += 1;
+        let id = self.next_request;
+        self.syncing.insert(id, answer);
+        self.in_agent(|agent, out| agent.sync(id, out));
+    }
+
     fn on_publish(&mut self, call: PublishCall) {
-        let PublishCall { draft, answer } = call;
+        let PublishCall { draft, waits, answer } = call;
         let addr = self.endpoint.addr();
         let wall = self.wall_ms();
-        let serial = self.in_agent(|agent, out| agent.publish(draft, addr, wall, out));
+        let serial = self.in_agent(|agent, out| agent.publish(draft, waits, addr, wall, out));
         self.published.insert(serial, Published { standing: None, answer: Some(answer) });
         self.seek_if_needed();
     }
@@ -593,6 +657,8 @@ impl Shell {
     async fn end(&mut self) {
         self.tasks.abort_all();
         self.published.clear();
+        self.calls.clear();
+        self.syncing.clear();
         self.watchers.clear();
         for (_, feed) in self.feeds.drain() {
             feed.close();

@@ -47,6 +47,7 @@ struct Told {
     lost: Vec<u64>,
     refused: Vec<u64>,
     granted: Vec<u64>,
+    waiting: Vec<u64>,
     /// What its watches were told, by the number of the watched process.
     gone: Vec<(Duration, u64, NodeGone)>,
     /// What operators were shown, and what they have of the next picture.
@@ -184,7 +185,7 @@ impl World {
         let name = Name::new(name).unwrap();
         let draft = Draft { name, scope, exclusive, actor: 1, meta: Bytes::new() };
         let wall = self.wall();
-        self.agent(peer, |agent, out| agent.publish(draft, addr(peer), wall, out))
+        self.agent(peer, |agent, out| agent.publish(draft, false, addr(peer), wall, out))
     }
 
     /// Everybody says that it is there and watches everybody else, under the number of that process.
@@ -236,7 +237,7 @@ impl World {
                     let message: ToHost = recode(&message);
                     let wall = self.wall();
                     self.directory(peer.host, |core, out| {
-                        core.on_node(peer.node, message, wall, out);
+                        core.on_node(peer.node, message, now, wall, out);
                     });
                 }
                 agent::Effect::Tell(registry::Effect::Available {
@@ -270,7 +271,7 @@ impl World {
                 agent::Effect::Told { round, answer } => {
                     let (message, wall) = (ToHost::Told { round, answer }, self.wall());
                     self.directory(peer.host, |core, out| {
-                        core.on_node(peer.node, message, wall, out);
+                        core.on_node(peer.node, message, now, wall, out);
                     });
                 }
                 agent::Effect::Network { part, last, .. } => {
@@ -281,9 +282,11 @@ impl World {
                     }
                 }
                 agent::Effect::NetworkEvents(events) => told.events.extend(events),
+                agent::Effect::Waiting(record) => told.waiting.push(record.instance.serial),
                 agent::Effect::Hosts { .. }
                 | agent::Effect::Pong { .. }
-                | agent::Effect::Reseat => {}
+                | agent::Effect::Reseat
+                | agent::Effect::Synced(_) => {}
             }
         }
     }
@@ -319,6 +322,7 @@ impl World {
                     directory.as_mut().unwrap().1.start_lan(addr(me), now);
                 }
                 host::Effect::ClosePeer(peer) => self.close(&|a, b| a == peer && b == me),
+                host::Effect::CloseNode(node) => panic!("{node} says too much"),
             }
         }
     }

@@ -62,7 +62,7 @@ impl Node {
         let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
         let endpoint = Endpoint::start(config, Arc::new(Forward(inlet))).expect("starts");
         let seeds = seeds.iter().map(ToString::to_string).collect();
-        let config = DirectoryConfig { seeds, mdns: false, port: 0 };
+        let config = DirectoryConfig { seeds, mdns: false, port: 0, group: None };
         let directory = Directory::start(endpoint.clone(), outlet, config);
         Self { endpoint, directory }
     }
@@ -246,8 +246,8 @@ async fn an_exclusive_name_has_one_holder_and_the_other_is_told_who() {
     dropped(&mut seen).await;
     let again = two.claim("leader", Scope::Host, true).await.expect("is free again");
     assert!(again.record().fence > fence);
-    let refused = two.claim("x", Scope::Group, false).await.expect_err("no groups yet");
-    assert!(refused.to_string().contains("scope group needs a home"), "{refused}");
+    let refused = two.claim("x", Scope::Group, false).await.expect_err("it is in no group");
+    assert!(refused.to_string().contains("scope group needs a group"), "{refused}");
 }
 
 #[tokio::test]

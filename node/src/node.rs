@@ -15,8 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    self as directory, Directory, DirectoryConfig, NameError, NotPublished, NotSubscribed, Pattern,
-    PatternError, Publication, Publish, Scope, Subscription,
+    self as directory, Claim, Directory, DirectoryConfig, GROUP_VARIABLE, Group, GroupError,
+    NameError, NotPublished, NotSubscribed, Pattern, PatternError, Publication, Publish, Scope,
+    Subscription,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
@@ -51,7 +52,8 @@ pub struct NodeConfig {
     /// The mesh folder; by default `$LAYERCAKE_MESH`, else the user's configuration folder. A mesh
     /// is made there where none is.
     pub mesh: Option<PathBuf>,
-    /// How the directory finds other hosts.
+    /// How the directory finds other hosts, and the group of this node; where that is `None`, what
+    /// `LAYERCAKE_GROUP` says. Child processes inherit the group.
     pub directory: DirectoryConfig,
 }
 
@@ -114,6 +116,9 @@ pub enum NodeError {
     /// The wire does not start.
     #[error(transparent)]
     Wire(#[from] StartError),
+    /// `LAYERCAKE_GROUP` names no group.
+    #[error(transparent)]
+    Group(#[from] GroupError),
 }
 
 /// A process's membership of the mesh. A clone is another handle.
@@ -200,7 +205,10 @@ impl Node {
     }
 
     /// Starts a node whose identity a parent process has chosen.
-    pub(crate) async fn start_as(config: NodeConfig, id: NodeId) -> Result<Self, NodeError> {
+    pub(crate) async fn start_as(mut config: NodeConfig, id: NodeId) -> Result<Self, NodeError> {
+        if config.directory.group.is_none() {
+            config.directory.group = Group::from_env()?;
+        }
         let folder = match config.mesh {
             Some(folder) => folder,
             None => Mesh::default_folder()?,
@@ -274,6 +282,17 @@ impl Node {
     #[must_use]
     pub fn mesh(&self) -> &Mesh {
         self.0.endpoint.mesh()
+    }
+
+    /// The group that it belongs to, for [`Scope::Group`].
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.0.directory.group()
+    }
+
+    /// What puts a child process into the same group.
+    pub(crate) fn group_variable(&self) -> Option<(&'static str, String)> {
+        self.group().map(|group| (GROUP_VARIABLE, group.to_string()))
     }
 
     /// Its directory, for what the methods of the node do not cover.
@@ -472,6 +491,41 @@ impl Node {
         self.publish_as(name, address, scope, true).await
     }
 
+    /// As [`publish_exclusive`](Self::publish_exclusive), and gets in line where somebody else holds the
+    /// name: of all that wait, on all hosts, who claimed first is granted it when its holder goes.
+    /// Returns as soon as the claim is granted or in line.
+    ///
+    /// ```
+    /// # extern crate layercake_node as layercake;
+    /// # use layercake::{Node, NoMessages, Address, directory::Scope};
+    /// # async fn lead(node: Node, leader: Address<NoMessages>) -> Result<(), Box<dyn std::error::Error>> {
+    /// loop {
+    ///     let claim = node.claim("textures:leader", &leader, Scope::Lan).await?;
+    ///     let mut name = claim.granted().await?;
+    ///     // … lead; what is written elsewhere goes with `name.record().fence` …
+    ///     let holder = name.lost().await;
+    ///     // After a partition somebody with an older claim goes on. Wait for it to end.
+    ///     println!("{} leads", holder.address);
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), but for a name that is held.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it withdraws the claim.
+    pub async fn claim<T: ?Sized>(
+        &self,
+        name: &str,
+        address: &Address<T>,
+        scope: Scope,
+    ) -> Result<Claim, PublishError> {
+        let publish = Self::offer(name, address, scope, true)?;
+        let failed = |cause| PublishError::Directory { name: name.to_owned(), scope, cause };
+        self.0.directory.claim(publish).await.map_err(failed)
+    }
+
     async fn publish_as<T: ?Sized>(
         &self,
         name: &str,
@@ -479,12 +533,20 @@ impl Node {
         scope: Scope,
         exclusive: bool,
     ) -> Result<Publication, PublishError> {
-        let api = address.inlet().map_or_else(Api::default, |inlet| inlet.api());
-        let meta = Bytes::from(serde_json::to_vec(&api).unwrap_or_default());
-        let actor = address.id().serial;
-        let publish = Publish { name: name.parse()?, scope, exclusive, actor, meta };
+        let publish = Self::offer(name, address, scope, exclusive)?;
         let failed = |cause| PublishError::Directory { name: name.to_owned(), scope, cause };
         self.0.directory.publish(publish).await.map_err(failed)
+    }
+
+    fn offer<T: ?Sized>(
+        name: &str,
+        address: &Address<T>,
+        scope: Scope,
+        exclusive: bool,
+    ) -> Result<Publish, NameError> {
+        let api = address.inlet().map_or_else(Api::default, |inlet| inlet.api());
+        let meta = Bytes::from(serde_json::to_vec(&api).unwrap_or_default());
+        Ok(Publish { name: name.parse()?, scope, exclusive, actor: address.id().serial, meta })
     }
 
     /// Hears of all instances of the names that match a pattern, up to a scope.

@@ -30,11 +30,11 @@ fn to_host(out: &mut Vec<Effect>) -> Vec<ToHost> {
 fn a_name_within_the_process_needs_no_directory() {
     let (mut agent, mut out) = agent();
     assert!(agent.subscribe(1, Pattern::new("a").unwrap(), Scope::Process, &mut out));
-    agent.publish(draft("a", Scope::Process, true), addr(), 5, &mut out);
+    agent.publish(draft("a", Scope::Process, true), false, addr(), 5, &mut out);
     assert!(matches!(out[0], Effect::Tell(registry::Effect::Available { .. })), "{out:?}");
     assert!(matches!(out[1], Effect::Granted(_)) && !agent.needs_host());
     out.clear();
-    agent.publish(draft("a", Scope::Process, false), addr(), 5, &mut out);
+    agent.publish(draft("a", Scope::Process, false), false, addr(), 5, &mut out);
     let Effect::Refused { reason: Refusal::Held(holder), .. } = &out[0] else { panic!("{out:?}") };
     assert_eq!(holder.instance.serial, 1, "it says who holds it");
 }
@@ -43,12 +43,12 @@ fn a_name_within_the_process_needs_no_directory() {
 fn a_wider_name_is_visible_once_it_is_granted() {
     let (mut agent, mut out) = agent();
     assert!(agent.subscribe(1, Pattern::new("a").unwrap(), Scope::Process, &mut out));
-    let serial = agent.publish(draft("a", Scope::Lan, false), addr(), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, false), false, addr(), 5, &mut out);
     assert!(out.is_empty() && agent.needs_host());
     agent.on_host_up(&mut out);
     let said = to_host(&mut out);
     assert!(
-        matches!(&said[..], [ToHost::Register, ToHost::Publish(p), ToHost::Registered]
+        matches!(&said[..], [ToHost::Register { .. }, ToHost::Publish(p), ToHost::Registered]
         if p[0].fence == 0),
         "{said:?}"
     );
@@ -59,7 +59,7 @@ fn a_wider_name_is_visible_once_it_is_granted() {
 #[test]
 fn a_new_directory_gets_everything_again_and_subscribers_notice_nothing() {
     let (mut agent, mut out) = agent();
-    let serial = agent.publish(draft("a", Scope::Lan, true), addr(), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, true), false, addr(), 5, &mut out);
     assert!(agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
     agent.on_host_up(&mut out);
     agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
@@ -93,7 +93,7 @@ fn a_new_directory_gets_everything_again_and_subscribers_notice_nothing() {
 fn an_older_claim_takes_a_name_away_and_its_holder_is_told() {
     let (mut agent, mut out) = agent();
     agent.on_host_up(&mut out);
-    let serial = agent.publish(draft("a", Scope::Lan, true), addr(), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, true), false, addr(), 5, &mut out);
     agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
     out.clear();
     let holder = Arc::new(record(peer(2, 1), 1, "a", Scope::Lan));
@@ -107,7 +107,7 @@ fn nobody_else_speaks_for_this_nodes_records() {
     let (mut agent, mut out) = agent();
     assert!(agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
     agent.on_host_up(&mut out);
-    let serial = agent.publish(draft("a", Scope::Lan, false), addr(), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, false), false, addr(), 5, &mut out);
     agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
     out.clear();
     let me = peer(ME.0, ME.1);
@@ -187,7 +187,7 @@ fn a_moved_node_tells_its_new_address() {
         NodeAddr::new(peer(ME.0, ME.1), &hints)
     };
     agent.on_host_up(&mut out);
-    let serial = agent.publish(draft("a", Scope::Lan, false), at(&[7]), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, false), false, at(&[7]), 5, &mut out);
     agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
     out.clear();
     agent.on_address(&at(&[7, 8]), &mut out);

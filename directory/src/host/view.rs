@@ -418,6 +418,7 @@ fn show_local(node: NodeId, local: &Local, answer: Option<NodeAnswer>) -> (Netwo
     let shown = NetworkNode {
         node,
         about,
+        group: local.here.group.clone(),
         directory: false,
         answered,
         addresses,
@@ -450,6 +451,7 @@ impl Remote {
             let shown = nodes.entry(node).or_insert_with(|| NetworkNode {
                 node,
                 about: crate::About::default(),
+                group: record.group.clone(),
                 directory: directory.is_some_and(|peer| peer.node == node),
                 answered: false,
                 addresses: Vec::new(),

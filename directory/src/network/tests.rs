@@ -7,6 +7,7 @@ fn node(number: u64) -> NetworkNode {
     NetworkNode {
         node: NodeId::from_bits(number),
         about: About::default(),
+        group: None,
         directory: false,
         answered: true,
         addresses: Vec::new(),
@@ -72,6 +73,21 @@ fn routes_go_as_far_as_both_scopes() {
     mesh.hosts[0].nodes[0].subscribed[0].scope = Scope::Lan;
     let far = [&near[..], &[("x:far".to_owned(), 21, Scope::Lan)]].concat();
     assert_eq!(found(&mesh), far);
+}
+
+#[test]
+fn a_group_is_nearer_than_the_host_and_ends_with_it() {
+    let nodes = [11, 12, 13, 21].map(|number| {
+        let mut node = node(number);
+        published(&mut node, "x", Scope::Group, false, 1);
+        node.group = (number != 13).then(|| Group::new("home").unwrap());
+        node
+    });
+    let [mut a, b, c, d] = nodes;
+    subscribed(&mut a, "x", Scope::Lan);
+    let mesh = network(vec![host(1, vec![a, b, c]), host(2, vec![d])]);
+    let expected = [("x".to_owned(), 11, Scope::Process), ("x".to_owned(), 12, Scope::Group)];
+    assert_eq!(found(&mesh), expected);
 }
 
 #[test]

@@ -5,9 +5,9 @@ use crate::network::{HostState, NetworkChange};
 
 /// Asks on a node, and returns what it is shown.
 fn network(world: &mut World, by: PeerId) -> Network {
-    let wall = world.wall();
+    let (now, wall) = (world.now, world.wall());
     world.told(by).networks.clear();
-    world.directory(by.host, |core, out| core.on_node(by.node, ToHost::Network(1), wall, out));
+    world.directory(by.host, |core, out| core.on_node(by.node, ToHost::Network(1), now, wall, out));
     world.run(secs(1.1));
     let seed = world.seed;
     world.told(by).networks.pop().unwrap_or_else(|| panic!("an answer, seed {seed}"))

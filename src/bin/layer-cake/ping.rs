@@ -241,7 +241,7 @@ fn find(network: &Network, text: &str) -> Result<Vec<Target>, String> {
     let by_id = found.len();
     if let Ok(name) = text.parse::<Name>() {
         for (host, node) in network.nodes() {
-            for record in node.published.iter().filter(|record| record.name == name) {
+            for record in node.published.iter().filter(|r| r.name == name && !r.waiting) {
                 // What others have within their host or process is not for this one.
                 let near = host.host == network.here;
                 if record.scope < Scope::Lan && !(near && record.scope >= Scope::Host) {

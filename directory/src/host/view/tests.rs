@@ -31,7 +31,11 @@ fn directory() -> HostCore {
     for node in [1, 2] {
         let pid = u32::try_from(node).unwrap();
         let about = About { program: "cook".to_owned(), pid, ..About::default() };
-        for message in [ToHost::Register, ToHost::About(about), ToHost::Registered] {
+        for message in [
+            ToHost::Register { group: None, before: None },
+            ToHost::About(about),
+            ToHost::Registered,
+        ] {
             says(&mut core, node, message);
         }
     }
@@ -43,7 +47,7 @@ fn directory() -> HostCore {
 
 fn says(core: &mut HostCore, node: u64, message: ToHost) -> Vec<Effect> {
     let mut out = Vec::new();
-    core.on_node(peer(1, node).node, message, WALL, &mut out);
+    core.on_node(peer(1, node).node, message, T0, WALL, &mut out);
     out
 }
 
@@ -110,6 +114,7 @@ fn answer(nodes: usize) -> Bytes {
     let node = NetworkNode {
         node: peer(2, 9).node,
         about: About::default(),
+        group: None,
         directory: true,
         answered: true,
         addresses: Vec::new(),

@@ -182,7 +182,17 @@ impl Drawing<'_> {
             children.entry(parent(node)).or_default().push(node);
         }
         let mut shown = BTreeSet::new();
-        self.nodes(host, None, &children, 2, &mut shown);
+        // Those that belong together, then those that are on their own.
+        let roots = children.remove(&None).unwrap_or_default();
+        let groups: BTreeSet<_> = roots.iter().filter_map(|node| node.group.as_ref()).collect();
+        for group in groups {
+            self.line(2, &format!("[group] {group}"));
+            let roots: Vec<_> =
+                roots.iter().copied().filter(|node| node.group.as_ref() == Some(group)).collect();
+            self.nodes(host, &roots, &children, 3, &mut shown);
+        }
+        let alone: Vec<_> = roots.iter().copied().filter(|node| node.group.is_none()).collect();
+        self.nodes(host, &alone, &children, 2, &mut shown);
         // Numbers of processes come again: who claims to be its own ancestor is shown nevertheless.
         for node in &host.nodes {
             if shown.insert(node.node) {
@@ -197,15 +207,16 @@ impl Drawing<'_> {
     fn nodes(
         &mut self,
         host: &NetworkHost,
-        parent: Option<NodeId>,
+        nodes: &[&NetworkNode],
         children: &BTreeMap<Option<NodeId>, Vec<&NetworkNode>>,
         level: usize,
         shown: &mut BTreeSet<NodeId>,
     ) {
-        for node in children.get(&parent).into_iter().flatten() {
+        for node in nodes {
             if shown.insert(node.node) {
                 self.node(host, node, level);
-                self.nodes(host, Some(node.node), children, level + 1, shown);
+                let below = children.get(&Some(node.node)).map_or(&[][..], Vec::as_slice);
+                self.nodes(host, below, children, level + 1, shown);
             }
         }
     }
@@ -242,7 +253,11 @@ impl Drawing<'_> {
         }
         if self.lists.published {
             for record in &node.published {
-                let exclusive = if record.exclusive { "  exclusive" } else { "" };
+                let exclusive = match (record.exclusive, record.waiting) {
+                    (_, true) => "  waiting for its turn",
+                    (true, false) => "  exclusive",
+                    (false, false) => "",
+                };
                 let (scope, actor) = (record.scope, record.actor);
                 let since = self.ago(record.since);
                 let text = format!(
