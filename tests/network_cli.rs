@@ -162,6 +162,24 @@ fn a_ping_times_each_hop_and_says_what_it_cannot_find() {
 }
 
 #[test]
+fn processes_of_a_group_stand_together() {
+    let folders = Folders::new();
+    let mesh = folders.mesh("a");
+    let mut worker = layer_cake(&mesh, &["demo", "worker", "--workers", "1"]);
+    let _worker = Program::start(worker.env("LAYERCAKE_GROUP", "textures"));
+    eventually(SOON, "a worker", || (publishers(&network(&mesh, &[])).len() == 1).then_some(()));
+    let shown = network(&mesh, &[]);
+    assert_eq!(publishers(&shown)[0]["group"], "textures", "its process inherits it");
+    let (ok, tree, err) = run(layer_cake(&mesh, &["network"]));
+    assert!(ok, "{err}");
+    let lines: Vec<_> = tree.lines().collect();
+    let group = lines.iter().position(|line| *line == "+   +   [group] textures").expect(&tree);
+    assert!(lines[group + 1].starts_with("+   +   +   [process] "), "{tree}");
+    assert!(lines[group + 2].starts_with("+   +   +   +   [process] "), "{tree}");
+    assert!(lines[group + 3].ends_with("this command"), "on its own: {tree}");
+}
+
+#[test]
 fn where_nothing_runs_there_is_only_the_command_itself() {
     let folders = Folders::new();
     let mut command: Command = layer_cake(&folders.mesh("a"), &["network"]);
