@@ -4,9 +4,11 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason, Event, FENCES,
-    FenceGuard, Fences, Group, GroupError, HostView, Name, NotPublished, NotSubscribed, Pattern,
-    Publication, Record, SEEDS_FILE, SEEDS_VARIABLE, Scope, Stale, Subscription, Trouble,
+    About, Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason, Event, FENCES,
+    FenceGuard, Fences, Group, GroupError, HostState, HostView, Name, Network, NetworkChange,
+    NetworkEvent, NetworkEvents, NetworkHost, NetworkNode, NetworkRecord, NetworkSubscription,
+    NoNetwork, NoPong, NotPublished, NotSubscribed, Pattern, Publication, Record, Route,
+    SEEDS_FILE, SEEDS_VARIABLE, Scope, Session, Stale, Subscription, Transport, Trouble,
     TroubleKind,
 };
 pub use layercake_gateway::{Drained, GatewayConfig};
@@ -18,9 +20,9 @@ pub use layercake_node::{
     ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data, DeadLetter, DeadLetters,
     Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits, Listen, MAILBOX,
     MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, Message, MessageApi, NoArgs, NoMail, NoMessages, Node,
-    NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, Pool, PoolBuilder, PoolError,
-    ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart, Running,
-    STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
+    NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, PingError, Pool, PoolBuilder,
+    PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart,
+    Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
     Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, error_chain,
     log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with, run_until_stopped,
     schema, service, testing, wire,

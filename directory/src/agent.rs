@@ -26,6 +26,7 @@ use crate::{
     host::pace,
     message::{self, HostView, Refusal, ToHost, ToNode},
     name::{Name, Pattern, Scope},
+    network::{About, NetworkEvent, NetworkSubscription, NodeAnswer},
     record::{DropReason, Instance, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
     registry::{self, Here, Registry},
 };
@@ -66,6 +67,14 @@ pub(crate) enum Effect {
     Reseat,
     /// The host directory answered.
     Hosts { request: u64, hosts: Vec<HostView> },
+    /// Part of an encoded [`Network`](crate::Network) has come.
+    Network { request: u64, part: Bytes, last: bool },
+    /// The host directory asks what only the node knows: add its addresses and links, and send this.
+    Told { round: u64, answer: NodeAnswer },
+    /// Something has happened in the mesh, or may have.
+    NetworkEvents(Vec<NetworkEvent>),
+    /// A ping has ended.
+    Pong { request: u64, reached: bool },
     /// The host directory has dealt with everything before this.
     Synced(u64),
 }
@@ -110,6 +119,9 @@ pub(crate) struct Agent {
     directory: Option<NodeAddr>,
     /// Views of which the last part has not come.
     views: HashMap<HostId, Vec<Arc<Record>>>,
+    about: About,
+    /// Whether what happens in the mesh is of interest here.
+    watching: bool,
 }
 
 impl Agent {
@@ -132,12 +144,27 @@ impl Agent {
             marks: 0,
             directory: None,
             views: HashMap::new(),
+            about: About::default(),
+            watching: false,
+        }
+    }
+
+    /// What process this node is; told from the next registration on.
+    pub(crate) fn set_about(&mut self, about: About) {
+        self.about = about;
+    }
+
+    /// Asks to be told what happens in the mesh, or not any more.
+    pub(crate) fn watch_network(&mut self, watch: bool, out: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.watching, watch) != watch {
+            self.say(ToHost::WatchNetwork(watch), out);
         }
     }
 
     /// Whether anything here reaches beyond the process.
     pub(crate) fn needs_host(&self) -> bool {
-        self.subscriptions.values().any(|(_, scope)| *scope > Scope::Process)
+        self.watching
+            || self.subscriptions.values().any(|(_, scope)| *scope > Scope::Process)
             || self.own.values().any(|own| own.record.scope > Scope::Process)
     }
 
@@ -366,6 +393,14 @@ impl Agent {
         (self.unmarked, self.marks) = (0, 0);
         let before = std::mem::replace(&mut self.registered, true).then_some(self.last_fence);
         self.say(ToHost::Register { group: self.group.clone(), before }, out);
+        if self.about != About::default() {
+            self.say(ToHost::About(self.about.clone()), out);
+        }
+        if self.watching {
+            self.say(ToHost::WatchNetwork(true), out);
+            // Whatever happened since the directory before this one.
+            out.push(Effect::NetworkEvents(vec![NetworkEvent::missed(self.me.host)]));
+        }
         let own = self.own.values().map(|own| own.record.clone());
         for part in message::parts(own.filter(|r| r.scope > Scope::Process)) {
             self.say(ToHost::Publish(part), out);
@@ -453,6 +488,31 @@ impl Agent {
             // Who holds the lock is the shell's business.
             ToNode::Yielded => {}
             ToNode::Hosts { request, hosts } => out.push(Effect::Hosts { request, hosts }),
+            ToNode::Tell(round) => out.push(Effect::Told { round, answer: self.within() }),
+            ToNode::Network { request, part, last } => {
+                out.push(Effect::Network { request, part, last });
+            }
+            ToNode::NetworkEvents(events) => out.push(Effect::NetworkEvents(events)),
+            ToNode::Ping(number) => self.say(ToHost::Pong(number), out),
+            ToNode::Pong { request, reached } => out.push(Effect::Pong { request, reached }),
+        }
+    }
+
+    /// What is published and asked for within this process, of which nobody else knows.
+    fn within(&self) -> NodeAnswer {
+        let near = |scope: Scope| scope == Scope::Process;
+        let own = self.own.values().filter(|own| near(own.record.scope));
+        let asked = self.subscriptions.iter().filter(|(_, (_, scope))| near(*scope));
+        NodeAnswer {
+            published: own.map(|own| (&*own.record).into()).collect(),
+            subscribed: asked
+                .map(|(id, (pattern, scope))| NetworkSubscription {
+                    id: *id,
+                    pattern: pattern.clone(),
+                    scope: *scope,
+                })
+                .collect(),
+            ..NodeAnswer::default()
         }
     }
 

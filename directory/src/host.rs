@@ -36,15 +36,17 @@ use crate::{
     record::{DropReason, Instance, Record},
 };
 
-use self::{claims::Claims, grants::Grants, locals::Local, peers::Remote};
+use self::{claims::Claims, grants::Grants, locals::Local, peers::Remote, ping::Pings, view::View};
 
 mod claims;
 mod grants;
 mod locals;
 pub(crate) mod pace;
 mod peers;
+mod ping;
 #[cfg(test)]
 mod tests;
+mod view;
 
 /// How long a directory that takes over waits for the surviving nodes to register before it says
 /// what is gone. What is there it says at once.
@@ -116,6 +118,8 @@ pub(crate) struct HostCore {
     next_digest: Duration,
     /// Peers that have not yet said that they heard this directory leave.
     leaving: BTreeSet<PeerId>,
+    view: View,
+    pings: Pings,
 }
 
 /// Records that came and went, on their way to everybody concerned.
@@ -147,6 +151,8 @@ impl HostCore {
             next_round: now,
             next_digest: now + DIGEST_PERIOD,
             leaving: BTreeSet::new(),
+            view: View::new(me.host, now),
+            pings: Pings::default(),
         }
     }
 
@@ -244,6 +250,7 @@ impl HostCore {
             challenged,
             linked.then_some(self.next_digest),
             unsettled.then_some(self.next_round),
+            self.view.deadline(),
             self.nodes.values().filter_map(Local::ready).min(),
             self.next_dispute(),
         ]
@@ -264,6 +271,7 @@ impl HostCore {
         self.bury(now, out);
         self.work_off(out);
         self.end_disputes(out);
+        self.view_on_time(now, out);
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
             self.grant_held_back(out);
@@ -348,6 +356,10 @@ impl HostCore {
         self.settle_claims(&mut change, out);
         self.note_disputes(&change);
         self.serve_waiting(&mut change, out);
+        for (record, reason) in &change.dropped {
+            self.view.journal.dropped(record, *reason);
+        }
+        self.tell_events(out);
         let ours = self.me.host;
         let is_ours = |r: &Record| r.instance.host == ours && r.scope == Scope::Lan;
         let put: Vec<_> = change.put.iter().filter(|r| is_ours(r)).cloned().collect();
@@ -415,6 +427,7 @@ impl HostCore {
             let Some(remote) = self.remotes.get_mut(&host) else { return };
             remote.records.insert(record.instance, record.clone())
         };
+        self.view.journal.put(old.as_deref(), record);
         if let Some(old) = old {
             self.claims.remove(&old);
         }

@@ -18,13 +18,14 @@ use std::{
 use bytes::Bytes;
 use layercake_wire::{
     DialError, Link, LinkDown, Service,
-    id::{HostId, NodeAddr, PeerId},
+    id::{HostId, NodeAddr, NodeId, PeerId},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     dial::Target,
     message::HostView,
+    network::Network,
     seat::Seated,
     service::{PublishCall, SubscribeCall, WatchCall},
     trouble::TroubleKind,
@@ -56,6 +57,10 @@ pub(crate) enum Input {
     Unwatch(u64),
     Serve,
     Hosts(oneshot::Sender<Vec<HostView>>),
+    Network(oneshot::Sender<Network>),
+    /// One more watches what happens in the mesh, or one less.
+    WatchNetwork(bool),
+    Ping(HostId, Option<NodeId>, oneshot::Sender<bool>),
     Close(oneshot::Sender<()>),
     /// The search for a directory has ended.
     Seated(Seated),
@@ -136,6 +141,10 @@ impl Inlet {
     /// `false` when the task has ended.
     pub(crate) fn send(&self, input: Input) -> bool {
         self.inputs.send(input).is_ok()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inputs.is_closed()
     }
 
     /// Waits until the host directory has dealt with everything before this, or the task has ended.

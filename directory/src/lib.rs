@@ -10,9 +10,11 @@
 //!
 //! # Map
 //! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
-//! `host` (a host's side), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
-//! them: `seat` (finding or becoming the directory), `discovery`, `seeds` and `hints` (where other hosts
-//! may be), `trouble` (what of that does not work), `shell` (the task that carries it all out) and `service`, the interface.
+//! `host` (a host's side, and in `host::view` what operators see), `survey` and `journal` (asking
+//! everybody, and what happened), `presence` (who waits for the end of which node), `membership` (which
+//! hosts are there), `dial` (whom to dial when). Around them: `seat` (finding or becoming the directory),
+//! `discovery`, `seeds` and `hints` (where other hosts may be), `trouble` (what of that does not work),
+//! `shell` (the task that carries it all out) and `service` with `overview`, the interface.
 
 mod agent;
 mod dial;
@@ -23,9 +25,12 @@ mod hints;
 mod host;
 mod index;
 mod inlet;
+mod journal;
 mod membership;
 mod message;
 mod name;
+mod network;
+mod overview;
 mod presence;
 mod queue;
 mod record;
@@ -36,6 +41,7 @@ mod service;
 mod shell;
 #[cfg(test)]
 mod sim;
+mod survey;
 #[cfg(test)]
 mod testing;
 mod trouble;
@@ -48,6 +54,11 @@ pub use name::{
     MAX_NAME, MAX_PATTERN, MAX_PATTERN_SIZE, Name, NameError, ParseScopeError, Pattern,
     PatternError, Scope,
 };
+pub use network::{
+    About, HostState, MAX_ABOUT, MAX_ROUTES, Network, NetworkChange, NetworkEvent, NetworkHost,
+    NetworkNode, NetworkRecord, NetworkSubscription, Route, Session, Transport,
+};
+pub use overview::{MAX_EVENTS, NETWORK_TIME, NetworkEvents, NoNetwork, NoPong, PING_TIME};
 pub use presence::{MAX_WATCHES, NodeGone};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};

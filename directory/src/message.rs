@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     group::Group,
     name::{Pattern, Scope},
+    network::{About, NetworkEvent, NodeAnswer},
     record::{DropReason, Instance, Record},
 };
 
@@ -99,6 +100,18 @@ pub(crate) enum ToHost {
     Yield,
     /// The node has become the directory in place of the one that this is sent to.
     Taken,
+    /// What process this node is; part of a registration.
+    About(About),
+    /// Asks for the whole [`Network`](crate::Network).
+    Network(u64),
+    /// The answer to `Tell`.
+    Told { round: u64, answer: NodeAnswer },
+    /// Whether to be told what happens in the mesh.
+    WatchNetwork(bool),
+    /// Asks the directory of a host whether it is there, or a node by way of it; answered by `Pong`.
+    Ping { request: u64, host: HostId, node: Option<NodeId> },
+    /// The answer to `Ping` from the directory.
+    Pong(u64),
 }
 
 /// From a host directory to a node of its host.
@@ -133,6 +146,17 @@ pub(crate) enum ToNode {
     Synced(u64),
     /// The directory has let go of its lock and goes on until it hears `Taken`.
     Yielded,
+    /// Asks for what only the node knows: its links, and names within the process.
+    Tell(u64),
+    /// The answer to `Network`: an encoded one, in parts.
+    Network { request: u64, part: Bytes, last: bool },
+    /// What has happened in the mesh.
+    NetworkEvents(Vec<NetworkEvent>),
+    /// Asks whether the node answers.
+    Ping(u64),
+    /// The answer to `Ping` from the node. Not reached means that there is no link to that host, or no
+    /// such node there; of what does not answer nothing is told.
+    Pong { request: u64, reached: bool },
 }
 
 /// Why a claim was refused.
@@ -182,6 +206,25 @@ pub(crate) enum ToPeer {
     /// While the two could not hear each other, numbers up to this may have been given: exclusive
     /// claims that the receiver has granted must rise above.
     Fence(u64),
+    /// Asks for what this host knows of its nodes, in so many bytes at most.
+    Survey { round: u64, room: u32 },
+    /// The answer: an encoded [`HostAnswer`](crate::network::HostAnswer), in parts.
+    Surveyed { round: u64, part: Bytes, last: bool },
+    /// Asks whether the directory answers, or a node of its host.
+    Ping { number: u64, node: Option<NodeId> },
+    /// It does, or there is no such node.
+    Pong { number: u64, reached: bool },
+}
+
+/// Cuts an encoded value into parts of [`MAX_PART`] bytes, each with whether it is the last; at least
+/// one part, which may be empty.
+pub(crate) fn cut(mut bytes: Bytes) -> Vec<(Bytes, bool)> {
+    let mut parts = Vec::new();
+    while bytes.len() > MAX_PART {
+        parts.push((bytes.split_to(MAX_PART), false));
+    }
+    parts.push((bytes, true));
+    parts
 }
 
 /// A host as its directory, or another host's, sees it.

@@ -15,7 +15,7 @@ use layercake_wire::{
     id::{ActorSerial, PeerId},
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use crate::{
     agent::Draft,
@@ -23,6 +23,8 @@ use crate::{
     inlet::{Inlet, Input, Outlet},
     message::{HostView, Refusal},
     name::{Name, Pattern, Scope},
+    network::NetworkEvent,
+    overview::MAX_EVENTS,
     presence::NodeGone,
     queue::{Event, Queue},
     record::{MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
@@ -252,7 +254,7 @@ impl Feed {
 }
 
 /// What the task shows to everybody.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Status {
     pub(crate) holder: watch::Sender<bool>,
     /// Counts what the host directory says.
@@ -260,6 +262,20 @@ pub(crate) struct Status {
     /// Why there is no host directory.
     pub(crate) trouble: Mutex<String>,
     troubles: Mutex<Troubles>,
+    /// What happens in the mesh.
+    pub(crate) events: broadcast::Sender<NetworkEvent>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            holder: watch::Sender::default(),
+            progress: AtomicU64::new(0),
+            trouble: Mutex::default(),
+            troubles: Mutex::default(),
+            events: broadcast::Sender::new(MAX_EVENTS),
+        }
+    }
 }
 
 impl Status {
@@ -272,11 +288,11 @@ impl Status {
 /// published or asked for it does nothing at all: no socket, no multicast, no QUIC.
 #[derive(Clone)]
 pub struct Directory {
-    endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
     group: Option<Group>,
-    inlet: Inlet,
+    pub(crate) inlet: Inlet,
     config: Arc<DirectoryConfig>,
-    status: Arc<Status>,
+    pub(crate) status: Arc<Status>,
     next: Arc<AtomicU64>,
     _last: Arc<Last>,
 }
@@ -370,9 +386,7 @@ impl Directory {
             // A directory that is busy with what this node has said before is there all the same.
             let now = self.status.progress.load(Ordering::Relaxed);
             if std::mem::replace(&mut heard, now) == now {
-                let trouble = self.status.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-                let reason = if trouble.is_empty() { "it does not answer" } else { &trouble };
-                return Err(NotPublished::NoDirectory(reason.to_owned()));
+                return Err(NotPublished::NoDirectory(self.trouble()));
             }
         };
         Ok(Publication { standing, inlet: self.inlet.clone() })
@@ -479,6 +493,12 @@ impl Directory {
     #[must_use]
     pub fn troubles(&self) -> Vec<Trouble> {
         self.status.troubles().list(shell::wall_ms(&self.endpoint))
+    }
+
+    /// Why there is no host directory.
+    pub(crate) fn trouble(&self) -> String {
+        let trouble = self.status.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.is_empty() { "it does not answer".to_owned() } else { trouble.clone() }
     }
 
     /// Withdraws every name of this node at once, while everything else goes on: the first step of a

@@ -41,9 +41,12 @@ use crate::{
     trouble::TroubleKind,
 };
 
+mod asking;
 mod effects;
 mod network;
 mod seating;
+
+use self::asking::Asking;
 
 /// How often the node's own addresses are looked at.
 const ADDRESS_PERIOD: Duration = Duration::from_secs(1);
@@ -69,6 +72,7 @@ pub(crate) async fn run(
 ) {
     let Outlet { inlet, mut inputs } = outlet;
     let mut shell = Shell::new(endpoint, inlet, config, status);
+    shell.introduce();
     let done = loop {
         let first = tokio::select! {
             biased; // what has arrived is heard before time passes
@@ -194,6 +198,7 @@ struct Shell {
     watches: Watches,
     watchers: HashMap<u64, oneshot::Sender<NodeGone>>,
     asked: HashMap<u64, oneshot::Sender<Vec<HostView>>>,
+    asking: Asking,
     next_request: u64,
     /// Who waits until the host directory has dealt with something.
     syncing: HashMap<u64, oneshot::Sender<()>>,
@@ -234,6 +239,7 @@ impl Shell {
             watches: Watches::default(),
             watchers: HashMap::new(),
             asked: HashMap::new(),
+            asking: Asking::default(),
             next_request: 0,
             syncing: HashMap::new(),
             calls: VecDeque::new(),
@@ -310,6 +316,9 @@ impl Shell {
                 }
             }
             Input::Hosts(answer) => self.on_hosts(answer),
+            Input::Network(answer) => self.on_network(answer),
+            Input::WatchNetwork(watch) => self.on_watch_network(watch),
+            Input::Ping(host, node, answer) => self.on_ping(host, node, answer),
             Input::Seated(seated) => self.on_seated(seated),
             Input::Dialled(target, result) => self.on_dialled(target, result),
             Input::Found(target, addrs) => {
@@ -345,6 +354,9 @@ impl Shell {
                 self.in_core(|core, _, out| {
                     core.on_dialled(target, None, out);
                     misses = core.misses(target);
+                    if let Target::Host(host) = target {
+                        core.set_trouble(host, Some(error.to_string()));
+                    }
                 });
                 let about = match misses {
                     Some(Missing::Known) => &*about,

@@ -12,7 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
+use layercake_wire::{
+    id::{HostId, NodeAddr, NodeId, PeerId},
+    payload::{self, Encoding},
+};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
@@ -21,6 +24,7 @@ use crate::{
     host::{self, HostConfig, HostCore},
     message::{self, ToHost, ToNode, ToPeer},
     name::{Name, Pattern, Scope},
+    network::{Network, NetworkEvent},
     presence::{NodeGone, Watches},
     record::{DropReason, Instance, Record},
     registry,
@@ -28,6 +32,7 @@ use crate::{
 };
 
 mod names;
+mod network;
 mod presences;
 mod stories;
 
@@ -46,6 +51,10 @@ struct Told {
     waiting: Vec<u64>,
     /// What its watches were told, by the number of the watched process.
     gone: Vec<(Duration, u64, NodeGone)>,
+    /// What operators were shown, and what they have of the next picture.
+    networks: Vec<Network>,
+    network: Vec<u8>,
+    events: Vec<NetworkEvent>,
 }
 
 struct Process {
@@ -260,8 +269,25 @@ impl World {
                 agent::Effect::Lost { serial, .. } => told.lost.push(serial),
                 agent::Effect::Refused { serial, .. } => told.refused.push(serial),
                 agent::Effect::Granted(record) => told.granted.push(record.instance.serial),
+                agent::Effect::Told { round, answer } => {
+                    let (message, wall) = (ToHost::Told { round, answer }, self.wall());
+                    self.directory(peer.host, |core, out| {
+                        core.on_node(peer.node, message, now, wall, out);
+                    });
+                }
+                agent::Effect::Network { part, last, .. } => {
+                    told.network.extend_from_slice(&part);
+                    if last {
+                        let bytes = std::mem::take(&mut told.network);
+                        told.networks.push(payload::decode(Encoding::Bincode, &bytes).unwrap());
+                    }
+                }
+                agent::Effect::NetworkEvents(events) => told.events.extend(events),
                 agent::Effect::Waiting(record) => told.waiting.push(record.instance.serial),
-                agent::Effect::Hosts { .. } | agent::Effect::Reseat | agent::Effect::Synced(_) => {}
+                agent::Effect::Hosts { .. }
+                | agent::Effect::Pong { .. }
+                | agent::Effect::Reseat
+                | agent::Effect::Synced(_) => {}
             }
         }
     }

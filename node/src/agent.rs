@@ -40,6 +40,13 @@ pub struct Watch {
     pub(crate) serial: ActorSerial,
 }
 
+/// Asks whether an actor of the node is there for others; answered at once, by the agent. See
+/// [`Node::ping`].
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Ping {
+    pub(crate) serial: ActorSerial,
+}
+
 macro_rules! messages {
     ($($message:ident, $name:literal, $reply:ty, $idempotent:literal;)*) => {
         $(
@@ -92,6 +99,7 @@ messages! {
     Listen, "layercake.Listen", Vec<std::net::SocketAddr>, true;
     Watch, "layercake.Watch", Exit, true;
     Relay, "layercake.Relay", Relayed, false;
+    Ping, "layercake.Ping", bool, true;
 }
 
 /// The agent.
@@ -177,6 +185,10 @@ impl Actor for Agent {
                     };
                     reply.send(exit);
                 });
+            }
+            AgentMail::Ping(packet) => {
+                let Some((Ping { serial }, reply)) = packet.into_parts() else { return };
+                reply.send(node.find(serial).is_some());
             }
             AgentMail::Relay(packet) => {
                 let Some((relay, reply)) = packet.into_parts() else { return };

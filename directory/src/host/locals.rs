@@ -17,15 +17,17 @@ use crate::{
     group::Group,
     message::{self, Refusal, ToHost, ToNode, ToPeer},
     name::{Pattern, Scope},
+    network::About,
     record::{DropReason, Instance, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
     registry::Here,
 };
 
 /// A node of this host.
 pub(super) struct Local {
-    here: Here,
+    pub(super) here: Here,
     pub(super) records: BTreeMap<u64, Arc<Record>>,
-    subscriptions: BTreeMap<u64, (Pattern, Scope)>,
+    pub(super) subscriptions: BTreeMap<u64, (Pattern, Scope)>,
+    pub(super) about: About,
     pace: Pace,
     /// What it has said beyond its allowance.
     backlog: VecDeque<ToHost>,
@@ -44,6 +46,7 @@ impl Local {
             here: peer.into(),
             records: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            about: About::default(),
             pace: Pace::default(),
             backlog: VecDeque::new(),
             behind: 0,
@@ -112,6 +115,13 @@ impl HostCore {
                 return;
             }
             ToHost::Bye => return self.on_node_down(node, false, out),
+            // Questions of operators have bounds of their own.
+            ToHost::About(_)
+            | ToHost::Network(_)
+            | ToHost::Told { .. }
+            | ToHost::WatchNetwork(_)
+            | ToHost::Ping { .. }
+            | ToHost::Pong(_) => return self.on_node_view(node, message, wall_ms, out),
             _ => {}
         }
         let Some(local) = self.nodes.get_mut(&node) else { return };
@@ -218,7 +228,15 @@ impl HostCore {
             ToHost::Sync(id) => {
                 out.push(Effect::ToNode { node, message: ToNode::Synced(id) });
             }
-            ToHost::Register { .. } | ToHost::Hosts(_) | ToHost::Bye => {}
+            ToHost::Register { .. }
+            | ToHost::Hosts(_)
+            | ToHost::Bye
+            | ToHost::About(_)
+            | ToHost::Network(_)
+            | ToHost::Told { .. }
+            | ToHost::WatchNetwork(_)
+            | ToHost::Ping { .. }
+            | ToHost::Pong(_) => {}
             // Who holds the lock is the shell's business.
             ToHost::Yield | ToHost::Taken => {}
         }
@@ -234,6 +252,7 @@ impl HostCore {
             }
         }
         let reason = if died { DropReason::ProcessDied } else { DropReason::Withdrawn };
+        self.view.node_gone(node);
         let gone = std::mem::take(&mut local.records);
         for record in gone.values() {
             self.claims.remove(record);
@@ -244,6 +263,8 @@ impl HostCore {
         self.drop_held_back(node, None);
         let dropped = gone.into_values().map(|record| (record, reason)).collect();
         self.spread(Change { dropped, ..Change::default() }, out);
+        self.view.journal.gone(node, reason);
+        self.tell_events(out);
         if died {
             let gone = PeerId { host: self.me.host, node };
             self.tell_all(&ToNode::ProcessGone(gone), out);
@@ -364,6 +385,8 @@ impl HostCore {
         if let Some(local) = self.nodes.get_mut(&node) {
             local.registered = true;
             local.sent.clear();
+            self.view.journal.registered(node);
+            self.tell_events(out);
         }
         if let Some(departed) = self.config.departed {
             let gone = PeerId { host: self.me.host, node: departed };

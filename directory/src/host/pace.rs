@@ -26,6 +26,12 @@ pub(crate) fn cost(message: &ToHost) -> u32 {
         | ToHost::Registered
         | ToHost::Hosts(_)
         | ToHost::Sync(_)
+        | ToHost::About(_)
+        | ToHost::Network(_)
+        | ToHost::Told { .. }
+        | ToHost::WatchNetwork(_)
+        | ToHost::Ping { .. }
+        | ToHost::Pong(_)
         | ToHost::Bye
         | ToHost::Yield
         | ToHost::Taken => 0,

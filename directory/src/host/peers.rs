@@ -14,6 +14,7 @@ use crate::{
     membership::{self, Identity},
     message::{self, HostView, ToNode, ToPeer},
     name::Scope,
+    network::NetworkChange,
     record::{DropReason, Instance, Record},
 };
 
@@ -31,7 +32,7 @@ const MAX_HOST_NAME: usize = 255;
 #[derive(Default)]
 pub(super) struct Remote {
     host_name: String,
-    addr: Option<NodeAddr>,
+    pub(super) addr: Option<NodeAddr>,
     /// The node that embeds its directory, while there is a link and it has said hello.
     pub(super) link: Option<PeerId>,
     /// To whom we have said hello over the present link.
@@ -51,15 +52,28 @@ pub(super) struct Remote {
     /// Whether membership says it is there.
     member: bool,
     /// When the link or the membership changed last.
-    since: Duration,
+    pub(super) since: Duration,
     /// When its directory was heard last, over the present link.
-    heard: Duration,
+    pub(super) heard: Duration,
     /// Until when it has to be heard, since somebody says that it is dead.
     pub(super) challenged: Option<Duration>,
     lost: bool,
+    /// Since when it is there, as far as operators are concerned.
+    pub(super) up: Option<Duration>,
+    /// When it went, and why, after it was there.
+    pub(super) gone: Option<(Duration, DropReason)>,
 }
 
 impl Remote {
+    pub(super) fn host_name(&self) -> &str {
+        &self.host_name
+    }
+
+    /// Where its directory is reached, or was.
+    pub(super) fn addresses(&self) -> Vec<std::net::SocketAddr> {
+        self.addr.as_ref().map(|addr| addr.hints.to_vec()).unwrap_or_default()
+    }
+
     /// Whether somebody has to look after it until it is a member with a link, or lost.
     pub(super) const fn is_unsettled(&self) -> bool {
         !self.lost && (self.link.is_some() != self.member || (self.link.is_none() && !self.member))
@@ -114,6 +128,7 @@ impl HostCore {
             remote.part.clear();
             remote.since = now;
             self.dialer.unlinked(peer.host, false, now);
+            self.view.host_gone(peer.host);
         }
     }
 
@@ -205,6 +220,10 @@ impl HostCore {
                 remote.member = false;
                 self.lose(from.host, DropReason::Withdrawn, now, out);
             }
+            ToPeer::Survey { .. }
+            | ToPeer::Surveyed { .. }
+            | ToPeer::Ping { .. }
+            | ToPeer::Pong { .. } => self.on_peer_view(from, message, out),
             ToPeer::Hello { .. } | ToPeer::Elsewhere(_) | ToPeer::Flush | ToPeer::Flushed => {}
         }
     }
@@ -284,6 +303,7 @@ impl HostCore {
                     self.dialer.hint(Target::Host(them.host), &them.addr().hints, now);
                 }
                 tracing::info!(host = %them.host, "host is up");
+                self.appear(them.host, now, out);
             }
             membership::Effect::Down(them) => {
                 let Some(remote) = self.remotes.get_mut(&them.host) else { return };
@@ -392,6 +412,7 @@ impl HostCore {
         }
         self.tell_peer_fences(from.host, out);
         self.snapshot(from, out);
+        self.appear(from.host, now, out);
         if let Some(them) = identity {
             self.in_membership(now, out, |m, out| m.meet(them, now, out));
         }
@@ -510,18 +531,41 @@ impl HostCore {
         remote.challenged = None;
         remote.part.clear();
         remote.since = now;
+        let was_up = remote.up.take().is_some();
+        if was_up {
+            remote.gone = Some((now, why));
+        }
         if remote.acquaintance == Acquaintance::Close {
             remote.acquaintance = Acquaintance::Parted;
         }
         self.dialer.unlinked(host, why == DropReason::Withdrawn, now);
+        self.view.host_gone(host);
         let gone: Vec<_> = remote.records.values().cloned().collect();
         for record in &gone {
             self.forget(record);
         }
         let dropped = gone.into_iter().map(|record| (record, why)).collect();
         self.spread(Change { dropped, ..Change::default() }, out);
+        if was_up {
+            let left = why == DropReason::Withdrawn;
+            let change = if left { NetworkChange::HostLeft } else { NetworkChange::HostLost };
+            self.view.journal.host(change, host);
+            self.tell_events(out);
+        }
         if why == DropReason::HostLost {
             self.tell_all(&ToNode::HostGone(host), out);
+        }
+    }
+
+    /// A host is there: told once, until it has gone.
+    fn appear(&mut self, host: HostId, now: Duration, out: &mut Vec<Effect>) {
+        self.set_trouble(host, None);
+        let Some(remote) = self.remotes.get_mut(&host) else { return };
+        remote.gone = None;
+        if remote.up.is_none() {
+            remote.up = Some(now);
+            self.view.journal.host(NetworkChange::HostUp, host);
+            self.tell_events(out);
         }
     }
 

@@ -127,6 +127,12 @@ impl Shell {
                     self.unseat(None);
                 }
             }
+            agent::Effect::Network { request, part, last } => {
+                self.on_network_part(request, &part, last);
+            }
+            agent::Effect::Told { round, answer } => self.tell(round, answer),
+            agent::Effect::NetworkEvents(events) => self.on_network_events(events),
+            agent::Effect::Pong { request, reached } => self.on_pong(request, reached),
             agent::Effect::Hosts { request, hosts } => {
                 if let Some(answer) = self.asked.remove(&request) {
                     let _ = answer.send(hosts);

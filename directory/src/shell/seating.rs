@@ -105,6 +105,7 @@ impl Shell {
     pub(super) fn unseat(&mut self, died: Option<PeerId>) {
         self.in_agent(|agent, out| agent.on_host_down(died, out));
         self.asked.clear();
+        self.forget_asked();
         self.seek();
     }
 
@@ -122,6 +123,7 @@ impl Shell {
                 self.yielded = None;
                 self.seat = Seat::Client(link);
                 self.in_agent(Agent::on_host_up);
+                self.ask_again();
                 if self.serve {
                     self.wait_turn();
                 }
@@ -136,6 +138,7 @@ impl Shell {
                 };
                 if before.is_some() {
                     self.in_agent(|agent, out| agent.on_host_down(None, out));
+                    self.forget_asked();
                 }
                 // Who handed over has not died.
                 let yielded = self.yielded.take().filter(|(_, at)| at.elapsed() < HANDOVER);
@@ -175,6 +178,7 @@ impl Shell {
         self.settle(TroubleKind::Seat, THIS_HOST);
         self.status.holder.send_replace(true);
         self.in_agent(Agent::on_host_up);
+        self.ask_again();
         if self.serve {
             self.in_core(|core, _, out| core.want_lan(out));
         }

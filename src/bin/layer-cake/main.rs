@@ -1,5 +1,5 @@
-//! The `layer-cake` command line: the demo, the host directory, the mesh, what is published, and the
-//! actors of other programs.
+//! The `layer-cake` command line: the demo, the host directory, the mesh, what is published, who is
+//! there and answers, and the actors of other programs.
 //!
 //! Each command is a module; this file reads the arguments and turns a failure into a message and an
 //! exit status. Data goes to stdout, everything else to stderr.
@@ -9,7 +9,9 @@ mod demo;
 mod host;
 mod ls;
 mod mesh;
+mod network;
 mod output;
+mod ping;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,11 @@ enum Command {
     Mesh(mesh::Mesh),
     /// List what is published.
     Ls(ls::Ls),
+    /// Show the whole mesh: its hosts and their processes, who publishes, asks and is linked, and
+    /// which hosts are missing since when.
+    Network(network::Network),
+    /// Time round trips to a host, a node or those that publish a name, hop by hop.
+    Ping(ping::Ping),
     /// Say what a program takes, and which actors it can be started as.
     Describe(actor::Describe),
     /// Start a process as one of a program's actors, and print what it leaves as JSON.
@@ -54,6 +61,12 @@ fn main() -> ExitCode {
             with_node(command.seeds.clone(), async move |node| command.run(node).await)
         }
         Command::Ls(command) => {
+            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+        }
+        Command::Network(command) => {
+            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+        }
+        Command::Ping(command) => {
             with_node(command.seeds.clone(), async move |node| command.run(node).await)
         }
         Command::Mesh(command) => command.run(),

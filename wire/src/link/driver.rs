@@ -71,7 +71,7 @@ where
             }
             match reader.read_buf(&mut buffered).await {
                 Ok(0) => return LinkDown::Lost("end of file".to_owned()),
-                Ok(_) => {}
+                Ok(bytes) => link.has_read(bytes),
                 Err(error) => return ended(quic.as_ref(), error),
             }
         }
@@ -241,10 +241,11 @@ async fn flush<C: CoreCell, W: AsyncWrite + Unpin>(
         core.out.take(pieces);
         (std::mem::take(&mut core.out_units), std::mem::take(&mut core.out_posts))
     };
+    let bytes = pieces.iter().map(Bytes::len).sum();
     for piece in pieces.drain(..) {
         writer.write_all(&piece).await?;
     }
-    link.written(units, posts);
+    link.written(bytes, units, posts);
     Ok(())
 }
 

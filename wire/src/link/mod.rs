@@ -19,9 +19,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::{courier::Courier, parts::Inlet};
 use crate::{
+    clock,
     id::{ActorSerial, NodeAddr, PeerId},
     inbound::{AnswerSlot, AskFailure, Failure},
     payload::{Fingerprint, MAX_MESSAGE, Payload},
@@ -145,6 +146,9 @@ pub(crate) struct Inner {
     nonce: u64,
     dialled: bool,
     remote: Option<SocketAddr>,
+    up: Instant,
+    sent: AtomicU64,
+    received: AtomicU64,
     commands: mpsc::UnboundedSender<Command>,
     budget: Semaphore,
     posts: AtomicUsize,
@@ -174,6 +178,9 @@ impl Link {
             nonce,
             dialled,
             remote,
+            up: clock::now(),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             commands,
             budget: Semaphore::new(LINK_UNITS),
             posts: AtomicUsize::new(0),
@@ -220,6 +227,19 @@ impl Link {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Acquire)
+    }
+
+    /// How long it has been up, or was made ago where it has ended.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        clock::now().saturating_duration_since(self.0.up)
+    }
+
+    /// Bytes written to the connection and read from it so far. What comes before the first frame,
+    /// datagrams, and what encryption adds are not counted.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.0.sent.load(Ordering::Relaxed), self.0.received.load(Ordering::Relaxed))
     }
 
     /// Tells links to the same node apart.
@@ -314,7 +334,12 @@ impl Link {
         &self.0.commands
     }
 
-    pub(crate) fn written(&self, units: usize, posts: usize) {
+    pub(crate) fn has_read(&self, bytes: usize) {
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn written(&self, bytes: usize, units: usize, posts: usize) {
+        self.0.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         if units > 0 {
             self.0.budget.add_permits(units);
         }
