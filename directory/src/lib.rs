@@ -9,8 +9,8 @@
 //! send each other what their hosts offer.
 //!
 //! # Map
-//! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
-//! `host` (a host's side), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
+//! Decisions, without clock, socket or task: `registry` (who sees what), `index` (which names a pattern
+//! is about), `agent` (a node's side), `host` (a host's side; `host::grants` for exclusive names), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
 //! them: `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may
 //! be), `shell` (the task that carries it all out) and `service`, the interface.
 
@@ -27,6 +27,7 @@ mod membership;
 mod message;
 mod name;
 mod presence;
+mod publication;
 mod queue;
 mod record;
 mod registry;
@@ -48,9 +49,10 @@ pub use name::{
     PatternError, Scope,
 };
 pub use presence::{MAX_WATCHES, NodeGone};
+pub use publication::{Claim, Publication};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use service::{
-    Claim, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME,
-    Publication, Publish, Subscription,
+    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publish,
+    Subscription,
 };
