@@ -297,6 +297,11 @@ impl Agent {
         self.say(ToHost::Sync(id), out);
     }
 
+    /// Nobody waits for that any more.
+    pub(crate) fn forget_sync(&mut self, id: u64) {
+        self.syncs.remove(&id);
+    }
+
     /// Whether the host directory is so far behind that nothing more should be asked of it now.
     pub(crate) const fn is_ahead(&self) -> bool {
         self.marks >= WINDOW / MARK

@@ -262,6 +262,9 @@ impl HostCore {
 
     /// Grants what nobody turned out to hold.
     pub(super) fn end_disputes(&mut self, out: &mut Vec<Effect>) {
+        if self.grants.disputes.is_empty() {
+            return;
+        }
         let now = self.now;
         let over = self.grants.disputes.extract_if(.., |_, (until, _)| *until <= now);
         let mut change = Change::default();
