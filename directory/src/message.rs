@@ -168,6 +168,11 @@ pub(crate) enum ToPeer {
     Flushed,
     /// From a node that is no host directory: this is where its host's directory is.
     Elsewhere(NodeAddr),
+    /// Asks where the directory of another host is. Membership carries only a few of its addresses, and
+    /// they may be the dead ones.
+    Where(HostId),
+    /// The answer, from a host that has a link to it: all its addresses.
+    There(NodeAddr),
 }
 
 /// A host as its directory, or another host's, sees it.
