@@ -348,8 +348,8 @@ impl Agent {
             }
             ToNode::ProcessGone(_) | ToNode::HostGone(_) => {}
             ToNode::Leaving => out.push(Effect::Reseat),
-            // Who holds the lock is the shell's business.
-            ToNode::Yielded => {}
+            // The shell's business.
+            ToNode::Yielded | ToNode::Troubles { .. } => {}
             ToNode::Hosts { request, hosts } => out.push(Effect::Hosts { request, hosts }),
         }
     }

@@ -27,7 +27,7 @@ use crate::{
     message::HostView,
     seat::Seated,
     service::{PublishCall, SubscribeCall, WatchCall},
-    trouble::TroubleKind,
+    trouble::{Trouble, TroubleKind},
 };
 
 /// Bytes of posts and datagrams that may wait for the directory's task.
@@ -54,6 +54,8 @@ pub(crate) enum Input {
     Unwatch(u64),
     Serve,
     Hosts(oneshot::Sender<Vec<HostView>>),
+    /// What does not work, as far as the host's directory knows.
+    Troubles(oneshot::Sender<Vec<Trouble>>),
     Close(oneshot::Sender<()>),
     /// The search for a directory has ended.
     Seated(Seated),

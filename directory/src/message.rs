@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     name::{Pattern, Scope},
     record::{DropReason, Instance, Record},
+    trouble::Trouble,
 };
 
 /// The version of these messages; another one is not understood.
@@ -94,6 +95,8 @@ pub(crate) enum ToHost {
     Yield,
     /// The node has become the directory in place of the one that this is sent to.
     Taken,
+    /// Asks what does not work in finding other hosts.
+    Troubles(u64),
 }
 
 /// From a host directory to a node of its host.
@@ -122,6 +125,8 @@ pub(crate) enum ToNode {
     Hosts { request: u64, hosts: Vec<HostView> },
     /// The directory has let go of its lock and goes on until it hears `Taken`.
     Yielded,
+    /// The answer to `Troubles`.
+    Troubles { request: u64, troubles: Vec<Trouble> },
 }
 
 /// Why a claim was refused.

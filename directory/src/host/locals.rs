@@ -96,8 +96,8 @@ impl HostCore {
                 out.push(Effect::ToNode { node, message });
             }
             ToHost::Bye => self.on_node_down(node, false, out),
-            // Who holds the lock is the shell's business.
-            ToHost::Yield | ToHost::Taken => {}
+            // The shell's business.
+            ToHost::Yield | ToHost::Taken | ToHost::Troubles(_) => {}
         }
     }
 

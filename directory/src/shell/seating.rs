@@ -105,6 +105,7 @@ impl Shell {
     pub(super) fn unseat(&mut self, died: Option<PeerId>) {
         self.in_agent(|agent, out| agent.on_host_down(died, out));
         self.asked.clear();
+        self.asked_troubles.clear();
         self.seek();
     }
 
