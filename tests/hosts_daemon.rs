@@ -4,7 +4,12 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use layercake_lab::{Program, eventually};
 use support::{Folders, SOON, curl_by, machine::Machine, machine::join, of_mesh, run};
@@ -90,6 +95,48 @@ fn several_meshes_on_one_machine_do_not_meet() {
         let one = a.hosts_of("textures:worker").len();
         let two = said(on(&a, 0, &["ls", "--json", "textures:worker"])).lines().count();
         (one == 1 && two == 2).then_some(())
+    });
+    drop((hosts, workers));
+}
+
+#[test]
+fn several_users_on_one_machine_have_a_directory_each() {
+    let Some(lab) = layercake_lab::lab!("users") else { return };
+    let folders = Folders::new();
+    let [a, b] = ["a", "b"].map(|name| Machine::new(&lab, &folders, name));
+    // The other user may not look into the folders of this one: a place and a program of its own.
+    let place = tempfile::tempdir().expect("a folder");
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777));
+    let program = place.path().join("layer-cake");
+    fs::copy(support::LAYER_CAKE, &program).expect("room for a copy");
+    open(place.path()).and_then(|()| open(&program)).expect("it is ours");
+    let user = |m: &Machine, arguments: &[&str]| {
+        let mut command = m.host.command("setpriv");
+        command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(&program);
+        command.args(arguments).env_remove("XDG_RUNTIME_DIR").env("NO_COLOR", "1");
+        command.env("LAYERCAKE_MESH", place.path().join(format!("mesh-{}", m.host.name())));
+        command
+    };
+    if let (false, _, why) = run(user(&a, &["mesh", "init"])) {
+        println!("SKIPPED: cannot be somebody else here: {why}");
+        return;
+    }
+    let hosts = [a.start(&["host"]), Program::start(&mut user(&a, &["host"]))];
+    for host in &hosts {
+        host.wait_line(|line| line.starts_with("ready: "), SOON);
+    }
+    join(&a, &[&b]);
+    let (ok, token, why) = run(user(&a, &["mesh", "invite"]));
+    assert!(ok, "{why}");
+    let (ok, _, why) = run(user(&b, &["mesh", "join", &token]));
+    assert!(ok, "{why}");
+    let workers = [
+        b.start(&["demo", "worker", "--workers", "1"]),
+        Program::start(&mut user(&b, &["demo", "worker", "--workers", "2"])),
+    ];
+    eventually(SOON, "one worker for the one user, two for the other", || {
+        let (_, names, _) = run(user(&a, &["ls", "--json", "textures:worker"]));
+        (a.hosts_of("textures:worker").len() == 1 && names.lines().count() == 2).then_some(())
     });
     drop((hosts, workers));
 }

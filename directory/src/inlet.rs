@@ -28,7 +28,7 @@ use crate::{
     network::Network,
     seat::Seated,
     service::{PublishCall, SubscribeCall, WatchCall},
-    trouble::TroubleKind,
+    trouble::{Trouble, TroubleKind},
 };
 
 /// Bytes of posts and datagrams that may wait for the directory's task.
@@ -61,6 +61,8 @@ pub(crate) enum Input {
     /// One more watches what happens in the mesh, or one less.
     WatchNetwork(bool),
     Ping(HostId, Option<NodeId>, oneshot::Sender<bool>),
+    /// What does not work, as far as the host's directory knows.
+    Troubles(oneshot::Sender<Vec<Trouble>>),
     Close(oneshot::Sender<()>),
     /// The search for a directory has ended.
     Seated(Seated),

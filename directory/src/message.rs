@@ -18,6 +18,7 @@ use crate::{
     name::{Pattern, Scope},
     network::{About, NetworkEvent, NodeAnswer},
     record::{DropReason, Instance, Record},
+    trouble::Trouble,
 };
 
 /// The version of these messages; another one is not understood.
@@ -112,6 +113,8 @@ pub(crate) enum ToHost {
     Ping { request: u64, host: HostId, node: Option<NodeId> },
     /// The answer to `Ping` from the directory.
     Pong(u64),
+    /// Asks what does not work in finding other hosts.
+    Troubles(u64),
 }
 
 /// From a host directory to a node of its host.
@@ -157,6 +160,8 @@ pub(crate) enum ToNode {
     /// The answer to `Ping` from the node. Not reached means that there is no link to that host, or no
     /// such node there; of what does not answer nothing is told.
     Pong { request: u64, reached: bool },
+    /// The answer to `Troubles`.
+    Troubles { request: u64, troubles: Vec<Trouble> },
 }
 
 /// Why a claim was refused.
@@ -214,6 +219,11 @@ pub(crate) enum ToPeer {
     Ping { number: u64, node: Option<NodeId> },
     /// It does, or there is no such node.
     Pong { number: u64, reached: bool },
+    /// Asks where the directory of another host is. Membership carries only a few of its addresses, and
+    /// they may be the dead ones.
+    Where(HostId),
+    /// The answer, from a host that has a link to it: all its addresses.
+    There(NodeAddr),
 }
 
 /// Cuts an encoded value into parts of [`MAX_PART`] bytes, each with whether it is the last; at least

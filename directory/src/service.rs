@@ -31,12 +31,15 @@ use crate::{
     record::{MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
     seeds::{DEFAULT_PORT, SEEDS_VARIABLE, split_seeds},
     shell,
-    trouble::{Trouble, Troubles},
+    trouble::{MAX_TROUBLES, Trouble, Troubles},
 };
 
 /// How long a claim waits for a host directory that says nothing. One is found or made within
 /// milliseconds; beyond this something is broken.
 pub const PUBLISH_TIME: Duration = Duration::from_secs(10);
+
+/// How long the host directory may take to say what does not work.
+const TROUBLES_TIME: Duration = Duration::from_secs(1);
 
 /// The environment variable that says which ways of finding other hosts are used: some of `mdns`, `seeds`
 /// (those of [`SEEDS_VARIABLE`](crate::SEEDS_VARIABLE) and of the mesh folder's file) and `peers`, with
@@ -482,11 +485,20 @@ impl Directory {
         &self.config
     }
 
-    /// What does not work in finding other hosts, the longest first, as far as this node knows: of the
-    /// search for other hosts that is the node that [embeds](Self::is_host_directory) the directory.
-    #[must_use]
-    pub fn troubles(&self) -> Vec<Trouble> {
-        self.status.troubles().list(shell::wall_ms(&self.endpoint))
+    /// What does not work in finding other hosts, as this node and its host's directory know it; those of
+    /// each the longest first. Without a directory that answers within 1 s, what this node knows.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn troubles(&self) -> Vec<Trouble> {
+        let mut troubles = self.status.troubles().list(shell::wall_ms(&self.endpoint));
+        let (answer, theirs) = oneshot::channel();
+        if self.inlet.send(Input::Troubles(answer))
+            && let Ok(Ok(theirs)) = tokio::time::timeout(TROUBLES_TIME, theirs).await
+        {
+            troubles.extend(theirs.into_iter().take(MAX_TROUBLES));
+        }
+        troubles
     }
 
     /// Why there is no host directory.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use layercake_wire::{
-    DialError, Endpoint, Link, LinkDown, Service,
+    Endpoint, Link, LinkDown, Service,
     id::{HostId, NodeAddr, NodeId, PeerId},
     memory::{Announcement, Network},
 };
@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     agent::{self, Agent},
-    dial::{Missing, Target},
+    dial::Target,
     discovery::Mdns,
     hints,
     host::{self, HostCore},
@@ -36,7 +36,7 @@ use crate::{
     registry::Here,
     seat::Held,
     service::{DirectoryConfig, Feed, Granted, Status, WatchCall},
-    trouble::TroubleKind,
+    trouble::{Trouble, TroubleKind},
 };
 
 use self::{
@@ -49,6 +49,7 @@ mod calls;
 mod effects;
 mod network;
 mod seating;
+mod troubles;
 
 /// How often the node's own addresses are looked at.
 const ADDRESS_PERIOD: Duration = Duration::from_secs(1);
@@ -58,8 +59,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_millis(300);
 /// What a trouble is about that is about no other host, seed or file.
 const THIS_HOST: &str = "this host";
-/// What stands for all hosts that announce themselves and do not answer: anybody may invent such.
-const ANNOUNCED: &str = "hosts that announce themselves";
 /// Inputs that are read before time is looked at again.
 const BATCH: usize = 256;
 
@@ -183,6 +182,7 @@ struct Shell {
     watchers: HashMap<u64, oneshot::Sender<NodeGone>>,
     asked: HashMap<u64, oneshot::Sender<Vec<HostView>>>,
     asking: Asking,
+    asked_troubles: HashMap<u64, oneshot::Sender<Vec<Trouble>>>,
     next_request: u64,
     /// Who waits until the host directory has dealt with something.
     syncing: HashMap<u64, oneshot::Sender<()>>,
@@ -225,6 +225,7 @@ impl Shell {
             watchers: HashMap::new(),
             asked: HashMap::new(),
             asking: Asking::default(),
+            asked_troubles: HashMap::new(),
             next_request: 0,
             syncing: HashMap::new(),
             syncing_swept: CALLS,
@@ -305,6 +306,7 @@ impl Shell {
             Input::Network(answer) => self.on_network(answer),
             Input::WatchNetwork(watch) => self.on_watch_network(watch),
             Input::Ping(host, node, answer) => self.on_ping(host, node, answer),
+            Input::Troubles(answer) => self.on_troubles(answer),
             Input::Seated(seated) => self.on_seated(seated),
             Input::Dialled(target, result) => self.on_dialled(target, result),
             Input::Found(target, addrs) => {
@@ -317,40 +319,6 @@ impl Shell {
             Input::Settled(kind, about) => self.settle(kind, &about),
             Input::Listening(result) => self.on_listening(result),
             Input::Close(_) => {}
-        }
-    }
-
-    fn on_dialled(&mut self, target: Target, result: Result<Link, DialError>) {
-        let about = match target {
-            Target::Host(host) => host.to_string(),
-            Target::Addr(addr) => addr.to_string(),
-        };
-        match result {
-            Ok(link) if !link.is_closed() => {
-                let peer = link.peer();
-                self.settle(TroubleKind::Dial, &about);
-                self.on_up(link);
-                self.in_core(|core, _, out| core.on_dialled(target, Some(peer), out));
-            }
-            Err(DialError::Ourselves) => self.in_core(|core, _, _| core.on_dialled_self(target)),
-            Ok(_) => self.in_core(|core, _, out| core.on_dialled(target, None, out)),
-            Err(error) => {
-                tracing::debug!(?target, %error, "a dial failed");
-                let mut misses = None;
-                self.in_core(|core, _, out| {
-                    core.on_dialled(target, None, out);
-                    misses = core.misses(target);
-                    if let Target::Host(host) = target {
-                        core.set_trouble(host, Some(error.to_string()));
-                    }
-                });
-                let about = match misses {
-                    Some(Missing::Known) => &*about,
-                    Some(Missing::Heard) => ANNOUNCED,
-                    None => return,
-                };
-                self.trouble(TroubleKind::Dial, about, &error.to_string());
-            }
         }
     }
 
@@ -397,6 +365,10 @@ impl Shell {
                 message::decode::<ToHost>(body).map(|message| match message {
                     ToHost::Yield => self.on_yield(link),
                     ToHost::Taken => self.on_taken(),
+                    ToHost::Troubles(request) => {
+                        let troubles = self.status.troubles().list(self.wall_ms());
+                        post(link, Service::Agent, &ToNode::Troubles { request, troubles });
+                    }
                     message => {
                         let wall = self.wall_ms();
                         self.in_core(|core, now, out| {
@@ -413,6 +385,11 @@ impl Shell {
                 self.status.progress.fetch_add(1, Ordering::Relaxed);
                 match message {
                     ToNode::Yielded => self.on_yielded(from.node),
+                    ToNode::Troubles { request, troubles } => {
+                        if let Some(answer) = self.asked_troubles.remove(&request) {
+                            let _ = answer.send(troubles);
+                        }
+                    }
                     message => self.in_agent(|agent, out| agent.on_host(message, out)),
                 }
             }),
@@ -612,25 +589,6 @@ impl Shell {
 
     fn set_trouble(&self, trouble: String) {
         *self.status.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-
-    /// Something does not work: told once, and kept in the list.
-    fn trouble(&self, kind: TroubleKind, about: &str, why: &str) {
-        let news = self.status.troubles().note(kind, about, why, self.wall_ms());
-        let meanwhile = kind.meanwhile();
-        match kind {
-            _ if !news => {}
-            // A host that was switched off is no trouble of this one; a seed that does not answer is.
-            TroubleKind::Dial if about.parse::<std::net::SocketAddr>().is_err() => {
-                tracing::info!("{kind} of {about}: {why}; {meanwhile}");
-            }
-            _ => tracing::warn!("{kind} of {about}: {why}; {meanwhile}"),
-        }
-    }
-
-    /// It works.
-    fn settle(&self, kind: TroubleKind, about: &str) {
-        self.status.troubles().settle(kind, about);
     }
 
     fn tell_once(&mut self, trouble: String) {

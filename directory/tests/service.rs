@@ -13,7 +13,8 @@ use std::{
 use bytes::Bytes;
 use layercake_directory::{
     Claim, Directory, DirectoryConfig, DropReason, Event, Inlet, Name, NodeGone, NodeWatch,
-    NotPublished, NotSubscribed, Pattern, Publication, Publish, Scope, Subscription, inlet,
+    NotPublished, NotSubscribed, Pattern, Publication, Publish, Scope, Subscription, Trouble,
+    TroubleKind, inlet,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
@@ -599,4 +600,29 @@ async fn the_names_of_the_system_are_not_for_users() {
     let pattern = serde_json::from_str("\"*layercake:node:.*\"").expect("as it comes over a link");
     let refused = node.directory.subscribe(pattern, Scope::Process).await.expect_err("is reserved");
     assert_eq!(refused, NotSubscribed::Reserved);
+}
+
+#[tokio::test]
+async fn what_does_not_work_is_listed_for_every_node_of_the_host() {
+    let (_folder, mesh) = host();
+    // An address on this machine that is open and says nothing.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let silent = silent.local_addr().expect("bound");
+    let embeds = Node::with_seeds(&mesh, &[silent]);
+    let _name = embeds.publish("w:1", Scope::Lan).await;
+    let other = Node::start(&mesh);
+    let _seen = other.subscribe("w:.*", Scope::Host).await;
+    let deadline = Instant::now() + SOON;
+    let told = loop {
+        let troubles = other.directory.troubles().await;
+        let of_seed = |trouble: &&Trouble| trouble.about == silent.to_string();
+        if let Some(trouble) = troubles.iter().find(of_seed) {
+            break trouble.clone();
+        }
+        assert!(Instant::now() < deadline, "{troubles:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(told.kind, TroubleKind::Dial);
+    assert!(told.why.contains(&silent.to_string()), "{told}");
+    assert!(told.since_ms > 0 && told.last_ms >= told.since_ms);
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use layercake_wire::{
     AskFailure, DialError, Endpoint, EndpointConfig, Failure, FailureCode, Gone, Inbound,
     InboundKind, LANE_UNITS, Link, LinkDown, PART_UNITS, Parts, Receive, Responder, Service,
-    id::{NodeAddr, NodeId},
+    id::{HostId, NodeAddr, NodeId},
     payload::{Encoding, Fingerprint, Payload, Tag},
     trust::Mesh,
 };
@@ -230,6 +230,34 @@ async fn another_mesh_cannot_link_by_any_way() {
     let error = stranger.endpoint.dial_any(&addr.hints, None).await.expect_err("another authority");
     assert!(matches!(error, DialError::Unreachable(_) | DialError::Refused(_)), "{error:?}");
     assert!(near.endpoint.links().is_empty());
+}
+
+/// An address on this machine that is open and says nothing.
+fn black_hole() -> (std::net::UdpSocket, std::net::SocketAddr) {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let addr = socket.local_addr().expect("bound");
+    (socket, addr)
+}
+
+#[tokio::test]
+async fn dead_addresses_cost_nothing_and_a_wrong_one_leads_nowhere() {
+    let (near, far) = hosts().await;
+    let holes: Vec<_> = (0..9).map(|_| black_hole()).collect();
+    let good = far.endpoint.addr().hints.to_vec();
+    let addrs: Vec<_> = holes.iter().map(|(_, addr)| *addr).chain(good).collect();
+    // Somebody claims that a host lives where another one does.
+    let other = HostId::random();
+    let error = near.endpoint.dial_any(&addrs[9..], Some(other)).await.expect_err("not that host");
+    assert!(error.to_string().contains("another node lives there now"), "{error}");
+    assert!(near.endpoint.links().is_empty());
+    let begun = Instant::now();
+    let wanted = far.endpoint.peer();
+    let link = near.endpoint.dial_any(&addrs, Some(wanted.host)).await.expect("the tenth is good");
+    assert_eq!(link.peer(), wanted);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let own = near.endpoint.addr();
+    let error = near.endpoint.dial_any(&own.hints[..1], None).await.expect_err("oneself");
+    assert!(matches!(error, DialError::Ourselves), "{error:?}");
 }
 
 #[tokio::test]

@@ -238,8 +238,8 @@ impl HostCore {
             | ToHost::WatchNetwork(_)
             | ToHost::Ping { .. }
             | ToHost::Pong(_) => {}
-            // Who holds the lock is the shell's business.
-            ToHost::Yield | ToHost::Taken => {}
+            // The shell's business.
+            ToHost::Yield | ToHost::Taken | ToHost::Troubles(_) => {}
         }
     }
 

@@ -34,7 +34,8 @@ pub(crate) fn cost(message: &ToHost) -> u32 {
         | ToHost::Pong(_)
         | ToHost::Bye
         | ToHost::Yield
-        | ToHost::Taken => 0,
+        | ToHost::Taken
+        | ToHost::Troubles(_) => 0,
     };
     u32::try_from(cost).unwrap_or(u32::MAX)
 }

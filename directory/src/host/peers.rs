@@ -27,6 +27,9 @@ const FRESH: Duration = Duration::from_millis(600);
 const CHALLENGE: Duration = Duration::from_millis(200);
 /// The longest name of a host that is kept, in bytes.
 const MAX_HOST_NAME: usize = 255;
+/// How often others are asked where a member is to which there is no link, and how many of them.
+const ASK_PERIOD: Duration = Duration::from_secs(1);
+const ASKED: usize = 3;
 
 /// Another host.
 #[derive(Default)]
@@ -62,6 +65,8 @@ pub(super) struct Remote {
     pub(super) up: Option<Duration>,
     /// When it went, and why, after it was there.
     pub(super) gone: Option<(Duration, DropReason)>,
+    /// When others were asked last where it is.
+    asked: Option<Duration>,
 }
 
 impl Remote {
@@ -213,6 +218,18 @@ impl HostCore {
                 }
             }
             ToPeer::Pull => self.snapshot(from, out),
+            ToPeer::Where(host) => {
+                let linked = self.remotes.get(&host).filter(|remote| remote.link.is_some());
+                if let Some(addr) = linked.and_then(|remote| remote.addr.clone()) {
+                    out.push(Effect::ToPeer { peer: from, message: ToPeer::There(addr) });
+                }
+            }
+            ToPeer::There(addr) => {
+                let target = Target::Host(addr.peer.host);
+                if self.dialer.misses(target).is_some() {
+                    self.dialer.hint(target, &addr.hints, now);
+                }
+            }
             ToPeer::ProcessGone(node) => self.on_process_gone(PeerId { node, ..from }, out),
             ToPeer::Fence(above) => self.on_fence(above, out),
             ToPeer::Bye => {
@@ -251,6 +268,7 @@ impl HostCore {
     pub(super) fn round(&mut self, now: Duration, out: &mut Vec<Effect>) {
         let mut meet = Vec::new();
         let mut lost = Vec::new();
+        let mut astray = Vec::new();
         for (host, remote) in &self.remotes {
             let idle = now.saturating_sub(remote.since);
             match (remote.link, remote.member) {
@@ -261,6 +279,7 @@ impl HostCore {
                 }
                 (Some(_), false) => meet.extend(remote.identity.clone()),
                 (None, false) if idle > LINKLESS => lost.push(*host),
+                (None, true) => astray.push(*host),
                 _ => {}
             }
         }
@@ -269,6 +288,25 @@ impl HostCore {
         }
         for them in meet {
             self.in_membership(now, out, |m, out| m.meet(them, now, out));
+        }
+        for host in astray {
+            self.ask_where(host, now, out);
+        }
+    }
+
+    /// Asks those who may know where a member is to which there is no link.
+    fn ask_where(&mut self, host: HostId, now: Duration, out: &mut Vec<Effect>) {
+        let Some(remote) = self.remotes.get_mut(&host) else { return };
+        if remote.asked.is_some_and(|asked| now < asked + ASK_PERIOD) {
+            return;
+        }
+        remote.asked = Some(now);
+        // In turn, since not everybody knows.
+        let linked = self.linked();
+        let turn = usize::try_from(now.as_secs()).unwrap_or(0) * ASKED;
+        let from = turn.checked_rem(linked.len()).unwrap_or(0);
+        for peer in linked.iter().copied().cycle().skip(from).take(ASKED.min(linked.len())) {
+            out.push(Effect::ToPeer { peer, message: ToPeer::Where(host) });
         }
     }
 
@@ -301,6 +339,7 @@ impl HostCore {
                 remote.since = now;
                 if remote.link.is_none() {
                     self.dialer.hint(Target::Host(them.host), &them.addr().hints, now);
+                    self.ask_where(them.host, now, out);
                 }
                 tracing::info!(host = %them.host, "host is up");
                 self.appear(them.host, now, out);

@@ -24,6 +24,10 @@ impl Shell {
     }
 
     pub(super) fn on_listening(&mut self, result: Result<NodeAddr, String>) {
+        // Handed over meanwhile.
+        if !matches!(self.seat, Seat::Holder(_)) {
+            return;
+        }
         let now = self.now();
         let addr = match result {
             Ok(addr) => addr,

@@ -106,6 +106,7 @@ impl Shell {
         self.in_agent(|agent, out| agent.on_host_down(died, out));
         self.asked.clear();
         self.forget_asked();
+        self.asked_troubles.clear();
         self.seek();
     }
 

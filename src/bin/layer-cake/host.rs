@@ -18,8 +18,8 @@ pub(crate) struct Host {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why this process is not the directory.
-fn reason(node: &Node) -> String {
-    let troubles = node.directory().troubles();
+async fn reason(node: &Node) -> String {
+    let troubles = node.directory().troubles().await;
     let seat = troubles.into_iter().find(|trouble| trouble.kind == TroubleKind::Seat);
     seat.map_or_else(
         || "another `layer-cake host` serves this host's directory; its end is awaited".to_owned(),
@@ -34,7 +34,7 @@ impl Host {
             held = &mut serving => held,
             () = node.stopping() => return Ok(()),
             () = tokio::time::sleep(PATIENCE) => {
-                eprintln!("waiting: {}", reason(&node));
+                eprintln!("waiting: {}", reason(&node).await);
                 tokio::select! {
                     held = &mut serving => held,
                     () = node.stopping() => return Ok(()),
