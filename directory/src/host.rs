@@ -37,6 +37,8 @@ use crate::{
 
 use self::{claims::Claims, locals::Local, peers::Remote};
 
+#[cfg(test)]
+mod audit;
 mod claims;
 mod locals;
 mod peers;
@@ -105,6 +107,9 @@ pub(crate) struct HostCore {
     next_digest: Duration,
     /// Peers that have not yet said that they heard this directory leave.
     leaving: BTreeSet<PeerId>,
+    /// A bug for the simulation to find: incarnations are not looked at.
+    #[cfg(test)]
+    planted: bool,
 }
 
 /// Records that came and went, on their way to everybody concerned.
@@ -133,6 +138,8 @@ impl HostCore {
             next_round: now,
             next_digest: now + DIGEST_PERIOD,
             leaving: BTreeSet::new(),
+            #[cfg(test)]
+            planted: false,
         }
     }
 

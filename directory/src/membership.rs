@@ -160,6 +160,12 @@ impl Membership {
         self.foca.iter_members().map(Member::id)
     }
 
+    /// How many timers wait.
+    #[cfg(test)]
+    pub(crate) fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
     /// When [`Self::on_time`] is to be called next.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let timer = self.timers.keys().next().map(|(due, _)| *due);

@@ -37,6 +37,12 @@ impl Claims {
         }
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.exclusive.values().chain(self.shared.values()).map(BTreeMap::len).sum()
+    }
+
     /// The record that stands in the way of a new claim: the holder of an exclusive name, or an
     /// instance of a shared name that is claimed exclusively. Claims of different scopes do not meet.
     pub(super) fn conflict(&self, claim: &Record) -> Option<Arc<Record>> {

@@ -263,7 +263,7 @@ impl HostCore {
         changed(node, Vec::new(), unwanted, out);
     }
 
-    fn record(&self, instance: Instance) -> Option<&Arc<Record>> {
+    pub(super) fn record(&self, instance: Instance) -> Option<&Arc<Record>> {
         if instance.host == self.me.host {
             self.nodes.get(&instance.node)?.records.get(&instance.serial)
         } else {

@@ -192,7 +192,7 @@ fn hosts_agree_after_any_trouble() {
                     let own = present.iter().position(|i| i.peer() == somebody);
                     if let Some(at) = own {
                         let serial = present.remove(at).serial;
-                        world.agent(somebody, |agent, out| agent.withdraw(serial, out));
+                        world.withdraw(somebody, serial);
                     }
                 }
                 6 if world.machines[&somebody.host].processes.len() > 1 => {
