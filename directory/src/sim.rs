@@ -74,6 +74,8 @@ enum Event {
     Resume(PeerId, Duration),
     /// A process that leaves in order ends.
     End(PeerId),
+    /// A directory shows itself on the network, as by mDNS.
+    Announce(PeerId),
     /// Links that are dead are noticed as such.
     Reap,
     /// What is gone must have been forgotten.
@@ -119,6 +121,8 @@ struct World {
     seed: u64,
     /// The planted bug that every directory has.
     planted: bool,
+    /// Tells what happens, for a seed that is replayed.
+    loud: bool,
 }
 
 /// Where a process is reached.
@@ -161,6 +165,7 @@ impl World {
             now: Duration::ZERO,
             seed,
             planted: false,
+            loud: false,
         };
         world.at(Duration::from_secs(1), Event::Reap);
         world
@@ -193,6 +198,12 @@ impl World {
         self.now = end;
     }
 
+    fn note(&self, what: impl FnOnce() -> String) {
+        if self.loud {
+            eprintln!("{:9.3} {}", self.now.as_secs_f64(), what());
+        }
+    }
+
     fn happen(&mut self, event: Event) {
         match event {
             Event::Arrive(arrival) => self.arrive(arrival),
@@ -204,6 +215,7 @@ impl World {
             Event::Seek(peer) => self.seek(peer),
             Event::Resume(peer, until) => self.resume(peer, until),
             Event::End(peer) => self.end(peer),
+            Event::Announce(peer) => self.announce(peer),
             Event::Reap => self.reap(),
             Event::Forgotten(gone) => self.check_forgotten(gone),
         }

@@ -64,8 +64,10 @@ impl Remote {
         !self.lost && (self.link.is_some() != self.member || (self.link.is_none() && !self.member))
     }
 
+    /// Whether its records are kept, also while it is out of reach for a moment: nodes are told when
+    /// they go.
     pub(super) const fn is_known(&self) -> bool {
-        !self.lost && (self.link.is_some() || self.member)
+        !self.lost
     }
 
     pub(super) fn view(&self, host: HostId) -> HostView {

@@ -135,6 +135,7 @@ impl World {
     }
 
     fn embed(&mut self, peer: PeerId) {
+        self.note(|| format!("embed {}", truth::brief(peer)));
         let (now, seed, wall) = (self.now, self.seed, self.wall(peer.host));
         let planted = self.planted;
         let machine = self.machines.get_mut(&peer.host).unwrap();
@@ -294,6 +295,7 @@ impl World {
                 subscription: PRESENCES,
                 record,
             }) => {
+                self.note(|| format!("{} present + {}", truth::brief(peer), record.name));
                 self.process(peer).watches.on_available(record.instance);
             }
             agent::Effect::Tell(registry::Effect::Dropped {
@@ -301,6 +303,7 @@ impl World {
                 record,
                 reason,
             }) => {
+                self.note(|| format!("{} present - {} {reason}", truth::brief(peer), record.name));
                 let process = self.process(peer);
                 let ended = process.watches.on_dropped(record.instance, reason, now);
                 process.told.gone.extend(ended.iter().map(|e| (now, e.watch, e.gone)));
@@ -351,6 +354,7 @@ impl World {
                 if let Some((_, core)) = &mut machine.directory {
                     core.start_lan(addr(me), now);
                 }
+                self.after(Duration::from_millis(50), Event::Announce(me));
             }
             host::Effect::ClosePeer(peer) => self.close(&|a, b| a == peer && b == me),
         }
@@ -385,6 +389,7 @@ impl World {
     /// Kills a process; others of its host notice, and one takes over if it embedded the directory.
     /// Other hosts hear nothing more of it.
     pub(super) fn kill(&mut self, peer: PeerId) {
+        self.note(|| format!("kill {}", truth::brief(peer)));
         self.remove(peer, true);
         self.truth.died.insert(peer);
         self.after(truth::BOUND, Event::Forgotten(vec![peer]));
@@ -412,6 +417,7 @@ impl World {
 
     /// The power of a host fails.
     pub(super) fn power_off(&mut self, host: HostId) {
+        self.note(|| format!("power off {}", host.to_bits()));
         let now = self.now;
         let machine = self.machines.get_mut(&host).unwrap();
         let gone: Vec<_> = machine.processes.keys().map(|node| PeerId { host, node: *node }).collect();
@@ -431,6 +437,7 @@ impl World {
 
     /// A process ends in order.
     pub(super) fn leave(&mut self, peer: PeerId) {
+        self.note(|| format!("leave {}", truth::brief(peer)));
         let now = self.now;
         self.truth.left.insert(peer);
         self.process(peer).told.own.clear();
@@ -472,6 +479,7 @@ impl World {
 
     /// Stops a process, as SIGSTOP does, or as a host without a free processor.
     pub(super) fn stop(&mut self, peer: PeerId, time: Duration) {
+        self.note(|| format!("stop {}", truth::brief(peer)));
         let until = self.now + time;
         self.truth.host_trouble(peer.host, until);
         let process = self.process(peer);

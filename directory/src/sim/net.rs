@@ -11,6 +11,9 @@ const MAX_WAITING: usize = 400;
 /// The longest that a post waits for its retransmission after a cable is in again.
 const RETRANSMIT: u64 = 300;
 
+/// How often a directory shows itself.
+const ANNOUNCE: Duration = Duration::from_secs(5);
+
 /// What is under way on a link.
 #[derive(Debug, Clone)]
 pub(super) enum Parcel {
@@ -334,6 +337,23 @@ impl World {
             self.end_link(here, there);
         }
         self.after(Duration::from_secs(1), Event::Reap);
+    }
+
+    /// Whoever is in reach hears where a directory is.
+    pub(super) fn announce(&mut self, me: PeerId) {
+        let now = self.now;
+        if !self.embeds(me) {
+            return;
+        }
+        for host in self.machines.keys().copied().collect::<Vec<_>>() {
+            let hears = |holder| !self.is_stopped(me) && !self.is_stopped(holder);
+            if host != me.host && self.is_open(me.host, host) && self.holder(host).is_some_and(hears)
+            {
+                let (target, addr) = (Target::Host(me.host), addr(me));
+                self.directory(host, |core, _| core.on_hint(target, &addr.hints, now));
+            }
+        }
+        self.after(ANNOUNCE, Event::Announce(me));
     }
 
     pub(super) fn dial(&mut self, from: PeerId, target: Target, addrs: &[SocketAddr]) {

@@ -116,16 +116,24 @@ impl World {
     /// A subscriber is told something.
     pub(super) fn tell(&mut self, peer: PeerId, told: registry::Effect) {
         let now = self.now;
+        self.note(|| match &told {
+            registry::Effect::Available { subscription, record } => {
+                format!("{} {subscription} + {} {}", brief(peer), record.name, brief(record.instance.peer()))
+            }
+            registry::Effect::Dropped { subscription, record, reason } => {
+                format!("{} {subscription} - {} {} {reason}", brief(peer), record.name, brief(record.instance.peer()))
+            }
+        });
         match told {
             registry::Effect::Available { subscription, record } => {
                 let instance = record.instance;
                 let told = self.told(peer);
                 if told.buried.contains(&instance.peer()) {
-                    self.fail(&format!("{peer:?} sees {record:?} again, whose process is dead"));
+                    self.fail(&format!("{} sees {} again, whose process is dead", brief(peer), short(&record)));
                 }
                 let highest = told.fences.entry(instance).or_default();
                 if *highest > record.fence {
-                    self.fail(&format!("{peer:?} sees the number of {record:?} fall"));
+                    self.fail(&format!("{} sees the number of {} fall", brief(peer), short(&record)));
                 }
                 *highest = record.fence;
                 let Some(view) = told.views.get_mut(&subscription) else { return };
@@ -133,7 +141,7 @@ impl World {
                     r.exclusive && r.name == record.name && r.instance != instance
                 };
                 if record.exclusive && view.live.values().any(|r| same(&r)) {
-                    self.fail(&format!("{peer:?} sees {record:?} beside another holder"));
+                    self.fail(&format!("{} sees {} beside another holder", brief(peer), short(&record)));
                 }
                 view.live.insert(instance, record.clone());
                 if subscription == ALL {
@@ -151,7 +159,7 @@ impl World {
                     told.live.remove(&instance);
                 }
                 if !known {
-                    self.fail(&format!("{peer:?} is told twice that {record:?} is dropped"));
+                    self.fail(&format!("{} is told twice that {} is gone", brief(peer), short(&record)));
                 }
                 self.check_drop(peer, &record, reason);
             }
@@ -174,7 +182,7 @@ impl World {
             _ => false,
         } || !self.is_calm(viewer.host, publisher.host);
         if !true_or_troubled {
-            self.fail(&format!("{viewer:?} is told that {record:?} is dropped: {reason}"));
+            self.fail(&format!("{} is told of {}: {reason}", brief(viewer), short(record)));
         }
     }
 
@@ -186,7 +194,7 @@ impl World {
             _ => true,
         };
         if lies && self.is_calm(viewer.host, gone.host) {
-            self.fail(&format!("{viewer:?} is told of {gone:?}: {how}"));
+            self.fail(&format!("{} is told of {}: {how}", brief(viewer), brief(gone)));
         }
     }
 
@@ -203,8 +211,8 @@ impl World {
                     again = true;
                     continue;
                 }
-                let viewer = PeerId { host: *host, node: *node };
-                self.fail(&format!("{viewer:?} still sees {late:?}"));
+                let viewer = brief(PeerId { host: *host, node: *node });
+                self.fail(&format!("{viewer} still sees {}/{}", brief(late.peer()), late.serial));
             }
         }
         if again {
@@ -221,7 +229,7 @@ impl World {
             for (serial, record) in own {
                 match record {
                     Some(record) => all.push(record),
-                    None => self.fail(&format!("{peer:?} waits for an answer to claim {serial}")),
+                    None => self.fail(&format!("{} waits for an answer to claim {serial}", brief(peer))),
                 }
             }
         }
@@ -231,7 +239,7 @@ impl World {
             holders.entry((&record.name, record.scope, host)).or_default().push(record);
         }
         if let Some((_, two)) = holders.iter().find(|(_, holders)| holders.len() > 1) {
-            self.fail(&format!("two holders: {two:?}"));
+            self.fail(&format!("two holders: {:?}", two.iter().map(|r| short(r)).collect::<Vec<_>>()));
         }
         for peer in self.everybody() {
             for view in self.machines[&peer.host].processes[&peer.node].told.views.values() {
@@ -239,9 +247,11 @@ impl World {
                 if view.live == expected {
                     continue;
                 }
-                let lacks: Vec<_> = expected.iter().filter(|e| view.live.get(e.0) != Some(e.1)).collect();
-                let extra: Vec<_> = view.live.iter().filter(|e| expected.get(e.0) != Some(e.1)).collect();
-                let text = format!("{peer:?} lacks {lacks:?} and has too much: {extra:?}");
+                let lacks = expected.values().filter(|r| view.live.get(&r.instance) != Some(r));
+                let extra = view.live.values().filter(|r| expected.get(&r.instance) != Some(r));
+                let (lacks, extra): (Vec<_>, Vec<_>) =
+                    (lacks.map(|r| short(r)).collect(), extra.map(|r| short(r)).collect());
+                let text = format!("{} lacks {lacks:?}, has too much: {extra:?}", brief(peer));
                 self.fail(&text);
             }
         }
@@ -254,7 +264,10 @@ impl World {
         for peer in &everybody {
             let present = self.process(*peer).watches.present();
             if !present.is_empty() && present != everybody {
-                self.fail(&format!("{peer:?} takes these for present: {present:?}"));
+                let dead: Vec<_> = present.difference(&everybody).map(|p| brief(*p)).collect();
+                let unseen: Vec<_> = everybody.difference(&present).map(|p| brief(*p)).collect();
+                let who = brief(*peer);
+                self.fail(&format!("{who} takes {dead:?} for present and does not see {unseen:?}"));
             }
         }
     }
@@ -273,6 +286,16 @@ impl World {
             }
         }
     }
+}
+
+pub(super) fn brief(peer: PeerId) -> String {
+    format!("{}/{}", peer.host.to_bits(), peer.node.to_bits())
+}
+
+fn short(record: &Record) -> String {
+    let Record { name, scope, instance, claimed, fence, .. } = record;
+    let who = brief(instance.peer());
+    format!("{name} {scope} {who}/{} claimed {claimed} number {fence}", instance.serial)
 }
 
 /// What a subscription sees, as simply as it can be said: every instance of a shared name in reach
