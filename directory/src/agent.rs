@@ -310,11 +310,8 @@ impl Agent {
             ToNode::Changed { put, dropped } => {
                 let me = self.me;
                 self.in_registry(out, |registry, out| {
-                    for (instance, reason) in dropped {
-                        if instance.peer() != me {
-                            registry.remove(instance, reason, out);
-                        }
-                    }
+                    let others = dropped.into_iter().filter(|(i, _)| i.peer() != me).collect();
+                    registry.remove_all(others, out);
                     for record in put.into_iter().filter(|r| r.instance.peer() != me) {
                         registry.put(record, out);
                     }

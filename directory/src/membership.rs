@@ -117,7 +117,7 @@ impl foca::Identity for Identity {
 pub(crate) enum Effect {
     /// Send a datagram to a member.
     Send { to: Identity, packet: Bytes },
-    /// A host is there.
+    /// A host is there, or its directory has a successor.
     Up(Identity),
     /// A host has gone: it left or does not answer.
     Down(Identity),
@@ -265,13 +265,21 @@ impl Membership {
         ) -> Result<(), foca::Error>,
     ) {
         let before = self.foca.num_members();
-        let mut shell = Shell { out, timers: Vec::new(), twice: before <= FEW };
+        let mut shell =
+            Shell { out, timers: Vec::new(), renamed: Vec::new(), twice: before <= FEW };
         // None of its errors leaves it unusable; stale packets and timers are among them.
         if let Err(error) = act(&mut self.foca, &mut shell) {
             tracing::debug!(%error, "membership");
         }
-        for (after, timer) in shell.timers {
+        let Shell { timers, renamed, .. } = shell;
+        for (after, timer) in timers {
             self.schedule(now + after, timer, false);
+        }
+        for successor in renamed {
+            // The engine says nothing more where the host was there before, as far as it knew.
+            if self.foca.iter_members().any(|member| *member.id() == successor) {
+                out.push(Effect::Up(successor));
+            }
         }
         if before == 0 {
             self.heard = now;
@@ -304,6 +312,7 @@ fn config() -> Config {
 struct Shell<'a> {
     out: &'a mut Vec<Effect>,
     timers: Vec<(Duration, Timer<Identity>)>,
+    renamed: Vec<Identity>,
     twice: bool,
 }
 
@@ -313,10 +322,11 @@ impl foca::Runtime<Identity> for Shell<'_> {
             Notification::MemberUp(member) => Effect::Up(member.clone()),
             Notification::MemberDown(member) => Effect::Down(member.clone()),
             Notification::Rejoin(me) => Effect::Renewed(me.clone()),
-            Notification::Rename(..)
-            | Notification::Active
-            | Notification::Idle
-            | Notification::Defunct => return,
+            Notification::Rename(_, successor) => {
+                self.renamed.push(successor.clone());
+                return;
+            }
+            Notification::Active | Notification::Idle | Notification::Defunct => return,
         });
     }
 

@@ -61,13 +61,25 @@ const ALL: u64 = 1;
 enum Event {
     /// Something arrives over a link, or what was held up on it.
     Arrive(net::Arrival),
-    Flush { link: u64, from: PeerId, to: PeerId },
+    Flush {
+        link: u64,
+        from: PeerId,
+        to: PeerId,
+    },
     /// The timers of a host's directory, and of a process's watches.
     Wake(HostId),
     Watch(PeerId),
-    Dialled { from: PeerId, target: Target, to: Option<PeerId> },
+    Dialled {
+        from: PeerId,
+        target: Target,
+        to: Option<PeerId>,
+    },
     /// A process notices that another one of its host is gone.
-    Noticed { by: PeerId, gone: PeerId, died: bool },
+    Noticed {
+        by: PeerId,
+        gone: PeerId,
+        died: bool,
+    },
     /// A process looks for the directory of its host, or becomes it.
     Seek(PeerId),
     /// A stopped process goes on, unless it was stopped for longer since.
@@ -230,8 +242,7 @@ impl World {
         let name = Name::new(name).unwrap();
         let draft = Draft { name, scope, exclusive, actor: 1, meta: Bytes::new() };
         let wall = self.wall(peer.host);
-        let serial =
-            self.agent(peer, |agent, out| agent.publish(draft, addr(peer), wall, out));
+        let serial = self.agent(peer, |agent, out| agent.publish(draft, addr(peer), wall, out));
         self.told(peer).on_published(serial);
         serial
     }

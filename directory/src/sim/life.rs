@@ -420,7 +420,8 @@ impl World {
         self.note(|| format!("power off {}", host.to_bits()));
         let now = self.now;
         let machine = self.machines.get_mut(&host).unwrap();
-        let gone: Vec<_> = machine.processes.keys().map(|node| PeerId { host, node: *node }).collect();
+        let gone: Vec<_> =
+            machine.processes.keys().map(|node| PeerId { host, node: *node }).collect();
         machine.processes.clear();
         machine.wake = None;
         machine.left_behind = None;

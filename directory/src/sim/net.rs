@@ -136,9 +136,7 @@ impl World {
             Parcel::Datagram(packet) => {
                 self.net.datagrams.0 += 1;
                 self.net.datagrams.1 += packet.len() as u64;
-                if (loss > 0.0 && self.rng.random_bool(loss))
-                    || !self.is_open(from.host, to.host)
-                {
+                if (loss > 0.0 && self.rng.random_bool(loss)) || !self.is_open(from.host, to.host) {
                     return;
                 }
                 if self.net.overtaken > 0.0 && self.rng.random_bool(self.net.overtaken) {
@@ -347,7 +345,9 @@ impl World {
         }
         for host in self.machines.keys().copied().collect::<Vec<_>>() {
             let hears = |holder| !self.is_stopped(me) && !self.is_stopped(holder);
-            if host != me.host && self.is_open(me.host, host) && self.holder(host).is_some_and(hears)
+            if host != me.host
+                && self.is_open(me.host, host)
+                && self.holder(host).is_some_and(hears)
             {
                 let (target, addr) = (Target::Host(me.host), addr(me));
                 self.directory(host, |core, _| core.on_hint(target, &addr.hints, now));

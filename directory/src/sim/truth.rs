@@ -118,10 +118,20 @@ impl World {
         let now = self.now;
         self.note(|| match &told {
             registry::Effect::Available { subscription, record } => {
-                format!("{} {subscription} + {} {}", brief(peer), record.name, brief(record.instance.peer()))
+                format!(
+                    "{} {subscription} + {} {}",
+                    brief(peer),
+                    record.name,
+                    brief(record.instance.peer())
+                )
             }
             registry::Effect::Dropped { subscription, record, reason } => {
-                format!("{} {subscription} - {} {} {reason}", brief(peer), record.name, brief(record.instance.peer()))
+                format!(
+                    "{} {subscription} - {} {} {reason}",
+                    brief(peer),
+                    record.name,
+                    brief(record.instance.peer())
+                )
             }
         });
         match told {
@@ -129,11 +139,19 @@ impl World {
                 let instance = record.instance;
                 let told = self.told(peer);
                 if told.buried.contains(&instance.peer()) {
-                    self.fail(&format!("{} sees {} again, whose process is dead", brief(peer), short(&record)));
+                    self.fail(&format!(
+                        "{} sees {} again, whose process is dead",
+                        brief(peer),
+                        short(&record)
+                    ));
                 }
                 let highest = told.fences.entry(instance).or_default();
                 if *highest > record.fence {
-                    self.fail(&format!("{} sees the number of {} fall", brief(peer), short(&record)));
+                    self.fail(&format!(
+                        "{} sees the number of {} fall",
+                        brief(peer),
+                        short(&record)
+                    ));
                 }
                 *highest = record.fence;
                 let Some(view) = told.views.get_mut(&subscription) else { return };
@@ -141,7 +159,11 @@ impl World {
                     r.exclusive && r.name == record.name && r.instance != instance
                 };
                 if record.exclusive && view.live.values().any(|r| same(&r)) {
-                    self.fail(&format!("{} sees {} beside another holder", brief(peer), short(&record)));
+                    self.fail(&format!(
+                        "{} sees {} beside another holder",
+                        brief(peer),
+                        short(&record)
+                    ));
                 }
                 view.live.insert(instance, record.clone());
                 if subscription == ALL {
@@ -159,7 +181,11 @@ impl World {
                     told.live.remove(&instance);
                 }
                 if !known {
-                    self.fail(&format!("{} is told twice that {} is gone", brief(peer), short(&record)));
+                    self.fail(&format!(
+                        "{} is told twice that {} is gone",
+                        brief(peer),
+                        short(&record)
+                    ));
                 }
                 self.check_drop(peer, &record, reason);
             }
@@ -170,8 +196,8 @@ impl World {
     fn check_drop(&mut self, viewer: PeerId, record: &Record, reason: DropReason) {
         let publisher = record.instance.peer();
         let gone = self.truth.died.contains(&publisher);
-        let left = self.truth.left.contains(&publisher)
-            || self.truth.withdrawn.contains(&record.instance);
+        let left =
+            self.truth.left.contains(&publisher) || self.truth.withdrawn.contains(&record.instance);
         if gone && reason == DropReason::ProcessDied {
             self.told(viewer).buried.insert(publisher);
         }
@@ -229,7 +255,9 @@ impl World {
             for (serial, record) in own {
                 match record {
                     Some(record) => all.push(record),
-                    None => self.fail(&format!("{} waits for an answer to claim {serial}", brief(peer))),
+                    None => {
+                        self.fail(&format!("{} waits for an answer to claim {serial}", brief(peer)))
+                    }
                 }
             }
         }
@@ -239,7 +267,10 @@ impl World {
             holders.entry((&record.name, record.scope, host)).or_default().push(record);
         }
         if let Some((_, two)) = holders.iter().find(|(_, holders)| holders.len() > 1) {
-            self.fail(&format!("two holders: {:?}", two.iter().map(|r| short(r)).collect::<Vec<_>>()));
+            self.fail(&format!(
+                "two holders: {:?}",
+                two.iter().map(|r| short(r)).collect::<Vec<_>>()
+            ));
         }
         for peer in self.everybody() {
             for view in self.machines[&peer.host].processes[&peer.node].told.views.values() {
