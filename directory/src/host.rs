@@ -210,11 +210,13 @@ impl HostCore {
         let linked = self.remotes.values().any(|r| r.link.is_some());
         let challenged = self.remotes.values().filter_map(|r| r.challenged).min();
         let unsettled = self.remotes.values().any(Remote::is_unsettled);
+        let incomplete = self.remotes.values().filter_map(|r| r.settles).min();
         [
             membership.and_then(Membership::next_deadline),
             self.settles,
             self.known,
             challenged,
+            incomplete,
             linked.then_some(self.next_digest),
             unsettled.then_some(self.next_round),
         ]
@@ -232,6 +234,7 @@ impl HostCore {
     pub(crate) fn on_time(&mut self, now: Duration, out: &mut Vec<Effect>) {
         self.in_membership(now, out, |m, out| m.on_time(now, out));
         self.bury(now, out);
+        self.settle_remotes(now, out);
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
             for node in self.registered() {

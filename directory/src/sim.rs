@@ -47,6 +47,7 @@ mod life;
 mod net;
 mod patience;
 mod presences;
+mod restarts;
 mod scale;
 mod stories;
 mod truth;

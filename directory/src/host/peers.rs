@@ -8,7 +8,7 @@ use std::{
 
 use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 
-use super::{Change, Effect, HostCore, LINKLESS, MEETING, digest};
+use super::{Change, Effect, HostCore, KNOWN_AFTER, LINKLESS, MEETING, digest};
 use crate::{
     dial::{MAX_TARGETS, Target},
     membership::{self, Identity},
@@ -47,6 +47,9 @@ pub(super) struct Remote {
     pulled: bool,
     part: Vec<Arc<Record>>,
     pub(super) records: BTreeMap<Instance, Arc<Record>>,
+    /// By when the present incarnation has to say what is complete, and what it has said so far.
+    pub(super) settles: Option<Duration>,
+    confirmed: BTreeSet<Instance>,
     /// Whether membership says it is there.
     member: bool,
     /// When the link or the membership changed last.
@@ -228,6 +231,23 @@ impl HostCore {
         }
     }
 
+    /// A host whose directories end before any of them has settled, one after the other: what the
+    /// present one has not said goes.
+    pub(super) fn settle_remotes(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        let due = self.remotes.iter_mut().filter(|(_, r)| r.settles.is_some_and(|at| at <= now));
+        let mut gone = Vec::new();
+        for (_, remote) in due {
+            remote.settles = Some(now + KNOWN_AFTER);
+            let said = &remote.confirmed;
+            gone.extend(remote.records.values().filter(|r| !said.contains(&r.instance)).cloned());
+        }
+        for record in &gone {
+            self.forget(record);
+        }
+        let dropped = gone.into_iter().map(|record| (record, DropReason::ProcessDied)).collect();
+        self.spread(Change { dropped, ..Change::default() }, out);
+    }
+
     /// Repeats introductions, and gives up those who cannot be reached in any way.
     pub(super) fn round(&mut self, now: Duration, out: &mut Vec<Effect>) {
         let mut meet = Vec::new();
@@ -367,6 +387,8 @@ impl HostCore {
         if incarnation > remote.incarnation {
             remote.incarnation = incarnation;
             remote.primed = false;
+            remote.settles.get_or_insert(now + KNOWN_AFTER);
+            remote.confirmed.clear();
         }
         if remote.link != Some(from) {
             tracing::info!(host = %from.host, host_name, "linked to a host directory");
@@ -410,6 +432,8 @@ impl HostCore {
         let mut first = false;
         if let Some(nodes) = nodes {
             first = !std::mem::replace(&mut remote.synced, true);
+            remote.settles = None;
+            remote.confirmed.clear();
             let listed: BTreeSet<_> = records.iter().map(|r| r.instance).collect();
             let missing = remote.records.values().filter(|r| !listed.contains(&r.instance));
             for record in missing.cloned().collect::<Vec<_>>() {
@@ -457,7 +481,10 @@ impl HostCore {
                 tracing::warn!(%host, name = %record.name, "a host says what it may not say");
                 continue;
             }
-            let Some(remote) = self.remotes.get(&host) else { break };
+            let Some(remote) = self.remotes.get_mut(&host) else { break };
+            if remote.settles.is_some() {
+                remote.confirmed.insert(record.instance);
+            }
             let known = remote.records.get(&record.instance);
             let full = known.is_none() && remote.records.len() >= MAX_HOST_RECORDS;
             if full || known.is_some_and(|known| *known == record) {
@@ -505,6 +532,8 @@ impl HostCore {
         remote.primed = false;
         remote.challenged = None;
         remote.part.clear();
+        remote.settles = None;
+        remote.confirmed.clear();
         remote.since = now;
         self.dialer.unlinked(host, why == DropReason::Withdrawn, now);
         let gone: Vec<_> = remote.records.values().cloned().collect();
