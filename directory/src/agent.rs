@@ -343,7 +343,14 @@ impl Agent {
                 });
                 out.push(Effect::CloseHost(host));
             }
-            ToNode::ProcessGone(_) | ToNode::HostGone(_) => {}
+            ToNode::LinkGone(host) if host != self.me.host => {
+                self.in_registry(out, |registry, out| {
+                    let lost =
+                        |r: &Record| (r.instance.host == host).then_some(DropReason::LinkLost);
+                    registry.remove_where(lost, out);
+                });
+            }
+            ToNode::ProcessGone(_) | ToNode::HostGone(_) | ToNode::LinkGone(_) => {}
             ToNode::Leaving => out.push(Effect::Reseat),
             ToNode::Hosts { request, hosts } => out.push(Effect::Hosts { request, hosts }),
         }

@@ -29,7 +29,7 @@ use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 
 use crate::{
     dial::{Attempt, Dialer, Target},
-    membership::{self, Identity, Membership},
+    membership::{self, Identity, Membership, Patience},
     message::{self, HostView, ToNode, ToPeer},
     name::Scope,
     record::{DropReason, Instance, Record},
@@ -48,12 +48,12 @@ mod tests;
 /// How long a directory that takes over waits for the surviving nodes to register before it says
 /// what is gone. What is there it says at once.
 pub(crate) const SETTLE: Duration = Duration::from_millis(400);
-/// How long a host without a link and without a sign of life keeps its records.
+/// How long a host without a link keeps its records, where the usual patience is had with it.
 pub(crate) const LINKLESS: Duration = Duration::from_secs(2);
 /// How long after its start a directory tells its nodes which hosts there are: whatever they
 /// remember of others has gone.
 pub(crate) const KNOWN_AFTER: Duration = Duration::from_secs(3);
-/// How long a linked host may fail to become a member before the link is given up.
+/// How long a linked host may fail to become a member before the link is given up; likewise.
 const MEETING: Duration = Duration::from_secs(3);
 /// How often introductions are repeated while they are needed.
 const ROUND: Duration = Duration::from_millis(200);
@@ -102,6 +102,7 @@ pub(crate) struct HostCore {
     known: Option<Duration>,
     lan_wanted: bool,
     membership: Option<Membership>,
+    patience: Patience,
     dialer: Dialer,
     next_round: Duration,
     next_digest: Duration,
@@ -135,6 +136,7 @@ impl HostCore {
             known: Some(now + KNOWN_AFTER),
             lan_wanted: false,
             membership: None,
+            patience: Patience::default(),
             next_round: now,
             next_digest: now + DIGEST_PERIOD,
             leaving: BTreeSet::new(),
@@ -143,12 +145,17 @@ impl HostCore {
         }
     }
 
+    /// How patient it is with other hosts; to be said before [`Self::start_lan`].
+    pub(crate) const fn set_patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
     /// Begins to look for other hosts; `addr` is where they reach this one.
     pub(crate) fn start_lan(&mut self, addr: NodeAddr, now: Duration) {
         self.config.addr = addr;
         if self.membership.is_none() {
             let me = Identity::new(&self.config.addr, self.config.incarnation, 0);
-            self.membership = Some(Membership::new(me, self.config.seed, now));
+            self.membership = Some(Membership::new(me, self.config.seed, self.patience, now));
         }
     }
 

@@ -37,6 +37,7 @@ mod testing;
 
 pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};
+pub use membership::{MAX_PATIENCE, MIN_PATIENCE, PATIENCE};
 pub use message::HostView;
 pub use name::{
     MAX_NAME, MAX_PATTERN, MAX_PATTERN_SIZE, Name, NameError, ParseScopeError, Pattern,

@@ -115,6 +115,8 @@ pub(crate) enum ToNode {
     Leaving,
     /// The answer to `Hosts`.
     Hosts { request: u64, hosts: Vec<HostView> },
+    /// A host cannot be reached from this one, while others reach it. Links to it may work.
+    LinkGone(HostId),
 }
 
 /// Why a claim was refused.

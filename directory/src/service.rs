@@ -20,6 +20,7 @@ use crate::{
     agent::Draft,
     hints::{DEFAULT_PORT, SEEDS_VARIABLE, split_seeds},
     inlet::{Inlet, Input, Outlet},
+    membership::PATIENCE,
     message::{HostView, Refusal},
     name::{Name, Pattern, Scope},
     presence::NodeGone,
@@ -42,6 +43,12 @@ pub struct DirectoryConfig {
     pub mdns: bool,
     /// The UDP port that the host directory listens on, where it is free.
     pub port: u16,
+    /// Within this time a host that has failed is noticed: [`PATIENCE`](crate::PATIENCE) is for a LAN;
+    /// more is for networks that break off for seconds, less for those who know theirs. The probes are
+    /// as much rarer, or more frequent. At least [`MIN_PATIENCE`](crate::MIN_PATIENCE) and at most
+    /// [`MAX_PATIENCE`](crate::MAX_PATIENCE). All hosts of a mesh should have the same. The end of a
+    /// process whose host lives is noticed at once, whatever this is.
+    pub patience: Duration,
 }
 
 impl DirectoryConfig {
@@ -49,14 +56,19 @@ impl DirectoryConfig {
     #[must_use]
     pub fn from_env() -> Self {
         let seeds = std::env::var(SEEDS_VARIABLE).map(|text| split_seeds(&text));
-        Self { seeds: seeds.unwrap_or_default(), mdns: true, port: DEFAULT_PORT }
+        Self {
+            seeds: seeds.unwrap_or_default(),
+            mdns: true,
+            port: DEFAULT_PORT,
+            patience: PATIENCE,
+        }
     }
 
     /// For a node of an in-memory network: hosts find each other there, and nothing is asked of the
     /// environment or of a resolver.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT }
+        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT, patience: PATIENCE }
     }
 }
 

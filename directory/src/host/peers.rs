@@ -252,21 +252,24 @@ impl HostCore {
     pub(super) fn round(&mut self, now: Duration, out: &mut Vec<Effect>) {
         let mut meet = Vec::new();
         let mut lost = Vec::new();
+        let (meeting, linkless) = (self.patience.of(MEETING), self.patience.of(LINKLESS));
         for (host, remote) in &self.remotes {
             let idle = now.saturating_sub(remote.since);
             match (remote.link, remote.member) {
                 _ if remote.lost => {}
-                (Some(peer), false) if idle > MEETING => {
+                (Some(peer), false) if idle > meeting => {
                     out.push(Effect::ClosePeer(peer));
-                    lost.push(*host);
+                    lost.push((*host, DropReason::HostLost));
                 }
                 (Some(_), false) => meet.extend(remote.identity.clone()),
-                (None, false) if idle > LINKLESS => lost.push(*host),
+                (None, false) if idle > linkless => lost.push((*host, DropReason::HostLost)),
+                // Others reach it, and this host does not.
+                (None, true) if idle > linkless => lost.push((*host, DropReason::LinkLost)),
                 _ => {}
             }
         }
-        for host in lost {
-            self.lose(host, DropReason::HostLost, now, out);
+        for (host, why) in lost {
+            self.lose(host, why, now, out);
         }
         for them in meet {
             self.in_membership(now, out, |m, out| m.meet(them, now, out));
@@ -306,6 +309,7 @@ impl HostCore {
                 tracing::info!(host = %them.host, "host is up");
             }
             membership::Effect::Down(them) => {
+                let (fresh, challenge) = (self.patience.of(FRESH), self.patience.of(CHALLENGE));
                 let Some(remote) = self.remotes.get_mut(&them.host) else { return };
                 // A successor of its directory, or the host itself after a renewal, is there already.
                 let stale = remote.identity.as_ref().is_some_and(|now| {
@@ -317,9 +321,9 @@ impl HostCore {
                     _ if stale => {}
                     // Said by one who was cut off himself, maybe: it is heard here. It will be told
                     // that it was declared dead, and come back under a renewed identity.
-                    Some(_) if now.saturating_sub(remote.heard) < FRESH => {}
+                    Some(_) if now.saturating_sub(remote.heard) < fresh => {}
                     Some(peer) => {
-                        remote.challenged = Some(now + CHALLENGE);
+                        remote.challenged = Some(now + challenge);
                         out.push(Effect::ToPeer { peer, message: ToPeer::Flush });
                     }
                     None => self.lose(them.host, DropReason::HostLost, now, out),
@@ -542,8 +546,10 @@ impl HostCore {
         }
         let dropped = gone.into_iter().map(|record| (record, why)).collect();
         self.spread(Change { dropped, ..Change::default() }, out);
-        if why == DropReason::HostLost {
-            self.tell_all(&ToNode::HostGone(host), out);
+        match why {
+            DropReason::HostLost => self.tell_all(&ToNode::HostGone(host), out),
+            DropReason::LinkLost => self.tell_all(&ToNode::LinkGone(host), out),
+            _ => {}
         }
     }
 
