@@ -45,6 +45,9 @@ mod peers;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use self::{audit::Audit, tests::filled};
+
 /// How long a directory that takes over waits for the surviving nodes to register before it says
 /// what is gone. What is there it says at once.
 pub(crate) const SETTLE: Duration = Duration::from_millis(400);
@@ -106,6 +109,8 @@ pub(crate) struct HostCore {
     dialer: Dialer,
     next_round: Duration,
     next_digest: Duration,
+    /// How often its incarnation was raised above one that others remember.
+    raised: u32,
     /// Peers that have not yet said that they heard this directory leave.
     leaving: BTreeSet<PeerId>,
     /// A bug for the simulation to find: incarnations are not looked at.
@@ -139,6 +144,7 @@ impl HostCore {
             patience: Patience::default(),
             next_round: now,
             next_digest: now + DIGEST_PERIOD,
+            raised: 0,
             leaving: BTreeSet::new(),
             #[cfg(test)]
             planted: false,
@@ -275,6 +281,8 @@ impl HostCore {
     /// The node that embeds this directory stops. Where other nodes of the host live on, one of them
     /// takes over and nobody should forget what they published; otherwise the host leaves.
     pub(crate) fn leave(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        // One that leaves does not rise above its successor.
+        self.raised = u32::MAX;
         self.on_node_down(self.me.node, false, out);
         self.tell_all(&ToNode::Leaving, out);
         let last = self.nodes.is_empty();

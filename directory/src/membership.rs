@@ -274,6 +274,11 @@ impl Membership {
         }
     }
 
+    /// This host has another identity from now on.
+    pub(crate) fn become_known_as(&mut self, me: Identity, now: Duration, out: &mut Vec<Effect>) {
+        self.act(now, out, |foca, shell| foca.change_identity(me, shell));
+    }
+
     /// Leaves in order: the others need not find out.
     pub(crate) fn leave(&mut self, now: Duration, out: &mut Vec<Effect>) {
         self.act(now, out, |foca, shell| foca.leave_cluster(shell));

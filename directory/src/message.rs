@@ -163,6 +163,8 @@ pub(crate) enum ToPeer {
     Flushed,
     /// From a node that is no host directory: this is where its host's directory is.
     Elsewhere(NodeAddr),
+    /// The answer to the `Hello` of a directory whose host was known under this later incarnation.
+    Later(u64),
 }
 
 /// A host as its directory, or another host's, sees it.

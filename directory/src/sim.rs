@@ -132,6 +132,8 @@ struct World {
     rng: SmallRng,
     now: Duration,
     seed: u64,
+    /// What every process subscribes to, LAN-wide.
+    interest: &'static str,
     /// The planted bug that every directory has.
     planted: bool,
     /// Tells what happens, for a seed that is replayed.
@@ -177,6 +179,7 @@ impl World {
             rng: SmallRng::seed_from_u64(seed),
             now: Duration::ZERO,
             seed,
+            interest: ".*",
             planted: false,
             loud: false,
         };

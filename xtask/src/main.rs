@@ -24,6 +24,11 @@ commands:
   soak NAME [SECONDS]
                   a long run of what the tests do briefly (default: 300 seconds); there is `chaos`:
                   faults on three hosts at random
+  soak directory [SEEDS]
+                  the directory of 5 to 20 simulated hosts in trouble, from so many seeds (default:
+                  10,000), and ten minutes of patience with the sick
+  soak scale HOSTS NAMES
+                  what so many simulated hosts with so many names each take
   bench [NAME...] measure all or these contestants side by side, in a release build
   bench actors [NAME...]
                   the same of actors within one process, beside other libraries";
@@ -48,6 +53,9 @@ fn run() -> Result<()> {
         ["test", "--fast"] => test::run(test::Extent::Fast),
         ["soak", "chaos"] => soak_chaos("300"),
         ["soak", "chaos", seconds] => soak_chaos(seconds),
+        ["soak", "directory"] => soak_directory("10000"),
+        ["soak", "directory", seeds] => soak_directory(seeds),
+        ["soak", "scale", hosts, names] => soak_scale(hosts, names),
         ["bench", "actors", ref names @ ..] => bench("actors", names),
         ["bench", ref names @ ..] => bench("ladder", names),
         ["help" | "--help" | "-h"] => {
@@ -67,6 +75,36 @@ fn soak_chaos(seconds: &str) -> Result<()> {
     steps.run("chaos", cargo().args(chaos).env("LAYERCAKE_SOAK_SECONDS", seconds))?;
     steps.totals();
     Ok(())
+}
+
+fn soak_directory(seeds: &str) -> Result<()> {
+    let _: u64 = seeds.parse().with_context(|| format!("`{seeds}` is no number of seeds"))?;
+    let mut steps = Steps::default();
+    steps.run("seeds", simulation("sim::chaos::").env("LAYERCAKE_SIM_SEEDS", seeds))?;
+    steps.run("patience", &mut simulation("sim::patience::"))?;
+    steps.totals();
+    Ok(())
+}
+
+fn soak_scale(hosts: &str, names: &str) -> Result<()> {
+    for number in [hosts, names] {
+        let _: u32 = number.parse().with_context(|| format!("`{number}` is no number"))?;
+    }
+    let mut steps = Steps::default();
+    let mut scale = simulation("sim::scale::");
+    scale.arg("--test-threads=1");
+    steps
+        .run("scale", scale.env("LAYERCAKE_SIM_HOSTS", hosts).env("LAYERCAKE_SIM_NAMES", names))?;
+    steps.totals();
+    Ok(())
+}
+
+/// Some of the directory's simulations, in a release build.
+fn simulation(which: &str) -> Command {
+    let mut command = cargo();
+    command.args(["test", "--locked", "--release", "-p", "layercake-directory", "--lib", which]);
+    command.args(["--", "--nocapture"]);
+    command
 }
 
 /// Runs `layercake-benches KIND NAMES`.

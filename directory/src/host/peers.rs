@@ -24,6 +24,9 @@ const MAX_HOST_RECORDS: usize = 262_144;
 const FRESH: Duration = Duration::from_millis(600);
 /// How long a host that is said to be dead may take to answer: many round trips, also with loss.
 const CHALLENGE: Duration = Duration::from_millis(200);
+/// How often a directory rises above an incarnation that others remember: one that has to do it again
+/// and again is not alone in speaking for its host.
+const MAX_RAISES: u32 = 8;
 /// The longest name of a host that is kept, in bytes.
 const MAX_HOST_NAME: usize = 255;
 
@@ -148,6 +151,10 @@ impl HostCore {
                 }
                 return;
             }
+            ToPeer::Later(known) => {
+                self.rise_above(known, now, out);
+                return;
+            }
             // Also from and to those who have just left.
             ToPeer::Flush => {
                 out.push(Effect::ToPeer { peer: from, message: ToPeer::Flushed });
@@ -208,7 +215,11 @@ impl HostCore {
                 remote.member = false;
                 self.lose(from.host, DropReason::Withdrawn, now, out);
             }
-            ToPeer::Hello { .. } | ToPeer::Elsewhere(_) | ToPeer::Flush | ToPeer::Flushed => {}
+            ToPeer::Hello { .. }
+            | ToPeer::Elsewhere(_)
+            | ToPeer::Later(_)
+            | ToPeer::Flush
+            | ToPeer::Flushed => {}
         }
     }
 
@@ -382,7 +393,10 @@ impl HostCore {
         let checked = self.looks_at_incarnations();
         let remote = self.remotes.entry(from.host).or_default();
         if checked && incarnation < remote.incarnation {
+            // One that has died does not hear it; one whose host has lost its memory and its clock must.
             tracing::debug!(%from, "a former directory says hello");
+            let message = ToPeer::Later(remote.incarnation);
+            out.push(Effect::ToPeer { peer: from, message });
             return;
         }
         if host_name.len() > MAX_HOST_NAME {
@@ -420,6 +434,35 @@ impl HostCore {
         self.snapshot(from, out);
         if let Some(them) = identity {
             self.in_membership(now, out, |m, out| m.meet(them, now, out));
+        }
+    }
+
+    /// Others remember this host under a later incarnation: its memory is gone and its clock was set
+    /// back. What a former directory of it said must not stand above what this one says.
+    fn rise_above(&mut self, known: u64, now: Duration, out: &mut Vec<Effect>) {
+        if known < self.config.incarnation {
+            return;
+        }
+        if self.raised >= MAX_RAISES {
+            tracing::warn!(
+                known,
+                "another directory speaks for this host: two machines, one folder?"
+            );
+            return;
+        }
+        self.raised += 1;
+        self.config.incarnation = known.saturating_add(1);
+        tracing::info!(incarnation = self.config.incarnation, "others remember a later directory");
+        let me = Identity::new(&self.config.addr, self.config.incarnation, 0);
+        self.in_membership(now, out, |m, out| m.become_known_as(me, now, out));
+        let linked = self.linked();
+        let greeted: BTreeSet<_> = self.remotes.values().filter_map(|r| r.greeted).collect();
+        for peer in greeted.into_iter().chain(linked.iter().copied()).collect::<BTreeSet<_>>() {
+            let hello = self.hello();
+            out.push(Effect::ToPeer { peer, message: hello });
+        }
+        for peer in linked {
+            self.snapshot(peer, out);
         }
     }
 

@@ -79,7 +79,7 @@ impl World {
         };
         let machine = self.machines.get_mut(&peer.host).unwrap();
         machine.processes.insert(peer.node, process);
-        self.subscribe(peer, ALL, ".*", Scope::Lan);
+        self.subscribe(peer, ALL, self.interest, Scope::Lan);
         self.seek(peer);
     }
 
@@ -425,6 +425,8 @@ impl World {
         machine.processes.clear();
         machine.wake = None;
         machine.left_behind = None;
+        // The runtime folder is not there any more after a start.
+        machine.incarnation = 0;
         if let Some((_, core)) = machine.directory.take() {
             machine.peers = core.known_hosts();
         }

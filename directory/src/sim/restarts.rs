@@ -52,6 +52,26 @@ fn restarts(seed: u64, planted: bool) {
 }
 
 #[test]
+fn a_host_without_memory_whose_clock_was_set_back_is_heard_all_the_same() {
+    let mut world = World::new(3, 1, 21);
+    let (host, reborn) = (HostId::from_bits(1), id(1, 2));
+    world.publish(id(1, 1), "former", Scope::Lan, false);
+    world.run(secs(3.0));
+    world.power_off(host);
+    world.machines.get_mut(&host).unwrap().clock = -3_600_000;
+    world.run(secs(1.0));
+    world.start(reborn);
+    let serial = world.publish(reborn, "present", Scope::Lan, false);
+    world.run(secs(2.0));
+    world.assert_all_see(&[instance(reborn, serial)]);
+    world.forget_logs();
+    world.run(secs(10.0));
+    for peer in world.everybody() {
+        assert!(world.log(peer).is_empty(), "{peer:?}: {:?}", world.log(peer));
+    }
+}
+
+#[test]
 fn nothing_of_a_hundred_former_lives_comes_back() {
     for seed in 1..=5 {
         restarts(seed, false);
