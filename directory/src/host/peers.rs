@@ -247,16 +247,32 @@ impl HostCore {
     pub(super) fn settle_remotes(&mut self, now: Duration, out: &mut Vec<Effect>) {
         let due = self.remotes.iter_mut().filter(|(_, r)| r.settles.is_some_and(|at| at <= now));
         let mut gone = Vec::new();
-        for (_, remote) in due {
+        let mut hosts = Vec::new();
+        for (host, remote) in due {
             remote.settles = Some(now + KNOWN_AFTER);
+            if !remote.part.is_empty() {
+                continue; // A long one is on its way.
+            }
             let said = &remote.confirmed;
             gone.extend(remote.records.values().filter(|r| !said.contains(&r.instance)).cloned());
+            hosts.push(*host);
         }
         for record in &gone {
             self.forget(record);
         }
         let dropped = gone.into_iter().map(|record| (record, DropReason::ProcessDied)).collect();
         self.spread(Change { dropped, ..Change::default() }, out);
+        for host in hosts {
+            self.view_all(host, out);
+        }
+    }
+
+    /// Tells every node all that is known of a host: it may remember more from a directory before this
+    /// one.
+    fn view_all(&mut self, host: HostId, out: &mut Vec<Effect>) {
+        for node in self.registered() {
+            self.view(node, host, out);
+        }
     }
 
     /// Repeats introductions, and gives up those who cannot be reached in any way.
@@ -493,10 +509,7 @@ impl HostCore {
         change.put = self.accept(host, records);
         self.spread(change, out);
         if first {
-            // A node may remember more of that host, from a directory before this one.
-            for node in self.registered() {
-                self.view(node, host, out);
-            }
+            self.view_all(host, out);
         }
     }
 
@@ -574,6 +587,7 @@ impl HostCore {
             return;
         }
         tracing::info!(%host, host_name = remote.host_name, reason = %why, "host is gone");
+        let unseen = !remote.synced;
         remote.link = None;
         remote.greeted = None;
         remote.primed = false;
@@ -592,6 +606,7 @@ impl HostCore {
         match why {
             DropReason::HostLost => self.tell_all(&ToNode::HostGone(host), out),
             DropReason::LinkLost => self.tell_all(&ToNode::LinkGone(host), out),
+            _ if unseen => self.view_all(host, out),
             _ => {}
         }
     }
