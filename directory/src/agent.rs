@@ -452,11 +452,8 @@ impl Agent {
             ToNode::Changed { put, dropped } => {
                 let me = self.me;
                 self.in_registry(out, |registry, out| {
-                    for (instance, reason) in dropped {
-                        if instance.peer() != me {
-                            registry.remove(instance, reason, out);
-                        }
-                    }
+                    let others = dropped.into_iter().filter(|(i, _)| i.peer() != me).collect();
+                    registry.remove_all(others, out);
                     for record in put.into_iter().filter(|r| r.instance.peer() != me) {
                         registry.put(record, out);
                     }
@@ -488,7 +485,14 @@ impl Agent {
                 });
                 out.push(Effect::CloseHost(host));
             }
-            ToNode::ProcessGone(_) | ToNode::HostGone(_) => {}
+            ToNode::LinkGone(host) if host != self.me.host => {
+                self.in_registry(out, |registry, out| {
+                    let lost =
+                        |r: &Record| (r.instance.host == host).then_some(DropReason::LinkLost);
+                    registry.remove_where(lost, out);
+                });
+            }
+            ToNode::ProcessGone(_) | ToNode::HostGone(_) | ToNode::LinkGone(_) => {}
             ToNode::Leaving => out.push(Effect::Reseat),
             // The shell's business.
             ToNode::Yielded | ToNode::Troubles { .. } => {}

@@ -51,6 +51,7 @@ mod trouble;
 pub use fence::{FENCES, FenceGuard, Fences, Stale};
 pub use group::{GROUP_VARIABLE, Group, GroupError, MAX_GROUP};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};
+pub use membership::{MAX_PATIENCE, MIN_PATIENCE, PATIENCE};
 pub use message::HostView;
 pub use name::{
     MAX_NAME, MAX_PATTERN, MAX_PATTERN_SIZE, Name, NameError, ParseScopeError, Pattern,

@@ -42,6 +42,34 @@ pub(crate) const PROBE_WAIT: Duration = Duration::from_millis(80);
 pub(crate) const SUSPICION: Duration = Duration::from_millis(750);
 /// After so long without a packet from anybody this host is cut off.
 pub(crate) const SILENCE: Duration = Duration::from_millis(1500);
+/// How patient the detection of failures is: within this time a host that has failed is noticed. All
+/// times of it are in proportion; those above are for the usual two seconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience(Duration);
+
+impl Patience {
+    pub(crate) fn new(time: Duration) -> Self {
+        Self(time.clamp(MIN_PATIENCE, MAX_PATIENCE))
+    }
+
+    /// What a time for the usual patience is for this one.
+    pub(crate) fn of(self, usual: Duration) -> Duration {
+        usual.mul_f64(self.0.as_secs_f64() / PATIENCE.as_secs_f64())
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(PATIENCE)
+    }
+}
+
+/// The usual time within which a failed host is noticed.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+/// The least patience: below it the delays of a busy host look like its end.
+pub const MIN_PATIENCE: Duration = Duration::from_millis(500);
+/// The most patience.
+pub const MAX_PATIENCE: Duration = Duration::from_secs(60);
 /// A timer served later than this makes the host doubt itself.
 const LATE: Duration = Duration::from_millis(100);
 /// For how long it does.
@@ -117,7 +145,7 @@ impl foca::Identity for Identity {
 pub(crate) enum Effect {
     /// Send a datagram to a member.
     Send { to: Identity, packet: Bytes },
-    /// A host is there.
+    /// A host is there, or its directory has a successor.
     Up(Identity),
     /// A host has gone: it left or does not answer.
     Down(Identity),
@@ -128,7 +156,10 @@ pub(crate) enum Effect {
 /// See the module.
 pub(crate) struct Membership {
     foca: Foca<Identity, Codec, SmallRng, NoCustomBroadcast>,
+    patience: Patience,
     timers: BTreeMap<(Duration, u64), (Timer<Identity>, bool)>,
+    /// Of each host at most one timer waits to forget that it is down.
+    forgets: BTreeMap<HostId, (Duration, u64)>,
     next_timer: u64,
     heard: Duration,
     doubt: Duration,
@@ -137,11 +168,13 @@ pub(crate) struct Membership {
 
 impl Membership {
     /// Begins alone. `seed` decides the order of probes.
-    pub(crate) fn new(me: Identity, seed: u64, now: Duration) -> Self {
+    pub(crate) fn new(me: Identity, seed: u64, patience: Patience, now: Duration) -> Self {
         let rng = SmallRng::seed_from_u64(seed);
         Self {
-            foca: Foca::new(me, config(), rng, Codec),
+            foca: Foca::new(me, config(patience), rng, Codec),
+            patience,
             timers: BTreeMap::new(),
+            forgets: BTreeMap::new(),
             next_timer: 0,
             heard: now,
             doubt: Duration::ZERO,
@@ -160,10 +193,16 @@ impl Membership {
         self.foca.iter_members().map(Member::id)
     }
 
+    /// How many timers wait.
+    #[cfg(test)]
+    pub(crate) fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
     /// When [`Self::on_time`] is to be called next.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let timer = self.timers.keys().next().map(|(due, _)| *due);
-        let silence = (self.foca.num_members() > 0).then(|| self.heard + SILENCE);
+        let silence = (self.foca.num_members() > 0).then(|| self.heard + self.silence());
         timer.into_iter().chain(silence).min()
     }
 
@@ -205,14 +244,19 @@ impl Membership {
         if late > LATE {
             self.doubt = (late * 3).min(MAX_DOUBT);
             self.doubt_until = now + DOUBT_TIME;
-            self.heard = self.heard.max(now.saturating_sub(SILENCE / 2));
+            self.heard = self.heard.max(now.saturating_sub(self.silence() / 2));
         } else if now > self.doubt_until {
             self.doubt = Duration::ZERO;
         }
         while let Some(entry) = self.timers.first_entry()
             && entry.key().0 <= now
         {
-            let (timer, postponed) = entry.remove();
+            let (at, (timer, postponed)) = entry.remove_entry();
+            if let Timer::RemoveDown(down) = &timer
+                && self.forgets.get(&down.host) == Some(&at)
+            {
+                self.forgets.remove(&down.host);
+            }
             let extra = match timer {
                 Timer::ChangeSuspectToDown { .. } => self.doubt,
                 // The answers may lie in a queue that nobody had the time to read.
@@ -225,9 +269,14 @@ impl Membership {
                 self.act(now, out, |foca, shell| foca.handle_timer(timer, shell));
             }
         }
-        if self.foca.num_members() > 0 && now >= self.heard + SILENCE {
+        if self.foca.num_members() > 0 && now >= self.heard + self.silence() {
             self.lose_all(now, out);
         }
+    }
+
+    /// This host has another identity from now on.
+    pub(crate) fn become_known_as(&mut self, me: Identity, now: Duration, out: &mut Vec<Effect>) {
+        self.act(now, out, |foca, shell| foca.change_identity(me, shell));
     }
 
     /// Leaves in order: the others need not find out.
@@ -244,7 +293,18 @@ impl Membership {
         self.act(now, out, |foca, shell| foca.apply_many(gone.into_iter(), false, shell));
     }
 
+    fn silence(&self) -> Duration {
+        self.patience.of(SILENCE)
+    }
+
     fn schedule(&mut self, due: Duration, timer: Timer<Identity>, postponed: bool) {
+        if let Timer::RemoveDown(down) = &timer {
+            // A later identity of the host has taken the place of an earlier one: a host that restarts
+            // again and again leaves nothing behind.
+            if let Some(earlier) = self.forgets.insert(down.host, (due, self.next_timer)) {
+                self.timers.remove(&earlier);
+            }
+        }
         self.timers.insert((due, self.next_timer), (timer, postponed));
         self.next_timer += 1;
     }
@@ -259,13 +319,21 @@ impl Membership {
         ) -> Result<(), foca::Error>,
     ) {
         let before = self.foca.num_members();
-        let mut shell = Shell { out, timers: Vec::new(), twice: before <= FEW };
+        let mut shell =
+            Shell { out, timers: Vec::new(), renamed: Vec::new(), twice: before <= FEW };
         // None of its errors leaves it unusable; stale packets and timers are among them.
         if let Err(error) = act(&mut self.foca, &mut shell) {
             tracing::debug!(%error, "membership");
         }
-        for (after, timer) in shell.timers {
+        let Shell { timers, renamed, .. } = shell;
+        for (after, timer) in timers {
             self.schedule(now + after, timer, false);
+        }
+        for successor in renamed {
+            // The engine says nothing more where the host was there before, as far as it knew.
+            if self.foca.iter_members().any(|member| *member.id() == successor) {
+                out.push(Effect::Up(successor));
+            }
         }
         if before == 0 {
             self.heard = now;
@@ -273,17 +341,17 @@ impl Membership {
     }
 }
 
-fn config() -> Config {
+fn config(patience: Patience) -> Config {
     const fn often(millis: u64, members: usize) -> Option<PeriodicParams> {
         let num_members = NonZeroUsize::MIN.saturating_add(members - 1);
         Some(PeriodicParams { frequency: Duration::from_millis(millis), num_members })
     }
     Config {
-        probe_period: PROBE_PERIOD,
-        probe_rtt: PROBE_WAIT,
+        probe_period: patience.of(PROBE_PERIOD),
+        probe_rtt: patience.of(PROBE_WAIT),
         num_indirect_probes: NonZeroUsize::MIN.saturating_add(2),
         max_transmissions: NonZeroU8::MIN.saturating_add(11),
-        suspect_to_down_after: SUSPICION,
+        suspect_to_down_after: patience.of(SUSPICION),
         remove_down_after: Some(Duration::from_secs(600)),
         max_packet_size: NonZeroUsize::MIN.saturating_add(MAX_PACKET - 1),
         notify_down_members: true,
@@ -298,6 +366,7 @@ fn config() -> Config {
 struct Shell<'a> {
     out: &'a mut Vec<Effect>,
     timers: Vec<(Duration, Timer<Identity>)>,
+    renamed: Vec<Identity>,
     twice: bool,
 }
 
@@ -307,10 +376,11 @@ impl foca::Runtime<Identity> for Shell<'_> {
             Notification::MemberUp(member) => Effect::Up(member.clone()),
             Notification::MemberDown(member) => Effect::Down(member.clone()),
             Notification::Rejoin(me) => Effect::Renewed(me.clone()),
-            Notification::Rename(..)
-            | Notification::Active
-            | Notification::Idle
-            | Notification::Defunct => return,
+            Notification::Rename(_, successor) => {
+                self.renamed.push(successor.clone());
+                return;
+            }
+            Notification::Active | Notification::Idle | Notification::Defunct => return,
         });
     }
 

@@ -162,6 +162,8 @@ pub(crate) enum ToNode {
     Pong { request: u64, reached: bool },
     /// The answer to `Troubles`.
     Troubles { request: u64, troubles: Vec<Trouble> },
+    /// A host cannot be reached from this one, while others reach it. Links to it may work.
+    LinkGone(HostId),
 }
 
 /// Why a claim was refused.
@@ -224,6 +226,8 @@ pub(crate) enum ToPeer {
     Where(HostId),
     /// The answer, from a host that has a link to it: all its addresses.
     There(NodeAddr),
+    /// The answer to the `Hello` of a directory whose host was known under this later incarnation.
+    Later(u64),
 }
 
 /// Cuts an encoded value into parts of [`MAX_PART`] bytes, each with whether it is the last; at least

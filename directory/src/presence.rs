@@ -70,8 +70,9 @@ impl From<DropReason> for NodeGone {
             DropReason::Withdrawn => Self::Left,
             DropReason::ProcessDied => Self::Died,
             DropReason::HostLost => Self::HostLost,
-            // Of exclusive names only.
-            DropReason::Replaced | DropReason::Outranked => Self::Unknown,
+            // It lives, as others say, and a link to it may work even so. The others are of exclusive
+            // names only.
+            DropReason::LinkLost | DropReason::Replaced | DropReason::Outranked => Self::Unknown,
         }
     }
 }

@@ -163,12 +163,14 @@ pub enum DropReason {
     Withdrawn,
     /// The process of its publisher ended without a word.
     ProcessDied,
-    /// Its host cannot be reached any more.
+    /// Its host is gone: it does not answer anybody, or this host is cut off.
     HostLost,
     /// A nearer holder of the exclusive name took its place for this subscriber.
     Replaced,
     /// An older claim of the exclusive name turned up, as after a partition.
     Outranked,
+    /// Its host is there, as others say, and cannot be reached from this one.
+    LinkLost,
 }
 
 impl fmt::Display for DropReason {
@@ -177,6 +179,7 @@ impl fmt::Display for DropReason {
             Self::Withdrawn => "withdrawn",
             Self::ProcessDied => "process died",
             Self::HostLost => "host lost",
+            Self::LinkLost => "link lost",
             Self::Replaced => "replaced by a nearer one",
             Self::Outranked => "outranked by an older claim",
         })

@@ -15,6 +15,7 @@
 //! Checked by the stories below and against a naive model in `registry/tests.rs`.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
@@ -153,6 +154,20 @@ impl Registry {
     ) {
         let doomed: Vec<_> =
             self.records.values().filter_map(|r| Some((r.instance, test(r)?))).collect();
+        self.remove_all(doomed, out);
+    }
+
+    /// Takes several records away: the nearest holder of a name last, so that none that goes with it
+    /// takes its place for a moment.
+    pub(crate) fn remove_all(
+        &mut self,
+        mut doomed: Vec<(Instance, DropReason)>,
+        out: &mut Vec<Effect>,
+    ) {
+        doomed.sort_by_key(|(instance, _)| {
+            let record = self.records.get(instance).filter(|record| record.exclusive)?;
+            Some(Reverse((distance(self.me, record), record.rank())))
+        });
         for (instance, reason) in doomed {
             self.remove(instance, reason, out);
         }

@@ -21,6 +21,7 @@ use crate::{
     agent::Draft,
     group::{GROUP_VARIABLE, Group},
     inlet::{Inlet, Input, Outlet},
+    membership::PATIENCE,
     message::{HostView, Refusal},
     name::{Name, Pattern, Scope},
     network::NetworkEvent,
@@ -67,6 +68,12 @@ pub struct DirectoryConfig {
     pub interfaces: Interfaces,
     /// What of the settings was not understood; told among the [troubles](Directory::troubles).
     pub complaints: Vec<String>,
+    /// Within this time a host that has failed is noticed: [`PATIENCE`](crate::PATIENCE) is for a LAN;
+    /// more is for networks that break off for seconds, less for those who know theirs. The probes are
+    /// as much rarer, or more frequent. At least [`MIN_PATIENCE`](crate::MIN_PATIENCE) and at most
+    /// [`MAX_PATIENCE`](crate::MAX_PATIENCE). All hosts of a mesh should have the same. The end of a
+    /// process whose host lives is noticed at once, whatever this is.
+    pub patience: Duration,
 }
 
 impl DirectoryConfig {
@@ -123,6 +130,7 @@ impl DirectoryConfig {
             group: None,
             interfaces: Interfaces::default(),
             complaints: Vec::new(),
+            patience: PATIENCE,
         }
     }
 }

@@ -27,6 +27,11 @@ commands:
                   on five hosts `loss` (60 s): a fifth of all packets; `partition` (30 s); `churn` (300 s): a
                   thousand names come and go a second; `starved` (600 s): twenty nodes beside four busy
                   loops, then a sick host; `idle` (60 s): what directories cost
+  soak directory [SEEDS]
+                  the directory of 5 to 20 simulated hosts in trouble, from so many seeds (default:
+                  10,000), and ten minutes of patience with the sick
+  soak scale HOSTS NAMES
+                  what so many simulated hosts with so many names each take
   bench [NAME...] measure all or these contestants side by side, in a release build
   bench actors [NAME...]
                   the same of actors within one process, beside other libraries";
@@ -49,6 +54,9 @@ fn run() -> Result<()> {
         ["setup"] => setup::run(),
         ["test"] => test::run(test::Extent::Everything),
         ["test", "--fast"] => test::run(test::Extent::Fast),
+        ["soak", "directory"] => soak_directory("10000"),
+        ["soak", "directory", seeds] => soak_directory(seeds),
+        ["soak", "scale", hosts, names] => soak_scale(hosts, names),
         ["soak", name] => soak(name, None),
         ["soak", name, length] => soak(name, Some(length)),
         ["bench", "actors", ref names @ ..] => bench("actors", names),
@@ -90,6 +98,36 @@ fn soak(name: &str, seconds: Option<&str>) -> Result<()> {
     steps.run(name, &mut run)?;
     steps.totals();
     Ok(())
+}
+
+fn soak_directory(seeds: &str) -> Result<()> {
+    let _: u64 = seeds.parse().with_context(|| format!("`{seeds}` is no number of seeds"))?;
+    let mut steps = Steps::default();
+    steps.run("seeds", simulation("sim::chaos::").env("LAYERCAKE_SIM_SEEDS", seeds))?;
+    steps.run("patience", &mut simulation("sim::patience::"))?;
+    steps.totals();
+    Ok(())
+}
+
+fn soak_scale(hosts: &str, names: &str) -> Result<()> {
+    for number in [hosts, names] {
+        let _: u32 = number.parse().with_context(|| format!("`{number}` is no number"))?;
+    }
+    let mut steps = Steps::default();
+    let mut scale = simulation("sim::scale::");
+    scale.arg("--test-threads=1");
+    steps
+        .run("scale", scale.env("LAYERCAKE_SIM_HOSTS", hosts).env("LAYERCAKE_SIM_NAMES", names))?;
+    steps.totals();
+    Ok(())
+}
+
+/// Some of the directory's simulations, in a release build.
+fn simulation(which: &str) -> Command {
+    let mut command = cargo();
+    command.args(["test", "--locked", "--release", "-p", "layercake-directory", "--lib", which]);
+    command.args(["--", "--nocapture"]);
+    command
 }
 
 /// Runs `layercake-benches KIND NAMES`.

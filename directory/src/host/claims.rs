@@ -43,6 +43,12 @@ impl Claims {
         }
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.exclusive.values().chain(self.shared.values()).map(BTreeMap::len).sum()
+    }
+
     /// The record that stands in the way of a new claim: the holder of an exclusive name, or an
     /// instance of a shared name that is claimed exclusively, or who waits for the name and is about
     /// to have it. Claims of different scopes or groups do not meet.

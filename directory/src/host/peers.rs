@@ -8,7 +8,9 @@ use std::{
 
 use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 
-use super::{Change, Effect, HostCore, LINKLESS, MEETING, digest, grants::Acquaintance};
+use super::{
+    Change, Effect, HostCore, KNOWN_AFTER, LINKLESS, MEETING, digest, grants::Acquaintance,
+};
 use crate::{
     dial::{MAX_TARGETS, Target},
     membership::{self, Identity},
@@ -25,6 +27,9 @@ const MAX_HOST_RECORDS: usize = 262_144;
 const FRESH: Duration = Duration::from_millis(600);
 /// How long a host that is said to be dead may take to answer: many round trips, also with loss.
 const CHALLENGE: Duration = Duration::from_millis(200);
+/// How often a directory rises above an incarnation that others remember: one that has to do it again
+/// and again is not alone in speaking for its host.
+const MAX_RAISES: u32 = 8;
 /// The longest name of a host that is kept, in bytes.
 const MAX_HOST_NAME: usize = 255;
 /// How often others are asked where a member is to which there is no link, and how many of them.
@@ -52,6 +57,9 @@ pub(super) struct Remote {
     pulled: bool,
     part: Vec<Arc<Record>>,
     pub(super) records: BTreeMap<Instance, Arc<Record>>,
+    /// By when the present incarnation has to say what is complete, and what it has said so far.
+    pub(super) settles: Option<Duration>,
+    confirmed: BTreeSet<Instance>,
     /// Whether membership says it is there.
     member: bool,
     /// When the link or the membership changed last.
@@ -84,8 +92,10 @@ impl Remote {
         !self.lost && (self.link.is_some() != self.member || (self.link.is_none() && !self.member))
     }
 
+    /// Whether its records are kept, also while it is out of reach for a moment: nodes are told when
+    /// they go.
     pub(super) const fn is_known(&self) -> bool {
-        !self.lost && (self.link.is_some() || self.member)
+        !self.lost
     }
 
     pub(super) fn view(&self, host: HostId) -> HostView {
@@ -165,6 +175,10 @@ impl HostCore {
                 }
                 return;
             }
+            ToPeer::Later(known) => {
+                self.rise_above(known, now, out);
+                return;
+            }
             // Also from and to those who have just left.
             ToPeer::Flush => {
                 out.push(Effect::ToPeer { peer: from, message: ToPeer::Flushed });
@@ -176,6 +190,7 @@ impl HostCore {
             }
             _ => {}
         }
+        let checked = self.looks_at_incarnations();
         let Some(remote) = self.remotes.get_mut(&from.host) else { return };
         if remote.link != Some(from) {
             tracing::debug!(%from, "a former directory still speaks");
@@ -183,7 +198,7 @@ impl HostCore {
         }
         match message {
             ToPeer::Snapshot { incarnation, sequence, complete, nodes, records, last } => {
-                if incarnation != remote.incarnation {
+                if checked && incarnation != remote.incarnation {
                     return;
                 }
                 remote.part.extend(records);
@@ -197,7 +212,7 @@ impl HostCore {
                 }
             }
             ToPeer::Delta { incarnation, sequence, put, dropped } => {
-                if incarnation != remote.incarnation || !remote.primed {
+                if (checked && incarnation != remote.incarnation) || !remote.primed {
                     return;
                 }
                 if sequence == remote.sequence + 1 {
@@ -241,7 +256,11 @@ impl HostCore {
             | ToPeer::Surveyed { .. }
             | ToPeer::Ping { .. }
             | ToPeer::Pong { .. } => self.on_peer_view(from, message, out),
-            ToPeer::Hello { .. } | ToPeer::Elsewhere(_) | ToPeer::Flush | ToPeer::Flushed => {}
+            ToPeer::Hello { .. }
+            | ToPeer::Elsewhere(_)
+            | ToPeer::Later(_)
+            | ToPeer::Flush
+            | ToPeer::Flushed => {}
         }
     }
 
@@ -264,27 +283,64 @@ impl HostCore {
         }
     }
 
+    /// A host whose directories end before any of them has settled, one after the other: what the
+    /// present one has not said goes.
+    pub(super) fn settle_remotes(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        let due = self.remotes.iter_mut().filter(|(_, r)| r.settles.is_some_and(|at| at <= now));
+        let mut gone = Vec::new();
+        let mut hosts = Vec::new();
+        for (host, remote) in due {
+            remote.settles = Some(now + KNOWN_AFTER);
+            if !remote.part.is_empty() {
+                continue; // A long one is on its way.
+            }
+            let said = &remote.confirmed;
+            gone.extend(remote.records.values().filter(|r| !said.contains(&r.instance)).cloned());
+            hosts.push(*host);
+        }
+        for record in &gone {
+            self.forget(record);
+        }
+        let dropped = gone.into_iter().map(|record| (record, DropReason::ProcessDied)).collect();
+        self.spread(Change { dropped, ..Change::default() }, out);
+        for host in hosts {
+            self.view_all(host, out);
+        }
+    }
+
+    /// Tells every node all that is known of a host: it may remember more from a directory before this
+    /// one.
+    fn view_all(&mut self, host: HostId, out: &mut Vec<Effect>) {
+        for node in self.registered() {
+            self.view(node, host, out);
+        }
+    }
+
     /// Repeats introductions, and gives up those who cannot be reached in any way.
     pub(super) fn round(&mut self, now: Duration, out: &mut Vec<Effect>) {
         let mut meet = Vec::new();
         let mut lost = Vec::new();
         let mut astray = Vec::new();
+        let (meeting, linkless) = (self.patience.of(MEETING), self.patience.of(LINKLESS));
         for (host, remote) in &self.remotes {
             let idle = now.saturating_sub(remote.since);
             match (remote.link, remote.member) {
+                (None, true) if remote.lost => astray.push(*host),
                 _ if remote.lost => {}
-                (Some(peer), false) if idle > MEETING => {
+                (Some(peer), false) if idle > meeting => {
                     out.push(Effect::ClosePeer(peer));
-                    lost.push(*host);
+                    lost.push((*host, DropReason::HostLost));
                 }
                 (Some(_), false) => meet.extend(remote.identity.clone()),
-                (None, false) if idle > LINKLESS => lost.push(*host),
+                (None, false) if idle > linkless => lost.push((*host, DropReason::HostLost)),
+                // Others reach it, and this host does not.
+                (None, true) if idle > linkless => lost.push((*host, DropReason::LinkLost)),
                 (None, true) => astray.push(*host),
                 _ => {}
             }
         }
-        for host in lost {
-            self.lose(host, DropReason::HostLost, now, out);
+        for (host, why) in lost {
+            self.lose(host, why, now, out);
         }
         for them in meet {
             self.in_membership(now, out, |m, out| m.meet(them, now, out));
@@ -345,6 +401,7 @@ impl HostCore {
                 self.appear(them.host, now, out);
             }
             membership::Effect::Down(them) => {
+                let (fresh, challenge) = (self.patience.of(FRESH), self.patience.of(CHALLENGE));
                 let Some(remote) = self.remotes.get_mut(&them.host) else { return };
                 // A successor of its directory, or the host itself after a renewal, is there already.
                 let stale = remote.identity.as_ref().is_some_and(|now| {
@@ -356,9 +413,9 @@ impl HostCore {
                     _ if stale => {}
                     // Said by one who was cut off himself, maybe: it is heard here. It will be told
                     // that it was declared dead, and come back under a renewed identity.
-                    Some(_) if now.saturating_sub(remote.heard) < FRESH => {}
+                    Some(_) if now.saturating_sub(remote.heard) < fresh => {}
                     Some(peer) => {
-                        remote.challenged = Some(now + CHALLENGE);
+                        remote.challenged = Some(now + challenge);
                         out.push(Effect::ToPeer { peer, message: ToPeer::Flush });
                     }
                     None => self.lose(them.host, DropReason::HostLost, now, out),
@@ -414,9 +471,13 @@ impl HostCore {
         if addr.peer != from || self.membership.is_none() || !self.make_room(from.host) {
             return;
         }
+        let checked = self.looks_at_incarnations();
         let remote = self.remotes.entry(from.host).or_default();
-        if incarnation < remote.incarnation {
+        if checked && incarnation < remote.incarnation {
+            // One that has died does not hear it; one whose host has lost its memory and its clock must.
             tracing::debug!(%from, "a former directory says hello");
+            let message = ToPeer::Later(remote.incarnation);
+            out.push(Effect::ToPeer { peer: from, message });
             return;
         }
         if host_name.len() > MAX_HOST_NAME {
@@ -425,6 +486,8 @@ impl HostCore {
         if incarnation > remote.incarnation {
             remote.incarnation = incarnation;
             remote.primed = false;
+            remote.settles.get_or_insert(now + KNOWN_AFTER);
+            remote.confirmed.clear();
         }
         if remote.link != Some(from) {
             tracing::info!(host = %from.host, host_name, "linked to a host directory");
@@ -457,6 +520,35 @@ impl HostCore {
         }
     }
 
+    /// Others remember this host under a later incarnation: its memory is gone and its clock was set
+    /// back. What a former directory of it said must not stand above what this one says.
+    fn rise_above(&mut self, known: u64, now: Duration, out: &mut Vec<Effect>) {
+        if known < self.config.incarnation {
+            return;
+        }
+        if self.raised >= MAX_RAISES {
+            tracing::warn!(
+                known,
+                "another directory speaks for this host: two machines, one folder?"
+            );
+            return;
+        }
+        self.raised += 1;
+        self.config.incarnation = known.saturating_add(1);
+        tracing::info!(incarnation = self.config.incarnation, "others remember a later directory");
+        let me = Identity::new(&self.config.addr, self.config.incarnation, 0);
+        self.in_membership(now, out, |m, out| m.become_known_as(me, now, out));
+        let linked = self.linked();
+        let greeted: BTreeSet<_> = self.remotes.values().filter_map(|r| r.greeted).collect();
+        for peer in greeted.into_iter().chain(linked.iter().copied()).collect::<BTreeSet<_>>() {
+            let hello = self.hello();
+            out.push(Effect::ToPeer { peer, message: hello });
+        }
+        for peer in linked {
+            self.snapshot(peer, out);
+        }
+    }
+
     /// `nodes` are those that the host has, where the snapshot is complete.
     fn on_snapshot(
         &mut self,
@@ -470,6 +562,8 @@ impl HostCore {
         let mut first = false;
         if let Some(nodes) = nodes {
             first = !std::mem::replace(&mut remote.synced, true);
+            remote.settles = None;
+            remote.confirmed.clear();
             let listed: BTreeSet<_> = records.iter().map(|r| r.instance).collect();
             let missing = remote.records.values().filter(|r| !listed.contains(&r.instance));
             for record in missing.cloned().collect::<Vec<_>>() {
@@ -482,10 +576,7 @@ impl HostCore {
         self.accept(host, records, &mut change);
         self.spread(change, out);
         if first {
-            // A node may remember more of that host, from a directory before this one.
-            for node in self.registered() {
-                self.view(node, host, out);
-            }
+            self.view_all(host, out);
         }
     }
 
@@ -516,7 +607,10 @@ impl HostCore {
                 tracing::warn!(%host, name = %record.name, "a host says what it may not say");
                 continue;
             }
-            let Some(remote) = self.remotes.get(&host) else { break };
+            let Some(remote) = self.remotes.get_mut(&host) else { break };
+            if remote.settles.is_some() {
+                remote.confirmed.insert(record.instance);
+            }
             let known = remote.records.get(&record.instance).cloned();
             let full = known.is_none() && remote.records.len() >= MAX_HOST_RECORDS;
             if full || known.as_ref().is_some_and(|known| *known == record) {
@@ -564,11 +658,14 @@ impl HostCore {
             return;
         }
         tracing::info!(%host, host_name = remote.host_name, reason = %why, "host is gone");
+        let unseen = !remote.synced;
         remote.link = None;
         remote.greeted = None;
         remote.primed = false;
         remote.challenged = None;
         remote.part.clear();
+        remote.settles = None;
+        remote.confirmed.clear();
         remote.since = now;
         let was_up = remote.up.take().is_some();
         if was_up {
@@ -591,8 +688,11 @@ impl HostCore {
             self.view.journal.host(change, host);
             self.tell_events(out);
         }
-        if why == DropReason::HostLost {
-            self.tell_all(&ToNode::HostGone(host), out);
+        match why {
+            DropReason::HostLost => self.tell_all(&ToNode::HostGone(host), out),
+            DropReason::LinkLost => self.tell_all(&ToNode::LinkGone(host), out),
+            _ if unseen => self.view_all(host, out),
+            _ => {}
         }
     }
 
@@ -606,6 +706,18 @@ impl HostCore {
             self.view.journal.host(NetworkChange::HostUp, host);
             self.tell_events(out);
         }
+    }
+
+    /// Always, except where the simulation has to find out that it matters.
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the same as in tests")]
+    const fn looks_at_incarnations(&self) -> bool {
+        true
+    }
+
+    #[cfg(test)]
+    const fn looks_at_incarnations(&self) -> bool {
+        !self.planted
     }
 
     /// Whether one more host may be known; one that is lost makes room.

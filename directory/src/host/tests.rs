@@ -31,6 +31,30 @@ fn directory() -> HostCore {
     core
 }
 
+/// A directory that knows so many hosts, each with so many names.
+pub(crate) fn filled(hosts: u64, names: u64) -> HostCore {
+    let mut core = directory();
+    for host in 2..2 + hosts {
+        let them = peer(host, 9);
+        let addr = NodeAddr::new(them, &[([10, 0, 0, 2], 7).into()]);
+        let hello = ToPeer::Hello { incarnation: 5, renewal: 0, addr, host_name: "h".to_owned() };
+        let named = |n| Arc::new(record(them, n, &format!("service:{host}:{n}"), Scope::Lan));
+        let snapshot = ToPeer::Snapshot {
+            incarnation: 5,
+            sequence: 0,
+            complete: true,
+            nodes: [them.node].into(),
+            records: (0..names).map(named).collect(),
+            last: true,
+        };
+        for message in [hello, snapshot] {
+            let bytes = message::encode(&message).unwrap();
+            core.on_peer(them, message::decode(&bytes).unwrap(), T0, &mut Vec::new());
+        }
+    }
+    core
+}
+
 /// Node `node` registers and asks for everything.
 fn join(core: &mut HostCore, node: u64) {
     join_in(core, node, None);

@@ -116,7 +116,12 @@ impl Net {
 
 fn member(at: usize, seed: u64) -> Membership {
     let addr = NodeAddr::new(peer(at as u64 + 1, at as u64 + 100), &[]);
-    Membership::new(Identity::new(&addr, 1, 0), seed ^ at as u64, Duration::ZERO)
+    Membership::new(
+        Identity::new(&addr, 1, 0),
+        seed ^ at as u64,
+        Patience::default(),
+        Duration::ZERO,
+    )
 }
 
 fn secs(seconds: f64) -> Duration {
@@ -207,6 +212,32 @@ fn a_host_cannot_speak_for_another() {
     assert!(out.is_empty() && one.members().count() == 0);
     one.on_packet(HostId::from_bits(2), &packet, Duration::ZERO, &mut out);
     assert_eq!(one.members().count(), 1);
+}
+
+#[test]
+fn a_host_that_restarts_again_and_again_leaves_one_timer_behind() {
+    let (mut one, mut out) = (member(0, 1), Vec::new());
+    for incarnation in 1..200 {
+        let addr = NodeAddr::new(peer(2, 100 + incarnation), &[]);
+        let them = Identity::new(&addr, incarnation, 0);
+        let down = Member::new(them, 0, State::Down);
+        one.act(Duration::ZERO, &mut out, |foca, shell| {
+            foca.apply_many(std::iter::once(down), false, shell)
+        });
+    }
+    assert_eq!((one.timers(), one.forgets.len()), (1, 1));
+    one.on_time(secs(601.0), &mut out);
+    one.on_time(secs(700.0), &mut out);
+    assert_eq!((one.timers(), one.forgets.len()), (0, 0));
+}
+
+#[test]
+fn patience_stretches_every_time() {
+    let usual = Patience::default();
+    assert_eq!(usual.of(SUSPICION), SUSPICION);
+    assert_eq!(Patience::new(secs(4.0)).of(SUSPICION), SUSPICION * 2);
+    assert_eq!(Patience::new(secs(0.0)).of(PROBE_PERIOD), PROBE_PERIOD / 4);
+    assert_eq!(Patience::new(secs(1e6)).of(PATIENCE), MAX_PATIENCE);
 }
 
 proptest! {

@@ -51,6 +51,20 @@ fn a_nearer_holder_replaces_a_further_one_and_falls_back_when_it_goes() {
 }
 
 #[test]
+fn what_goes_together_does_not_take_each_others_place() {
+    let (mut registry, mut out) = (registry(), Vec::new());
+    registry.subscribe(1, Pattern::new("leader").unwrap(), Scope::Lan, &mut out);
+    let near = exclusive(1, 2, Scope::Host);
+    let mut far = (*exclusive(1, 2, Scope::Lan)).clone();
+    (far.instance.serial, far.claimed) = (2, 1);
+    registry.put(near, &mut out);
+    registry.put(Arc::new(far), &mut out);
+    assert_eq!(told(&mut out), ["+1/2/1"]);
+    registry.remove_where(|_| Some(DropReason::ProcessDied), &mut out);
+    assert_eq!(told(&mut out), ["-1/2/1 process died"]);
+}
+
+#[test]
 fn every_instance_of_a_shared_name_is_seen() {
     let (mut registry, mut out) = (registry(), Vec::new());
     registry.put(shared(1, 1, Scope::Process), &mut out);

@@ -12,6 +12,7 @@ use crate::{
     dial::Target,
     host::{HostConfig, HostCore},
     inlet::Input,
+    membership::Patience,
     message::{ToHost, ToNode},
     seat::{self, HANDOVER, Held, Seated},
     trouble::TroubleKind,
@@ -168,6 +169,7 @@ impl Shell {
             seed: self.me.node.to_bits() ^ held.incarnation,
         };
         let mut core = HostCore::new(config, now);
+        core.set_patience(Patience::new(self.config.patience));
         for (host, addrs) in &held.peers {
             core.on_hint(Target::Host(*host), addrs, now);
         }
