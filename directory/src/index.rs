@@ -31,6 +31,11 @@ impl Shelf {
         self.0.remove(&(record.name.clone(), record.instance));
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Those of one name, in the order of their instances.
     pub(crate) fn of(&self, name: &Name) -> impl Iterator<Item = &Arc<Record>> {
         let range = (name.clone(), Instance::FIRST)..=(name.clone(), Instance::LAST);

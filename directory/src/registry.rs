@@ -166,7 +166,7 @@ impl Registry {
     ) {
         doomed.sort_by_key(|(instance, _)| {
             let record = self.records.get(instance).filter(|record| record.exclusive)?;
-            Some(Reverse((distance(self.me, record), record.rank())))
+            Some(Reverse((self.here.distance(record), record.rank())))
         });
         for (instance, reason) in doomed {
             self.remove(instance, reason, out);

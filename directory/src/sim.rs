@@ -10,7 +10,8 @@
 //!
 //! `net` is the network, `life` what happens to processes and hosts, `truth` what must hold and the
 //! naive model of what everybody should see, `chaos` trouble at random from a seed; `stories`,
-//! `presences`, `patience` and `scale` are told on it. A failure names its seed.
+//! `names`,
+//! `network`, `presences`, `patience` and `scale` are told on it. A failure names its seed.
 
 use std::{
     cmp::Reverse,
@@ -21,18 +22,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
+use layercake_wire::{
+    id::{HostId, NodeAddr, NodeId, PeerId},
+    payload::{self, Encoding},
+};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
     agent::{self, Agent, Draft, PRESENCES},
     dial::Target,
+    group::Group,
     host::{self, HostConfig, HostCore},
     message::{self, ToHost, ToNode, ToPeer},
     name::{Name, Pattern, Scope},
+    network::{Network, NetworkEvent},
     presence::{NodeGone, Watches},
-    record::{DropReason, Instance, Record},
-    registry,
+    record::{DropReason, Instance, Record, Title},
+    registry::{self, Here},
     testing::peer,
 };
 
@@ -44,7 +50,9 @@ use self::{
 
 mod chaos;
 mod life;
+mod names;
 mod net;
+mod network;
 mod patience;
 mod presences;
 mod restarts;
@@ -243,10 +251,25 @@ impl World {
     }
 
     fn publish(&mut self, peer: PeerId, name: &str, scope: Scope, exclusive: bool) -> u64 {
+        self.put_up(peer, (name, scope, exclusive), false)
+    }
+
+    /// Gets in line for a name.
+    fn claim(&mut self, peer: PeerId, name: &str, scope: Scope) -> Instance {
+        instance(peer, self.put_up(peer, (name, scope, true), true))
+    }
+
+    fn put_up(
+        &mut self,
+        peer: PeerId,
+        (name, scope, exclusive): (&str, Scope, bool),
+        waits: bool,
+    ) -> u64 {
         let name = Name::new(name).unwrap();
         let draft = Draft { name, scope, exclusive, actor: 1, meta: Bytes::new() };
         let wall = self.wall(peer.host);
-        let serial = self.agent(peer, |agent, out| agent.publish(draft, addr(peer), wall, out));
+        let serial =
+            self.agent(peer, |agent, out| agent.publish(draft, waits, addr(peer), wall, out));
         self.told(peer).on_published(serial);
         serial
     }

@@ -1,6 +1,7 @@
 //! A look inside a directory, for the simulation.
 
 use super::{HostCore, Membership};
+use crate::record::Instance;
 
 /// What a directory keeps.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(crate) struct Audit {
     /// Records, and those that are listed as claims.
     pub(crate) records: usize,
     pub(crate) claims: usize,
+    /// Claims that wait.
+    pub(crate) waiting: usize,
     /// Records that a node was told of and that are not there.
     pub(crate) stale: usize,
 }
@@ -28,8 +31,21 @@ impl HostCore {
             timers: self.membership.as_ref().map_or(0, Membership::timers),
             records: own + others,
             claims: self.claims.count(),
-            stale: sent.filter(|instance| self.record(**instance).is_none()).count(),
+            waiting: self.claims.count_waiting(),
+            stale: sent.filter(|instance| !self.keeps(**instance)).count(),
         }
+    }
+
+    /// Whether it has a record that may be shown.
+    fn keeps(&self, instance: Instance) -> bool {
+        let record = if instance.host == self.me.host {
+            let local = self.nodes.get(&instance.node);
+            local.and_then(|local| local.records.get(&instance.serial))
+        } else {
+            let remote = self.remotes.get(&instance.host);
+            remote.and_then(|remote| remote.records.get(&instance))
+        };
+        record.is_some_and(|record| !record.waiting)
     }
 
     /// Plants a bug: what comes from a former directory of a host is taken like any other.

@@ -46,7 +46,13 @@ impl Claims {
     /// How many there are.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        self.exclusive.values().chain(self.shared.values()).map(BTreeMap::len).sum()
+        self.exclusive.len() + self.shared.len() + self.waiting.len()
+    }
+
+    /// How many of them wait.
+    #[cfg(test)]
+    pub(super) fn count_waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// The record that stands in the way of a new claim: the holder of an exclusive name, or an

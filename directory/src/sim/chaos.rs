@@ -17,9 +17,10 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 12 } else { 200 };
 const QUIET: Duration = Duration::from_secs(16);
 
 /// What may happen, and how often.
-const DEEDS: [(u32, Deed); 20] = [
+const DEEDS: [(u32, Deed); 21] = [
     (24, Deed::Publish),
     (6, Deed::Claim),
+    (12, Deed::Wait),
     (8, Deed::Withdraw),
     (4, Deed::Subscribe),
     (6, Deed::Start),
@@ -44,6 +45,7 @@ const DEEDS: [(u32, Deed); 20] = [
 enum Deed {
     Publish,
     Claim,
+    Wait,
     Withdraw,
     Subscribe,
     Start,
@@ -81,6 +83,8 @@ fn play(seed: u64, loud: bool) -> u64 {
         chaos.world.run(QUIET);
         chaos.world.check_all();
     }
+    chaos.world.serve_all();
+    chaos.world.check_all();
     chaos.world.events
 }
 
@@ -118,7 +122,9 @@ impl Chaos {
         let last = self.last.entry(host).or_default();
         *last += 1;
         let peer = peer(host.to_bits(), host.to_bits() * 1000 + *last);
-        self.world.start(peer);
+        let groups = [None, Some("red"), Some("blue")];
+        let group = groups[self.world.rng.random_range(0..groups.len())];
+        self.world.start_in(peer, group.map(|group| Group::new(group).unwrap()));
         self.world.agent(peer, Agent::be_present);
         if self.world.rng.random_bool(0.5) {
             self.world.watch_others(peer);
@@ -161,8 +167,7 @@ impl Chaos {
     fn do_it(&mut self, deed: Deed) -> Option<()> {
         self.world.note(|| format!("{deed:?}"));
         match deed {
-            Deed::Publish => self.publish(false)?,
-            Deed::Claim => self.publish(true)?,
+            Deed::Publish | Deed::Claim | Deed::Wait => self.publish(deed)?,
             Deed::Withdraw => {
                 let peer = self.somebody_awake()?;
                 let own: Vec<_> = self.world.told(peer).own.keys().copied().collect();
@@ -172,7 +177,7 @@ impl Chaos {
             Deed::Subscribe => {
                 let peer = self.somebody_awake()?;
                 let pattern = self.pick(&["n:1", "n:[0-3]", ".*", "x.*"])?;
-                let scope = self.pick(&[Scope::Process, Scope::Host, Scope::Lan])?;
+                let scope = self.scope(peer);
                 let id = self.world.rng.random_range(2..1000);
                 self.world.subscribe(peer, id, pattern, scope);
             }
@@ -281,13 +286,32 @@ impl Chaos {
         self.world.net.slow.clear();
     }
 
-    fn publish(&mut self, exclusive: bool) -> Option<()> {
+    /// Mostly the mesh; a group only where the process is in one.
+    fn scope(&mut self, of: PeerId) -> Scope {
+        let scopes =
+            [Scope::Process, Scope::Group, Scope::Host, Scope::Lan, Scope::Lan, Scope::Lan];
+        let grouped = self.world.process(of).here.group.is_some();
+        match scopes[self.world.rng.random_range(0..scopes.len())] {
+            Scope::Group if !grouped => Scope::Host,
+            scope => scope,
+        }
+    }
+
+    fn publish(&mut self, deed: Deed) -> Option<()> {
         let peer = self.somebody_awake()?;
-        let kind = if exclusive { "x" } else { "n" };
-        let name = format!("{kind}:{}", self.world.rng.random_range(0..6));
-        let scopes = [Scope::Process, Scope::Host, Scope::Lan, Scope::Lan, Scope::Lan];
-        let scope = self.pick(&scopes)?;
-        self.world.publish(peer, &name, scope, exclusive);
+        let number = self.world.rng.random_range(0..6);
+        let scope = self.scope(peer);
+        match deed {
+            Deed::Wait => {
+                self.world.claim(peer, &format!("x:{number}"), scope);
+            }
+            Deed::Claim => {
+                self.world.publish(peer, &format!("x:{number}"), scope, true);
+            }
+            _ => {
+                self.world.publish(peer, &format!("n:{number}"), scope, false);
+            }
+        }
         Some(())
     }
 

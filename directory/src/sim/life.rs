@@ -31,6 +31,7 @@ pub(super) enum Seat {
 
 pub(super) struct Process {
     pub(super) agent: Agent,
+    pub(super) here: Here,
     pub(super) told: Told,
     pub(super) watches: Watches,
     pub(super) seat: Seat,
@@ -64,8 +65,15 @@ impl Machine {
 impl World {
     /// A process starts: it joins the directory of its host, or becomes it.
     pub(super) fn start(&mut self, peer: PeerId) {
+        self.start_in(peer, None);
+    }
+
+    /// The same with a process that belongs to a group.
+    pub(super) fn start_in(&mut self, peer: PeerId, group: Option<Group>) {
+        let here = Here { peer, group };
         let process = Process {
-            agent: Agent::new(peer),
+            agent: Agent::new(here.clone()),
+            here,
             told: Told::default(),
             watches: Watches::default(),
             seat: Seat::Seeking,
@@ -276,21 +284,7 @@ impl World {
         let now = self.now;
         let seat = self.process(peer).seat;
         match effect {
-            agent::Effect::ToHost(message) => match seat {
-                Seat::Client(directory) => {
-                    let bytes = message::encode(&message).unwrap();
-                    self.send(peer, directory, Parcel::ToHost(bytes));
-                }
-                Seat::Holder => {
-                    let (message, wall) = (recode(&message), self.wall(peer.host));
-                    let machine = self.machines.get_mut(&peer.host).unwrap();
-                    let Some((_, core)) = &mut machine.directory else { return };
-                    let mut out = Vec::new();
-                    core.on_node(peer.node, message, wall, &mut out);
-                    self.process(peer).host_effects.extend(out);
-                }
-                Seat::Seeking => {}
-            },
+            agent::Effect::ToHost(message) => self.to_directory(peer, &message),
             agent::Effect::Tell(registry::Effect::Available {
                 subscription: PRESENCES,
                 record,
@@ -324,7 +318,35 @@ impl World {
                     self.unseat(peer, None);
                 }
             }
-            agent::Effect::Hosts { .. } => {}
+            agent::Effect::Waiting(record) => self.process(peer).told.on_waiting(record),
+            agent::Effect::Told { round, answer } => {
+                self.to_directory(peer, &ToHost::Told { round, answer });
+            }
+            agent::Effect::Network { part, last, .. } => {
+                self.process(peer).told.on_network(&part, last);
+            }
+            agent::Effect::NetworkEvents(events) => self.process(peer).told.events.extend(events),
+            agent::Effect::Hosts { .. } | agent::Effect::Pong { .. } | agent::Effect::Synced(_) => {
+            }
+        }
+    }
+
+    /// A process says something to the directory of its host.
+    pub(super) fn to_directory(&mut self, peer: PeerId, message: &ToHost) {
+        match self.process(peer).seat {
+            Seat::Client(directory) => {
+                let bytes = message::encode(message).unwrap();
+                self.send(peer, directory, Parcel::ToHost(bytes));
+            }
+            Seat::Holder => {
+                let (message, now, wall) = (recode(message), self.now, self.wall(peer.host));
+                let machine = self.machines.get_mut(&peer.host).unwrap();
+                let Some((_, core)) = &mut machine.directory else { return };
+                let mut out = Vec::new();
+                core.on_node(peer.node, message, now, wall, &mut out);
+                self.process(peer).host_effects.extend(out);
+            }
+            Seat::Seeking => {}
         }
     }
 
@@ -357,6 +379,7 @@ impl World {
                 self.after(Duration::from_millis(50), Event::Announce(me));
             }
             host::Effect::ClosePeer(peer) => self.close(&|a, b| a == peer && b == me),
+            host::Effect::CloseNode(node) => self.fail(&format!("{node} says too much")),
         }
     }
 

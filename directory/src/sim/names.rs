@@ -6,22 +6,16 @@ const NAME: &str = "leader";
 
 impl World {
     /// Gets in line for the name.
-    fn claim(&mut self, peer: PeerId) -> Instance {
-        let name = Name::new(NAME).unwrap();
-        let draft =
-            Draft { name, scope: Scope::Lan, exclusive: true, actor: 1, meta: Bytes::new() };
-        let wall = self.wall();
-        let serial =
-            self.agent(peer, |agent, out| agent.publish(draft, true, addr(peer), wall, out));
-        instance(peer, serial)
+    fn wait(&mut self, peer: PeerId) -> Instance {
+        self.claim(peer, NAME, Scope::Lan)
     }
 
     fn give_up(&mut self, claim: Instance) {
-        self.agent(claim.peer(), |agent, out| agent.withdraw(claim.serial, out));
+        self.withdraw(claim.peer(), claim.serial);
     }
 
     /// The holder that everybody sees.
-    fn holder(&mut self) -> Option<Arc<Record>> {
+    fn leader(&mut self) -> Option<Arc<Record>> {
         let seed = self.seed;
         let mut seen: Vec<_> = self
             .everybody()
@@ -37,10 +31,6 @@ impl World {
         seen.remove(0).pop()
     }
 
-    fn cut(&mut self, host: u64, cut: bool) {
-        self.machines.get_mut(&HostId::from_bits(host)).unwrap().cut = cut;
-    }
-
     /// Hosts that have met, with a process or three each.
     fn acquainted(hosts: u64, processes: u64, seed: u64) -> Self {
         let mut world = Self::new(hosts, processes, seed);
@@ -53,14 +43,14 @@ impl World {
 fn the_line_moves_up_when_the_host_of_the_holder_is_lost_and_back_when_it_returns() {
     for seed in 0..6 {
         let mut world = World::acquainted(3, 2, seed);
-        let holder = world.claim(id(1, 2));
+        let holder = world.wait(id(1, 2));
         world.run(secs(0.1));
         let line = [id(3, 1), id(2, 2), id(2, 1)].map(|peer| {
-            let claim = world.claim(peer);
+            let claim = world.wait(peer);
             world.run(secs(0.1));
             claim
         });
-        let before = world.holder().unwrap();
+        let before = world.leader().unwrap();
         assert_eq!(before.instance, holder);
         world.cut(1, true);
         world.run(secs(2.5));
@@ -69,13 +59,13 @@ fn the_line_moves_up_when_the_host_of_the_holder_is_lost_and_back_when_it_return
         assert!(between.fence > before.fence);
         world.cut(1, false);
         world.run(secs(3.0));
-        let after = world.holder().unwrap();
+        let after = world.leader().unwrap();
         assert_eq!(after.instance, holder, "the older claim, seed {seed}");
         assert!(after.fence > between.fence, "seed {seed}");
         assert_eq!(world.told(id(3, 1)).lost, [line[0].serial]);
         world.give_up(holder);
         world.run(secs(0.1));
-        assert_eq!(world.holder().unwrap().instance, line[1], "the loser lost its place");
+        assert_eq!(world.leader().unwrap().instance, line[1], "the loser lost its place");
     }
 }
 
@@ -83,45 +73,46 @@ fn the_line_moves_up_when_the_host_of_the_holder_is_lost_and_back_when_it_return
 fn the_holder_may_die_together_with_the_directory_of_its_host() {
     for seed in 0..6 {
         let mut world = World::acquainted(2, 3, seed);
-        let holder = world.claim(id(1, 1));
+        let holder = world.wait(id(1, 1));
         world.run(secs(0.1));
         let line = [id(1, 3), id(2, 2)].map(|peer| {
-            let claim = world.claim(peer);
+            let claim = world.wait(peer);
             world.run(secs(0.1));
             claim
         });
-        let before = world.holder().unwrap();
+        let before = world.leader().unwrap();
         assert_eq!(before.instance, holder);
         world.kill(id(1, 1));
         world.run(secs(1.0));
-        let after = world.holder().unwrap();
+        let after = world.leader().unwrap();
         assert_eq!(after.instance, line[0], "seed {seed}");
         assert!(after.fence > before.fence, "seed {seed}");
         assert!(world.told(id(2, 2)).granted.is_empty(), "nobody pushed in, seed {seed}");
         // Nor while its directory dies once more.
         world.kill(id(1, 2));
         world.run(secs(1.0));
-        assert_eq!(world.holder().unwrap().instance, line[0], "seed {seed}");
+        assert_eq!(world.leader().unwrap().instance, line[0], "seed {seed}");
         world.kill(id(1, 3));
         world.run(secs(4.0));
-        assert_eq!(world.holder().unwrap().instance, line[1], "seed {seed}");
+        assert_eq!(world.leader().unwrap().instance, line[1], "seed {seed}");
     }
 }
 
 #[test]
 fn a_holder_that_came_and_went_on_the_other_side_has_not_the_highest_number() {
     let mut world = World::acquainted(2, 1, 4);
-    let holder = world.claim(id(1, 1));
+    let holder = world.wait(id(1, 1));
     world.run(secs(0.1));
     world.cut(1, true);
     world.run(secs(3.0));
-    let other = world.claim(id(2, 1));
+    let other = world.wait(id(2, 1));
+    world.run(secs(0.1));
     let passing = world.told(id(2, 1)).live[&other].fence;
     world.give_up(other);
     world.run(secs(0.1));
     world.cut(1, false);
     world.run(secs(3.0));
-    let after = world.holder().unwrap();
+    let after = world.leader().unwrap();
     assert!(after.instance == holder && after.fence > passing);
 }
 
@@ -136,7 +127,7 @@ fn one_holds_the_name_after_any_trouble() {
             let everybody = world.everybody();
             let somebody = everybody[rng.random_range(0..everybody.len())];
             match rng.random_range(0..10) {
-                0..5 => claims.push(world.claim(somebody)),
+                0..5 => claims.push(world.wait(somebody)),
                 5 | 6 if !claims.is_empty() => {
                     let which = claims.swap_remove(rng.random_range(0..claims.len()));
                     world.give_up(which);
@@ -166,11 +157,11 @@ fn one_holds_the_name_after_any_trouble() {
             })
             .collect();
         claims.retain(|claim| !lost.contains(claim));
-        let holder = world.holder();
+        let holder = world.leader();
         assert_eq!(holder.is_some(), !claims.is_empty(), "nobody waits in vain, seed {seed}");
         // Whoever is left is served, one after the other.
         let mut last = 0;
-        while let Some(holder) = world.holder() {
+        while let Some(holder) = world.leader() {
             assert!(claims.contains(&holder.instance) && holder.fence > last, "seed {seed}");
             last = holder.fence;
             claims.retain(|claim| *claim != holder.instance);

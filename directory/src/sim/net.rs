@@ -78,6 +78,13 @@ impl World {
         self.net.blocked.insert((from, to));
     }
 
+    /// Pulls the cable of a host, or puts it in again.
+    pub(super) fn cut(&mut self, host: u64, out: bool) {
+        let host = HostId::from_bits(host);
+        self.machines.get_mut(&host).unwrap().cut = out;
+        self.truth.host_trouble(host, self.now);
+    }
+
     /// All cables are in.
     pub(super) fn unblock_all(&mut self) {
         let blocked = std::mem::take(&mut self.net.blocked);
@@ -242,7 +249,9 @@ impl World {
             Parcel::ToHost(bytes) if embeds => {
                 let message: ToHost = message::decode(&bytes).unwrap();
                 let wall = self.wall(to.host);
-                self.directory(to.host, |core, out| core.on_node(from.node, message, wall, out));
+                self.directory(to.host, |core, out| {
+                    core.on_node(from.node, message, now, wall, out);
+                });
             }
             Parcel::ToHost(_) => {}
             Parcel::ToNode(bytes) => {

@@ -5,9 +5,8 @@ use crate::network::{HostState, NetworkChange};
 
 /// Asks on a node, and returns what it is shown.
 fn network(world: &mut World, by: PeerId) -> Network {
-    let (now, wall) = (world.now, world.wall());
     world.told(by).networks.clear();
-    world.directory(by.host, |core, out| core.on_node(by.node, ToHost::Network(1), now, wall, out));
+    world.to_directory(by, &ToHost::Network(1));
     world.run(secs(1.1));
     let seed = world.seed;
     world.told(by).networks.pop().unwrap_or_else(|| panic!("an answer, seed {seed}"))
@@ -15,10 +14,6 @@ fn network(world: &mut World, by: PeerId) -> Network {
 
 fn states(network: &Network) -> Vec<(String, HostState)> {
     network.hosts.iter().map(|host| (host.name.clone(), host.state)).collect()
-}
-
-fn cut(world: &mut World, host: u64, out: bool) {
-    world.machines.get_mut(&HostId::from_bits(host)).unwrap().cut = out;
 }
 
 /// Three hosts of three processes, the second of which publishes near and far.
@@ -56,7 +51,7 @@ fn from_any_host_and_any_process_the_whole_mesh_is_seen() {
         }
         // Everybody finds the three that reach far; on its host the near one; itself its own.
         assert_eq!(network.routes().len(), 9 * 3 + 9 + 3);
-        assert!(network.at.abs_diff(world.wall()) < 1200, "by the clock of the host");
+        assert!(network.at.abs_diff(world.wall(by.host)) < 1200, "by the clock of the host");
     }
 }
 
@@ -64,8 +59,8 @@ fn from_any_host_and_any_process_the_whole_mesh_is_seen() {
 fn a_partition_shows_who_is_missing_and_since_when_and_heals() {
     for seed in 0..20 {
         let mut world = three_hosts(seed);
-        cut(&mut world, 2, true);
-        let since = world.wall();
+        world.cut(2, true);
+        let since = world.wall(id(1, 1).host);
         world.run(secs(5.0));
         let shown = network(&mut world, id(1, 3));
         let two = shown.hosts.iter().find(|host| host.name == "host2").unwrap();
@@ -78,7 +73,7 @@ fn a_partition_shows_who_is_missing_and_since_when_and_heals() {
         let states: Vec<_> = shown.hosts.iter().map(|host| host.state).collect();
         assert_eq!(states, [HostState::Here, HostState::Lost, HostState::Lost], "seed {seed}");
         assert_eq!(shown.nodes().count(), 3, "seed {seed}");
-        cut(&mut world, 2, false);
+        world.cut(2, false);
         world.run(secs(8.0));
         for by in [id(1, 3), id(2, 2)] {
             let shown = network(&mut world, by);
@@ -93,7 +88,7 @@ fn a_host_that_was_just_cut_off_delays_nobody_and_shows_what_it_published() {
     let mut silent = 0;
     for seed in 0..20 {
         let mut world = three_hosts(seed);
-        cut(&mut world, 2, true);
+        world.cut(2, true);
         // Well before anybody has noticed.
         let shown = network(&mut world, id(1, 1));
         let two = shown.hosts.iter().find(|host| host.name == "host2").unwrap();
@@ -135,11 +130,11 @@ fn who_watches_is_told_what_happens() {
     world.run(secs(0.05));
     let expected = [(NetworkChange::Withdrawn, 1, 102), (NetworkChange::NodeGone, 1, 102)];
     assert_eq!(told(&mut world), expected);
-    cut(&mut world, 3, true);
+    world.cut(3, true);
     world.run(secs(4.0));
     let events = told(&mut world);
     assert_eq!(events.last(), Some(&(NetworkChange::HostLost, 3, 0)), "{events:?}");
-    cut(&mut world, 3, false);
+    world.cut(3, false);
     world.run(secs(8.0));
     let events = told(&mut world);
     let ups = events.iter().filter(|e| **e == (NetworkChange::HostUp, 3, 0)).count();

@@ -27,17 +27,22 @@ pub(super) struct Told {
     pub(super) live: BTreeMap<Instance, Arc<Record>>,
     pub(super) log: Vec<(Duration, Instance, Option<DropReason>)>,
     views: BTreeMap<u64, View>,
-    /// Its own publications: as they were granted, if they were.
+    /// Its own publications: as they were granted or put in line, if they were.
     pub(super) own: BTreeMap<u64, Option<Arc<Record>>>,
     pub(super) lost: Vec<u64>,
     pub(super) refused: Vec<u64>,
     pub(super) granted: Vec<u64>,
+    pub(super) waiting: Vec<u64>,
     /// What its watches were told, by the number of the watched process.
     pub(super) gone: Vec<(Duration, u64, NodeGone)>,
     /// The highest number seen of each holder.
     fences: BTreeMap<Instance, u64>,
     /// Processes that it was told are dead, and are.
     buried: BTreeSet<PeerId>,
+    /// What operators were shown, and what they have of the next picture.
+    pub(super) networks: Vec<Network>,
+    network: Vec<u8>,
+    pub(super) events: Vec<NetworkEvent>,
 }
 
 /// See the module.
@@ -67,6 +72,20 @@ impl Told {
         self.granted.push(serial);
         if !record.name.is_reserved() {
             self.own.insert(serial, Some(record));
+        }
+    }
+
+    pub(super) fn on_waiting(&mut self, record: Arc<Record>) {
+        let serial = record.instance.serial;
+        self.waiting.push(serial);
+        self.own.insert(serial, Some(record));
+    }
+
+    pub(super) fn on_network(&mut self, part: &[u8], last: bool) {
+        self.network.extend_from_slice(part);
+        if last {
+            let bytes = std::mem::take(&mut self.network);
+            self.networks.push(payload::decode(Encoding::Bincode, &bytes).unwrap());
         }
     }
 
@@ -137,6 +156,9 @@ impl World {
         match told {
             registry::Effect::Available { subscription, record } => {
                 let instance = record.instance;
+                if record.waiting {
+                    self.fail(&format!("{} sees {}, which waits", brief(peer), short(&record)));
+                }
                 let told = self.told(peer);
                 if told.buried.contains(&instance.peer()) {
                     self.fail(&format!(
@@ -249,22 +271,10 @@ impl World {
     /// After quiet: everybody sees what the rules say, one holder has each exclusive name, and
     /// nothing is left over in any directory.
     pub(super) fn check_all(&mut self) {
-        let mut all: Vec<Arc<Record>> = Vec::new();
-        for peer in self.everybody() {
-            let own = self.told(peer).own.clone();
-            for (serial, record) in own {
-                match record {
-                    Some(record) => all.push(record),
-                    None => {
-                        self.fail(&format!("{} waits for an answer to claim {serial}", brief(peer)))
-                    }
-                }
-            }
-        }
+        let (waiting, all): (Vec<_>, Vec<_>) = self.standing().into_iter().partition(|r| r.waiting);
         let mut holders: BTreeMap<_, Vec<&Arc<Record>>> = BTreeMap::new();
-        for record in all.iter().filter(|r| r.exclusive && r.scope >= Scope::Host) {
-            let host = (record.scope < Scope::Lan).then_some(record.instance.host);
-            holders.entry((&record.name, record.scope, host)).or_default().push(record);
+        for record in all.iter().filter(|r| r.exclusive) {
+            holders.entry(place(record)).or_default().push(record);
         }
         if let Some((_, two)) = holders.iter().find(|(_, holders)| holders.len() > 1) {
             self.fail(&format!(
@@ -272,9 +282,13 @@ impl World {
                 two.iter().map(|r| short(r)).collect::<Vec<_>>()
             ));
         }
+        if let Some(vain) = waiting.iter().find(|r| !holders.contains_key(&place(r))) {
+            self.fail(&format!("{} waits in vain", short(vain)));
+        }
         for peer in self.everybody() {
-            for view in self.machines[&peer.host].processes[&peer.node].told.views.values() {
-                let expected = rules(peer, &view.pattern, view.scope, &all);
+            let process = &self.machines[&peer.host].processes[&peer.node];
+            for view in process.told.views.values() {
+                let expected = rules(&process.here, &view.pattern, view.scope, &all);
                 if view.live == expected {
                     continue;
                 }
@@ -287,7 +301,54 @@ impl World {
             }
         }
         self.check_watches();
-        self.check_directories();
+        self.check_directories(&waiting);
+    }
+
+    /// All publications that are granted or wait. None may be without an answer.
+    pub(super) fn standing(&mut self) -> Vec<Arc<Record>> {
+        let mut all = Vec::new();
+        for peer in self.everybody() {
+            for (serial, record) in self.told(peer).own.clone() {
+                let Some(record) = record else {
+                    self.fail(&format!("{} waits for an answer to claim {serial}", brief(peer)))
+                };
+                all.push(record);
+            }
+        }
+        all
+    }
+
+    /// After quiet: holders give their names up, one after the other, and each time the one that has
+    /// waited longest is next, with a higher number.
+    pub(super) fn serve_all(&mut self) {
+        loop {
+            let (waiting, all): (Vec<_>, Vec<_>) =
+                self.standing().into_iter().partition(|r| r.waiting);
+            let mut next: BTreeMap<Place, Arc<Record>> = BTreeMap::new();
+            for record in waiting {
+                let first = next.entry(place(&record)).or_insert_with(|| record.clone());
+                if record.rank() < first.rank() {
+                    *first = record;
+                }
+            }
+            if next.is_empty() {
+                return;
+            }
+            let mut before = BTreeMap::new();
+            for holder in all.iter().filter(|r| r.exclusive && next.contains_key(&place(r))) {
+                before.insert(place(holder), holder.fence);
+                self.withdraw(holder.instance.peer(), holder.instance.serial);
+            }
+            self.run(secs(0.1));
+            for (place, first) in next {
+                let Instance { serial, .. } = first.instance;
+                let now = self.told(first.instance.peer()).own[&serial].clone();
+                let served = now.is_some_and(|r| !r.waiting && Some(&r.fence) > before.get(&place));
+                if !served {
+                    self.fail(&format!("{} is not the next holder", short(&first)));
+                }
+            }
+        }
     }
 
     fn check_watches(&mut self) {
@@ -304,7 +365,7 @@ impl World {
     }
 
     /// What a directory keeps is what is there.
-    fn check_directories(&self) {
+    fn check_directories(&self, waiting: &[Arc<Record>]) {
         let hosts = self.machines.len();
         for (host, machine) in &self.machines {
             let Some((_, core)) = &machine.directory else { continue };
@@ -314,6 +375,13 @@ impl World {
             }
             if audit.claims != audit.records || audit.stale > 0 {
                 self.fail(&format!("{host} keeps what is not there: {audit:?}"));
+            }
+            let known = |r: &&Arc<Record>| {
+                r.scope == Scope::Lan || (r.scope > Scope::Process && r.instance.host == *host)
+            };
+            let line = waiting.iter().filter(known).count();
+            if audit.waiting != line {
+                self.fail(&format!("{host} knows {} of {line} claims that wait", audit.waiting));
             }
         }
     }
@@ -329,18 +397,28 @@ fn short(record: &Record) -> String {
     format!("{name} {scope} {who}/{} claimed {claimed} number {fence}", instance.serial)
 }
 
+/// Where a name has one holder.
+type Place = (Title, Option<HostId>, Option<NodeId>);
+
+fn place(record: &Record) -> Place {
+    let Instance { host, node, .. } = record.instance;
+    let (near, own) = (record.scope < Scope::Lan, record.scope == Scope::Process);
+    (record.title(), near.then_some(host), own.then_some(node))
+}
+
 /// What a subscription sees, as simply as it can be said: every instance of a shared name in reach
 /// of both scopes, and of an exclusive one the nearest, between equals the oldest claim.
 fn rules(
-    me: PeerId,
+    here: &Here,
     pattern: &Pattern,
     scope: Scope,
     all: &[Arc<Record>],
 ) -> BTreeMap<Instance, Arc<Record>> {
     let far = |r: &Record| match r.instance {
-        i if i.peer() == me => Scope::Process,
-        i if i.host == me.host => Scope::Host,
-        _ => Scope::Lan,
+        i if i.peer() == here.peer => Scope::Process,
+        i if i.host != here.peer.host => Scope::Lan,
+        _ if here.group.is_some() && r.group == here.group => Scope::Group,
+        _ => Scope::Host,
     };
     let rank = |r: &Record| (far(r), r.claimed, r.instance);
     let seen = |r: &&Arc<Record>| far(r) <= scope && far(r) <= r.scope && pattern.matches(&r.name);
