@@ -37,6 +37,8 @@ pub(super) struct Told {
     pub(super) gone: Vec<(Duration, u64, NodeGone)>,
     /// The highest number seen of each holder.
     fences: BTreeMap<Instance, u64>,
+    /// The highest number seen of any holder of a name of the mesh.
+    highest: BTreeMap<Name, u64>,
     /// Processes that it was told are dead, and are.
     buried: BTreeSet<PeerId>,
     /// What operators were shown, and what they have of the next picture.
@@ -176,6 +178,10 @@ impl World {
                     ));
                 }
                 *highest = record.fence;
+                if record.exclusive && record.scope == Scope::Lan {
+                    let highest = told.highest.entry(record.name.clone()).or_default();
+                    *highest = record.fence.max(*highest);
+                }
                 let Some(view) = told.views.get_mut(&subscription) else { return };
                 let same = |r: &&Arc<Record>| {
                     r.exclusive && r.name == record.name && r.instance != instance
@@ -281,6 +287,20 @@ impl World {
                 "two holders: {:?}",
                 two.iter().map(|r| short(r)).collect::<Vec<_>>()
             ));
+        }
+        for record in all.iter().filter(|r| r.exclusive && r.scope == Scope::Lan) {
+            let everybody = self.everybody();
+            let higher = everybody.iter().copied().find(|peer| {
+                let highest = self.told(*peer).highest.get(&record.name);
+                highest.is_some_and(|highest| *highest > record.fence)
+            });
+            if let Some(peer) = higher {
+                let who = brief(peer);
+                self.fail(&format!(
+                    "{who} has seen a higher number than that of {}",
+                    short(record)
+                ));
+            }
         }
         if let Some(vain) = waiting.iter().find(|r| !holders.contains_key(&place(r))) {
             self.fail(&format!("{} waits in vain", short(vain)));
