@@ -200,11 +200,33 @@ fn a_former_directory_is_not_heard_any_more() {
     meet(&mut core, old, 4);
     meet(&mut core, new, 5);
     snapshot(&mut core, new, 1, vec![record(new, 1, "a", Scope::Lan)]);
-    assert!(meet(&mut core, old, 4).is_empty());
+    let told = meet(&mut core, old, 4);
+    assert!(
+        matches!(told[..], [Effect::ToPeer { peer, message: ToPeer::Later(5) }] if peer == old),
+        "{told:?}"
+    );
     assert!(snapshot(&mut core, old, 9, Vec::new()).is_empty());
     core.on_peer_down(old, T0);
     assert_eq!(core.hosts()[1].records, 1);
     assert!(core.hosts()[1].linked);
+}
+
+#[test]
+fn a_directory_that_others_remember_as_later_rises_above_it_and_not_for_ever() {
+    let (mut core, them) = (directory(), peer(2, 9));
+    meet(&mut core, them, 5);
+    let mut says = |known| {
+        let mut out = Vec::new();
+        core.on_peer(them, ToPeer::Later(known), T0, &mut out);
+        out.into_iter().find_map(|effect| match effect {
+            Effect::ToPeer { message: ToPeer::Hello { incarnation, .. }, .. } => Some(incarnation),
+            _ => None,
+        })
+    };
+    assert_eq!(says(6), None, "it is above that already");
+    let raised: Vec<_> = (1..=10).map(|n| says(n * 100)).collect();
+    let expected: Vec<_> = (1..=10).map(|n| (n <= 8).then_some(n * 100 + 1)).collect();
+    assert_eq!(raised, expected);
 }
 
 #[test]

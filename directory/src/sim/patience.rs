@@ -4,7 +4,7 @@
 use super::*;
 
 /// How long each story goes on: ten minutes where that does not take long.
-const LENGTH: f64 = if cfg!(debug_assertions) { 40.0 } else { 600.0 };
+const LENGTH: f64 = if cfg!(debug_assertions) { 10.0 } else { 600.0 };
 
 /// So many hosts of one process, each of which publishes a name, settled.
 fn hosts(count: u64, seed: u64) -> World {
