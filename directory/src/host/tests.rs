@@ -243,6 +243,24 @@ fn a_former_directory_is_not_heard_any_more() {
 }
 
 #[test]
+fn a_directory_that_others_remember_as_later_rises_above_it_and_not_for_ever() {
+    let (mut core, them) = (directory(), peer(2, 9));
+    meet(&mut core, them, 5);
+    let mut says = |known| {
+        let mut out = Vec::new();
+        core.on_peer(them, ToPeer::Later(known), T0, &mut out);
+        out.into_iter().find_map(|effect| match effect {
+            Effect::ToPeer { message: ToPeer::Hello { incarnation, .. }, .. } => Some(incarnation),
+            _ => None,
+        })
+    };
+    assert_eq!(says(6), None, "it is above that already");
+    let raised: Vec<_> = (1..=10).map(|n| says(n * 100)).collect();
+    let expected: Vec<_> = (1..=10).map(|n| (n <= 8).then_some(n * 100 + 1)).collect();
+    assert_eq!(raised, expected);
+}
+
+#[test]
 fn a_name_that_another_host_holds_is_refused() {
     let (mut core, them) = (directory(), peer(2, 9));
     join(&mut core, 2);

@@ -326,11 +326,13 @@ impl World {
             let back = self.is_open(there.host, here.host);
             let both = back && self.is_open(here.host, there.host);
             let runs = self.machines[&there.host].processes.contains_key(&there.node);
-            if alive(*there, *here, end.link) && back && !self.is_stopped(*there) {
+            let answers = back && !self.is_stopped(*there);
+            let known = alive(*there, *here, end.link);
+            // It says that it knows nothing of the link.
+            let reset = answers && !known && runs && both;
+            if answers && known {
                 heard.push((*here, *there));
-            } else if !alive(*there, *here, end.link) && runs && both && !self.is_stopped(*there) {
-                dead.push((*here, *there));
-            } else if now.saturating_sub(end.heard) >= IDLE {
+            } else if reset || now.saturating_sub(end.heard) >= IDLE {
                 dead.push((*here, *there));
             }
         }

@@ -7,11 +7,13 @@
 
 use super::*;
 
-/// By when everybody who lives and is not stopped has forgotten what is gone.
-pub(super) const BOUND: Duration = Duration::from_secs(10);
+/// By when everybody who lives and is not stopped has forgotten what is gone. It takes so long only where
+/// others vouch for a host while nothing comes over the own link to it: that is given up after ten
+/// seconds, and the records two seconds later.
+pub(super) const BOUND: Duration = Duration::from_secs(14);
 /// So long after something happened to a host or between two, its consequences may show: a dead link
 /// is given up after ten seconds, and what follows is noticed after two.
-const CALM: Duration = Duration::from_secs(13);
+const CALM: Duration = Duration::from_secs(15);
 
 /// What a subscription has been told.
 pub(super) struct View {
