@@ -4,11 +4,12 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    About, Claim, DEFAULT_PORT, DirectoryConfig, DropReason, Event, FENCES, FenceGuard, Fences,
-    Group, GroupError, HostState, HostView, Name, Network, NetworkChange, NetworkEvent,
-    NetworkEvents, NetworkHost, NetworkNode, NetworkRecord, NetworkSubscription, NoNetwork, NoPong,
-    NotPublished, NotSubscribed, Pattern, Publication, Record, Route, Scope, Session, Stale,
-    Subscription, Transport,
+    About, Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason, Event, FENCES,
+    FenceGuard, Fences, Group, GroupError, HostState, HostView, Name, Network, NetworkChange,
+    NetworkEvent, NetworkEvents, NetworkHost, NetworkNode, NetworkRecord, NetworkSubscription,
+    NoNetwork, NoPong, NotPublished, NotSubscribed, Pattern, Publication, Record, Route,
+    SEEDS_FILE, SEEDS_VARIABLE, Scope, Session, Stale, Subscription, Transport, Trouble,
+    TroubleKind,
 };
 pub use layercake_gateway::{Drained, GatewayConfig};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
@@ -23,8 +24,8 @@ pub use layercake_node::{
     PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart,
     Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
     Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, error_chain,
-    log_to_stderr, retry, run_as_worker, run_main, run_main_with, run_until_stopped, schema,
-    service, testing, wire,
+    log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with, run_until_stopped,
+    schema, service, testing, wire,
 };
 pub use layercake_node::{Span, retry::Retry};
 

@@ -485,6 +485,8 @@ impl Agent {
             }
             ToNode::ProcessGone(_) | ToNode::HostGone(_) => {}
             ToNode::Leaving => out.push(Effect::Reseat),
+            // Who holds the lock is the shell's business.
+            ToNode::Yielded => {}
             ToNode::Hosts { request, hosts } => out.push(Effect::Hosts { request, hosts }),
             ToNode::Tell(round) => out.push(Effect::Told { round, answer: self.within() }),
             ToNode::Network { request, part, last } => {

@@ -1,40 +1,17 @@
-//! Where other hosts may be, apart from mDNS: seeds that somebody configured, and peers that the
-//! runtime folder remembers from a directory before.
+//! What outlives a directory in files: where other hosts were, so that a start without multicast finds
+//! them again, and the number of the last incarnation.
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
 use layercake_wire::id::HostId;
 use serde::{Deserialize, Serialize};
 
-use crate::dial::MAX_TARGETS;
-
-/// The environment variable with seeds: `host[:port]`, separated by commas or spaces.
-pub const SEEDS_VARIABLE: &str = "LAYERCAKE_SEEDS";
-/// The UDP port of host directories, where it is free; and of seeds without a port.
-pub const DEFAULT_PORT: u16 = 54195;
-/// Seeds that are used; more are cut off.
-pub const MAX_SEEDS: usize = 64;
+use crate::{dial::MAX_TARGETS, seeds::DEFAULT_PORT};
 
 /// The file that remembers peers.
 const FILE: &str = "peers.json";
 /// Addresses of one host that are remembered.
 const MAX_ADDRS: usize = 16;
-
-/// Cuts a list of seeds, as it stands in [`SEEDS_VARIABLE`].
-pub(crate) fn split_seeds(text: &str) -> Vec<String> {
-    let seeds = text.split([',', ' ', '\t', '\n']).map(str::trim).filter(|seed| !seed.is_empty());
-    seeds.take(MAX_SEEDS).map(str::to_owned).collect()
-}
-
-/// Adds the default port to a seed that has none: what can be given to a resolver.
-pub(crate) fn with_port(seed: &str) -> String {
-    let bare_v6 = seed.parse::<std::net::Ipv6Addr>().is_ok();
-    if bare_v6 {
-        return format!("[{seed}]:{DEFAULT_PORT}");
-    }
-    let after_bracket = seed.rsplit(']').next().unwrap_or(seed);
-    if after_bracket.contains(':') { seed.to_owned() } else { format!("{seed}:{DEFAULT_PORT}") }
-}
 
 #[derive(Serialize, Deserialize)]
 struct Remembered {
@@ -52,9 +29,21 @@ pub(crate) fn load_peers(folder: &Path) -> io::Result<Vec<(HostId, Vec<SocketAdd
     let peers: Vec<Remembered> = serde_json::from_slice(&text)?;
     let known = peers.into_iter().take(MAX_TARGETS).filter_map(|mut peer| {
         peer.addrs.truncate(MAX_ADDRS);
-        Some((peer.host.parse().ok()?, peer.addrs))
+        Some((peer.host.parse().ok()?, with_usual_port(peer.addrs)))
     });
     Ok(known.collect())
+}
+
+/// A directory that has started anew is where it was, or at the usual port.
+fn with_usual_port(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut all = addrs.clone();
+    for addr in addrs {
+        let usual = SocketAddr::new(addr.ip(), DEFAULT_PORT);
+        if !all.contains(&usual) {
+            all.push(usual);
+        }
+    }
+    all
 }
 
 /// Remembers peers, the most recent first.
@@ -89,27 +78,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeds_are_cut_and_get_a_port() {
-        assert_eq!(split_seeds(" rack1, rack2:99\n10.0.0.3,,"), ["rack1", "rack2:99", "10.0.0.3"]);
-        for (seed, expected) in [
-            ("rack1", "rack1:54195"),
-            ("rack1:99", "rack1:99"),
-            ("10.0.0.3", "10.0.0.3:54195"),
-            ("fd00::1", "[fd00::1]:54195"),
-            ("[fd00::1]", "[fd00::1]:54195"),
-            ("[fd00::1]:7", "[fd00::1]:7"),
-        ] {
-            assert_eq!(with_port(seed), expected);
-        }
-    }
-
-    #[test]
     fn peers_are_remembered() {
         let folder = tempfile::tempdir().unwrap();
         assert!(load_peers(folder.path()).unwrap().is_empty());
         let peers = vec![(HostId::random(), vec![([10, 0, 0, 2], 7).into()])];
         store_peers(folder.path(), &peers).unwrap();
-        assert_eq!(load_peers(folder.path()).unwrap(), peers);
+        let (host, addrs) = load_peers(folder.path()).unwrap().remove(0);
+        assert_eq!((host, addrs[0]), (peers[0].0, peers[0].1[0]));
+        assert_eq!(addrs[1..], [([10, 0, 0, 2], DEFAULT_PORT).into()], "and at the usual port");
         fs::write(folder.path().join(FILE), "nonsense").unwrap();
         assert!(load_peers(folder.path()).is_err());
     }

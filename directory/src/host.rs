@@ -28,7 +28,7 @@ use bytes::Bytes;
 use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 
 use crate::{
-    dial::{Attempt, Dialer, Target},
+    dial::{Attempt, Dialer, Missing, Target},
     index::Patterns,
     membership::{self, Identity, Membership},
     message::{self, HostView, ToNode, ToPeer},
@@ -182,9 +182,29 @@ impl HostCore {
         self.dialer.hint(target, addrs, now);
     }
 
+    /// Anybody on the network says that a host may be reached there.
+    pub(crate) fn on_heard(&mut self, host: HostId, addrs: &[SocketAddr], now: Duration) {
+        self.dialer.heard(host, addrs, now);
+    }
+
+    /// Other interfaces or addresses of this host are up: whoever could not be reached is tried again.
+    pub(crate) fn on_network_change(&mut self, now: Duration) {
+        self.dialer.wake(now);
+    }
+
     /// The dials to be made now. None before [`Self::start_lan`].
     pub(crate) fn dials(&mut self, now: Duration) -> Vec<Attempt> {
         if self.membership.is_some() { self.dialer.due(now) } else { Vec::new() }
+    }
+
+    /// Who it is that a failed dial misses.
+    pub(crate) fn misses(&self, target: Target) -> Option<Missing> {
+        self.dialer.misses(target)
+    }
+
+    /// A dial has ended at this very host.
+    pub(crate) fn on_dialled_self(&mut self, target: Target) {
+        self.dialer.done(target, Some(self.me.host));
     }
 
     /// A dial has ended, maybe with a link to a node.
@@ -296,6 +316,15 @@ impl HostCore {
         }
         if last {
             self.in_membership(now, out, |m, out| m.leave(now, out));
+        }
+    }
+
+    /// Another node of this host has become the directory: all nodes are to turn to that one. To other
+    /// hosts the new one speaks for itself.
+    pub(crate) fn step_down(&mut self, out: &mut Vec<Effect>) {
+        let me = self.me.node;
+        for node in self.registered().into_iter().filter(|node| *node != me) {
+            out.push(Effect::ToNode { node, message: ToNode::Leaving });
         }
     }
 

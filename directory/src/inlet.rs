@@ -8,6 +8,7 @@
 use std::{
     collections::HashSet,
     fmt,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use layercake_wire::{
-    Link, LinkDown, Service,
+    DialError, Link, LinkDown, Service,
     id::{HostId, NodeAddr, NodeId, PeerId},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +28,7 @@ use crate::{
     network::Network,
     seat::Seated,
     service::{PublishCall, SubscribeCall, WatchCall},
+    trouble::TroubleKind,
 };
 
 /// Bytes of posts and datagrams that may wait for the directory's task.
@@ -59,15 +61,19 @@ pub(crate) enum Input {
     /// One more watches what happens in the mesh, or one less.
     WatchNetwork(bool),
     Ping(HostId, Option<NodeId>, oneshot::Sender<bool>),
-    /// Why a host is not reached.
-    Unreached(HostId, String),
     Close(oneshot::Sender<()>),
     /// The search for a directory has ended.
     Seated(Seated),
     /// A dial has ended.
-    Dialled(Target, Option<Link>),
-    /// Somebody on the network says that a host is there.
-    Found(Target, Vec<std::net::SocketAddr>),
+    Dialled(Target, Result<Link, DialError>),
+    /// Somebody who may be believed says that a host is there.
+    Found(Target, Vec<SocketAddr>),
+    /// Anybody on the network says so.
+    Heard(HostId, Vec<SocketAddr>),
+    /// Something about finding hosts does not work: with what, and why.
+    Trouble(TroubleKind, String, String),
+    /// It works.
+    Settled(TroubleKind, String),
     /// Other hosts can reach this node now, or cannot.
     Listening(Result<NodeAddr, String>),
 }
@@ -135,10 +141,6 @@ impl Inlet {
     /// `false` when the task has ended.
     pub(crate) fn send(&self, input: Input) -> bool {
         self.inputs.send(input).is_ok()
-    }
-
-    pub(crate) fn found(&self, host: HostId, addrs: Vec<std::net::SocketAddr>) {
-        self.send(Input::Found(Target::Host(host), addrs));
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -11,9 +11,10 @@
 //! # Map
 //! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
 //! `host` (a host's side, and in `host::view` what operators see), `survey` and `journal` (asking
-//! everybody, and what happened), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
-//! them: `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may
-//! be), `shell` (the task that carries it all out) and `service` with `overview`, the interface.
+//! everybody, and what happened), `presence` (who waits for the end of which node), `membership`
+//! (which hosts are there), `dial` (whom to dial when). Around them: `seat` (finding or becoming the
+//! directory), `discovery`, `seeds` and `hints` (where other hosts may be), `trouble` (what of that does
+//! not work), `shell` (the task that carries it all out) and `service` with `overview`, the interface.
 
 mod agent;
 mod dial;
@@ -35,6 +36,7 @@ mod queue;
 mod record;
 mod registry;
 mod seat;
+mod seeds;
 mod service;
 mod shell;
 #[cfg(test)]
@@ -42,10 +44,10 @@ mod sim;
 mod survey;
 #[cfg(test)]
 mod testing;
+mod trouble;
 
 pub use fence::{FENCES, FenceGuard, Fences, Stale};
 pub use group::{GROUP_VARIABLE, Group, GroupError, MAX_GROUP};
-pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};
 pub use message::HostView;
 pub use name::{
@@ -60,7 +62,9 @@ pub use overview::{MAX_EVENTS, NETWORK_TIME, NetworkEvents, NoNetwork, NoPong, P
 pub use presence::{MAX_WATCHES, NodeGone};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
+pub use seeds::{DEFAULT_PORT, MAX_SEED_ADDRS, MAX_SEEDS, SEEDS_FILE, SEEDS_VARIABLE};
 pub use service::{
-    Claim, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME,
-    Publication, Publish, Subscription,
+    Claim, DISCOVERY_VARIABLE, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed,
+    PUBLISH_TIME, Publication, Publish, Subscription,
 };
+pub use trouble::{MAX_TROUBLES, Trouble, TroubleKind};

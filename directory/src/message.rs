@@ -107,6 +107,11 @@ pub(crate) enum ToHost {
     Ping { request: u64, host: HostId, node: Option<NodeId> },
     /// The answer to `Ping` from the directory.
     Pong(u64),
+    /// The node is a daemon and wants to be the directory. Where the directory is only embedded it
+    /// lets go of its lock and answers `Yielded`.
+    Yield,
+    /// The node has become the directory in place of the one that this is sent to.
+    Taken,
 }
 
 /// From a host directory to a node of its host.
@@ -150,6 +155,8 @@ pub(crate) enum ToNode {
     /// The answer to `Ping` from the node. Not reached means that there is no link to that host, or no
     /// such node there; of what does not answer nothing is told.
     Pong { request: u64, reached: bool },
+    /// The directory has let go of its lock and goes on until it hears `Taken`.
+    Yielded,
 }
 
 /// Why a claim was refused.

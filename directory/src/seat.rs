@@ -4,11 +4,16 @@
 //! lock goes with the process, however it ends, so the next one takes over within a poll. The name of
 //! the socket leads to the node that serves it: what is left of it when the lock is free says who has
 //! died. In an in-memory network the host keeps lock and name, and nothing is in a folder.
+//!
+//! A daemon takes precedence: it asks the process that embeds the directory, which then lets go of the lock
+//! alone and goes on serving. So nobody but a daemon that waits for its turn tries the lock, and the
+//! socket's name leads to the one or to the other at any moment.
 
 use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,8 +22,9 @@ use layercake_wire::{
     id::{HostId, NodeId},
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::sync::Notify;
 
-use crate::hints;
+use crate::{hints, trouble::chain};
 
 /// The lock of the host directory, in the mesh's runtime folder.
 pub(crate) const LOCK_FILE: &str = "directory.lock";
@@ -26,8 +32,10 @@ pub(crate) const LOCK_FILE: &str = "directory.lock";
 pub(crate) const SOCKET: &str = "directory.sock";
 /// How often the lock and the socket are tried while there is no directory, in milliseconds.
 const POLL_MS: std::ops::Range<u64> = 15..35;
-/// How often a daemon that waits for its turn tries the lock.
+/// How often a daemon that waits for its turn tries the lock, unless it hears that it is free.
 const WAIT_POLL: Duration = Duration::from_millis(20);
+/// How long a directory that has let go of its lock waits until it hears who has taken it.
+pub(crate) const HANDOVER: Duration = Duration::from_secs(1);
 /// How long a process that holds the lock may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -45,17 +53,36 @@ pub(crate) enum Seated {
 pub(crate) struct Held {
     /// Taken away, nobody finds this directory any more.
     pub(crate) socket: Option<SocketGuard>,
-    _lock: LockGuard,
+    /// None while it is handed over.
+    lock: Option<LockGuard>,
     pub(crate) incarnation: u64,
     /// Who held it before and has died.
     pub(crate) departed: Option<NodeId>,
     pub(crate) peers: Vec<(HostId, Vec<SocketAddr>)>,
-    /// Where peers are remembered; nowhere in memory.
+    /// Where peers are remembered, if anywhere.
     pub(crate) folder: Option<PathBuf>,
 }
 
+impl Held {
+    /// Lets go of the lock, and of nothing else.
+    pub(crate) fn release(&mut self) {
+        self.lock = None;
+    }
+
+    /// Takes the lock back, if nobody has it.
+    pub(crate) fn retake(&mut self, endpoint: &Endpoint) -> bool {
+        if self.lock.is_none()
+            && let Ok(folder) = folder(endpoint)
+        {
+            let path = folder.as_deref().unwrap_or(Path::new("")).join(LOCK_FILE);
+            self.lock = endpoint.try_lock(&path).ok().flatten();
+        }
+        self.lock.is_some()
+    }
+}
+
 /// Looks for the directory until it is found or this node holds it.
-pub(crate) async fn seek(endpoint: Endpoint, wall_ms: u64) -> Seated {
+pub(crate) async fn seek(endpoint: Endpoint, wall_ms: u64, remember: bool) -> Seated {
     let folder = match folder(&endpoint) {
         Ok(folder) => folder,
         Err(failed) => return failed,
@@ -66,24 +93,32 @@ pub(crate) async fn seek(endpoint: Endpoint, wall_ms: u64) -> Seated {
         if let Ok(Ok(link)) = tokio::time::timeout(ANSWER, endpoint.dial_socket(&socket)).await {
             return Seated::Client(link);
         }
-        if let Some(seated) = hold(&endpoint, folder.as_deref(), wall_ms) {
+        if let Some(seated) = hold(&endpoint, folder.as_deref(), wall_ms, remember) {
             return seated;
         }
         tokio::time::sleep(Duration::from_millis(rng.random_range(POLL_MS))).await;
     }
 }
 
-/// Waits until the lock is free, while another node is the directory.
-pub(crate) async fn wait_turn(endpoint: Endpoint, wall_ms: u64) -> Seated {
+/// Waits until the lock is free, while another node is the directory. `freed` says when to look at once.
+pub(crate) async fn wait_turn(
+    endpoint: Endpoint,
+    wall_ms: u64,
+    remember: bool,
+    freed: Arc<Notify>,
+) -> Seated {
     let folder = match folder(&endpoint) {
         Ok(folder) => folder,
         Err(failed) => return failed,
     };
     loop {
-        if let Some(seated) = hold(&endpoint, folder.as_deref(), wall_ms) {
+        if let Some(seated) = hold(&endpoint, folder.as_deref(), wall_ms, remember) {
             return seated;
         }
-        tokio::time::sleep(WAIT_POLL).await;
+        tokio::select! {
+            () = tokio::time::sleep(WAIT_POLL) => {}
+            () = freed.notified() => {}
+        }
     }
 }
 
@@ -93,12 +128,17 @@ fn folder(endpoint: &Endpoint) -> Result<Option<PathBuf>, Seated> {
         return Ok(None);
     }
     let folder = endpoint.mesh().runtime_folder();
-    folder.map(Some).map_err(|error| Seated::Failed(error.to_string()))
+    folder.map(Some).map_err(|error| Seated::Failed(chain(&error)))
 }
 
 /// Ends a search where the lock is free, or cannot be had at all.
-fn hold(endpoint: &Endpoint, folder: Option<&Path>, wall_ms: u64) -> Option<Seated> {
-    match try_hold(endpoint, folder, wall_ms) {
+fn hold(
+    endpoint: &Endpoint,
+    folder: Option<&Path>,
+    wall_ms: u64,
+    remember: bool,
+) -> Option<Seated> {
+    match try_hold(endpoint, folder, wall_ms, remember) {
         Ok(held) => held.map(|held| Seated::Holder(Box::new(held))),
         Err(error) => {
             let place = folder.unwrap_or(Path::new("memory")).display();
@@ -108,24 +148,30 @@ fn hold(endpoint: &Endpoint, folder: Option<&Path>, wall_ms: u64) -> Option<Seat
 }
 
 /// Takes the lock if it is free. A few small files on a local disk: nothing here waits.
-fn try_hold(endpoint: &Endpoint, folder: Option<&Path>, wall_ms: u64) -> io::Result<Option<Held>> {
+fn try_hold(
+    endpoint: &Endpoint,
+    folder: Option<&Path>,
+    wall_ms: u64,
+    remember: bool,
+) -> io::Result<Option<Held>> {
     let place = folder.unwrap_or(Path::new(""));
     let Some(lock) = endpoint.try_lock(&place.join(LOCK_FILE))? else { return Ok(None) };
     let socket = place.join(SOCKET);
     let me = endpoint.peer();
     let departed = endpoint.served_by(&socket).filter(|node| *node != me.node);
-    let (incarnation, peers) = match (folder, endpoint.network()) {
-        (Some(folder), _) => {
-            let peers = hints::load_peers(folder).unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot read the remembered peers; they will be found anew");
-                Vec::new()
-            });
-            (hints::next_incarnation(folder, wall_ms)?, peers)
-        }
-        (None, Some(network)) => (network.rise(me.host, wall_ms), Vec::new()),
-        (None, None) => (wall_ms, Vec::new()),
+    let incarnation = match (folder, endpoint.network()) {
+        (Some(folder), _) => hints::next_incarnation(folder, wall_ms)?,
+        (None, Some(network)) => network.rise(me.host, wall_ms),
+        (None, None) => wall_ms,
     };
+    // The mesh folder outlives the machine's next start; the runtime folder does not.
+    let mesh = endpoint.mesh();
+    let folder = (remember && !mesh.is_in_memory()).then(|| mesh.folder().to_owned());
+    let peers = folder.as_deref().map_or(Ok(Vec::new()), hints::load_peers);
+    let peers = peers.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read the remembered peers; they will be found anew");
+        Vec::new()
+    });
     let socket = Some(endpoint.serve_socket(&socket)?);
-    let folder = folder.map(Path::to_owned);
-    Ok(Some(Held { socket, _lock: lock, incarnation, departed, peers, folder }))
+    Ok(Some(Held { socket, lock: Some(lock), incarnation, departed, peers, folder }))
 }

@@ -11,15 +11,15 @@ use std::{
 
 use bytes::Bytes;
 use layercake_wire::{
-    Endpoint, StartError,
+    Endpoint, INTERFACES_VARIABLE, Interfaces, StartError,
     id::{ActorSerial, PeerId},
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use crate::{
     agent::Draft,
     group::{GROUP_VARIABLE, Group},
-    hints::{DEFAULT_PORT, SEEDS_VARIABLE, split_seeds},
     inlet::{Inlet, Input, Outlet},
     message::{HostView, Refusal},
     name::{Name, Pattern, Scope},
@@ -28,41 +28,98 @@ use crate::{
     presence::NodeGone,
     queue::{Event, Queue},
     record::{MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
+    seeds::{DEFAULT_PORT, SEEDS_VARIABLE, split_seeds},
     shell,
+    trouble::{Trouble, Troubles},
 };
 
 /// How long a claim waits for a host directory that says nothing. One is found or made within
 /// milliseconds; beyond this something is broken.
 pub const PUBLISH_TIME: Duration = Duration::from_secs(10);
 
-/// How a directory looks for other hosts.
-#[derive(Debug, Clone)]
+/// The environment variable that says which ways of finding other hosts are used: some of `mdns`, `seeds`
+/// (those of [`SEEDS_VARIABLE`](crate::SEEDS_VARIABLE) and of the mesh folder's file) and `peers`, with
+/// commas between; `none` for none.
+pub const DISCOVERY_VARIABLE: &str = "LAYERCAKE_DISCOVERY";
+
+/// How a directory looks for other hosts. All ways are used at once; each can be switched off.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DirectoryConfig {
     /// Where other hosts may be, `host[:port]`, for networks without multicast. A name that stands for
     /// several addresses stands for several hosts. At most [`MAX_SEEDS`](crate::MAX_SEEDS).
     pub seeds: Vec<String>,
+    /// Whether the file [`seeds`](crate::SEEDS_FILE) of the mesh folder is used, too.
+    pub seeds_file: bool,
     /// Whether to announce and browse by mDNS; in an in-memory network, by the network's own list.
     pub mdns: bool,
+    /// Whether other hosts are remembered in the mesh folder and dialled after a restart.
+    pub remember: bool,
     /// The UDP port that the host directory listens on, where it is free.
     pub port: u16,
     /// The group that this node belongs to, for [`Scope::Group`]. `None`: in no group. (Where a whole
     /// node is started, what `LAYERCAKE_GROUP` says.)
     pub group: Option<Group>,
+    /// The interfaces on which this host is announced and whose addresses others are told.
+    pub interfaces: Interfaces,
+    /// What of the settings was not understood; told among the [troubles](Directory::troubles).
+    pub complaints: Vec<String>,
 }
 
 impl DirectoryConfig {
-    /// mDNS, the default port, and the seeds in `LAYERCAKE_SEEDS`.
+    /// What the environment says: `LAYERCAKE_SEEDS`, `LAYERCAKE_DISCOVERY`, `LAYERCAKE_INTERFACES`. Otherwise
+    /// everything is used, and the default port. What is not understood there is passed over and told.
     #[must_use]
     pub fn from_env() -> Self {
-        let seeds = std::env::var(SEEDS_VARIABLE).map(|text| split_seeds(&text));
-        Self { seeds: seeds.unwrap_or_default(), mdns: true, port: DEFAULT_PORT, group: None }
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(read: impl Fn(&str) -> Option<String>) -> Self {
+        let mut config = Self { seeds_file: true, remember: true, ..Self::in_memory() };
+        let mut complaints = Vec::new();
+        if let Some(seeds) = read(SEEDS_VARIABLE) {
+            config.seeds = split_seeds(&seeds);
+        }
+        if let Some(text) = read(DISCOVERY_VARIABLE) {
+            let words: Vec<_> = text.split([',', ' ']).filter(|word| !word.is_empty()).collect();
+            let known = |word: &&str| ["mdns", "seeds", "peers", "none"].contains(word);
+            if let Some(unknown) = words.iter().find(|word| !known(word)) {
+                complaints.push(format!(
+                    "`{unknown}` in {DISCOVERY_VARIABLE} is none of mdns, seeds, peers, none; the \
+                     variable is passed over"
+                ));
+            } else if !words.is_empty() {
+                config.mdns = words.contains(&"mdns");
+                config.remember = words.contains(&"peers");
+                config.seeds_file = words.contains(&"seeds");
+                if !config.seeds_file {
+                    config.seeds.clear();
+                }
+            }
+        }
+        if let Some(text) = read(INTERFACES_VARIABLE) {
+            match text.parse() {
+                Ok(interfaces) => config.interfaces = interfaces,
+                Err(error) => complaints.push(format!("{INTERFACES_VARIABLE}: {error}")),
+            }
+        }
+        config.complaints = complaints;
+        config
     }
 
     /// For a node of an in-memory network: hosts find each other there, and nothing is asked of the
-    /// environment or of a resolver.
+    /// environment, a folder or a resolver.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT, group: None }
+        Self {
+            seeds: Vec::new(),
+            seeds_file: false,
+            mdns: true,
+            remember: false,
+            port: DEFAULT_PORT,
+            group: None,
+            interfaces: Interfaces::default(),
+            complaints: Vec::new(),
+        }
     }
 }
 
@@ -204,6 +261,7 @@ pub(crate) struct Status {
     pub(crate) progress: AtomicU64,
     /// Why there is no host directory.
     pub(crate) trouble: Mutex<String>,
+    troubles: Mutex<Troubles>,
     /// What happens in the mesh.
     pub(crate) events: broadcast::Sender<NetworkEvent>,
 }
@@ -214,8 +272,15 @@ impl Default for Status {
             holder: watch::Sender::default(),
             progress: AtomicU64::new(0),
             trouble: Mutex::default(),
+            troubles: Mutex::default(),
             events: broadcast::Sender::new(MAX_EVENTS),
         }
+    }
+}
+
+impl Status {
+    pub(crate) fn troubles(&self) -> std::sync::MutexGuard<'_, Troubles> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -224,8 +289,8 @@ impl Default for Status {
 #[derive(Clone)]
 pub struct Directory {
     pub(crate) endpoint: Endpoint,
-    group: Option<Group>,
     pub(crate) inlet: Inlet,
+    config: Arc<DirectoryConfig>,
     pub(crate) status: Arc<Status>,
     next: Arc<AtomicU64>,
     _last: Arc<Last>,
@@ -247,17 +312,19 @@ impl Directory {
     #[must_use]
     pub fn start(endpoint: Endpoint, outlet: Outlet, config: DirectoryConfig) -> Self {
         let status = Arc::new(Status::default());
-        let (inlet, group) = (outlet.inlet.clone(), config.group.clone());
-        let task = shell::run(endpoint.clone(), outlet, config, status.clone());
+        endpoint.set_interfaces(config.interfaces.clone());
+        let inlet = outlet.inlet.clone();
+        let task = shell::run(endpoint.clone(), outlet, config.clone(), status.clone());
         endpoint.spawn_io(task);
         let last = Arc::new(Last(inlet.clone()));
-        Self { endpoint, group, inlet, status, next: Arc::default(), _last: last }
+        let config = Arc::new(config);
+        Self { endpoint, inlet, config, status, next: Arc::default(), _last: last }
     }
 
     /// The group that this node belongs to.
     #[must_use]
     pub fn group(&self) -> Option<&Group> {
-        self.group.as_ref()
+        self.config.group.as_ref()
     }
 
     /// Claims a name for an actor of this node. A node that publishes and withdraws faster than its
@@ -295,7 +362,7 @@ impl Directory {
         if name.is_reserved() {
             return Err(NotPublished::Reserved(name));
         }
-        if scope == Scope::Group && self.group.is_none() {
+        if scope == Scope::Group && self.config.group.is_none() {
             return Err(NotPublished::Group);
         }
         if meta.len() > MAX_META {
@@ -339,7 +406,7 @@ impl Directory {
         if pattern.is_reserved() {
             return Err(NotSubscribed::Reserved);
         }
-        if scope == Scope::Group && self.group.is_none() {
+        if scope == Scope::Group && self.config.group.is_none() {
             return Err(NotSubscribed::Group);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -373,9 +440,10 @@ impl Directory {
         NodeWatch { id, gone: Ok(gone), inlet: self.inlet.clone() }
     }
 
-    /// Makes this node the host's directory, with or without anything to publish: for a daemon. Where
-    /// another process is the directory already it stays that, and this one waits its turn: it takes
-    /// over at once when the other ends. From now on other hosts are looked for, too.
+    /// Makes this node the host's directory, with or without anything to publish: for a daemon. A process
+    /// that only embeds the directory is asked to hand over, and does so within milliseconds and
+    /// without anything changing for anybody. Where another daemon has it, it stays that, and this one
+    /// waits its turn. From now on other hosts are looked for, too.
     ///
     /// Returns `false` when the directory was closed before its turn came.
     ///
@@ -417,6 +485,19 @@ impl Directory {
     pub(crate) fn trouble(&self) -> String {
         let trouble = self.status.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.is_empty() { "it does not answer".to_owned() } else { trouble.clone() }
+    }
+
+    /// How other hosts are looked for: what [`start`](Self::start) was given.
+    #[must_use]
+    pub fn config(&self) -> &DirectoryConfig {
+        &self.config
+    }
+
+    /// What does not work in finding other hosts, the longest first, as far as this node knows: of the
+    /// search for other hosts that is the node that [embeds](Self::is_host_directory) the directory.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        self.status.troubles().list(shell::wall_ms(&self.endpoint))
     }
 
     /// Withdraws every name of this node at once, while everything else goes on: the first step of a
@@ -635,5 +716,39 @@ impl From<Refusal> for NotPublished {
             Refusal::Held(holder) => Self::Held(holder),
             Refusal::TooMany => Self::TooMany,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(variables: &[(&str, &str)]) -> DirectoryConfig {
+        DirectoryConfig::from_variables(|name| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn each_way_of_finding_hosts_can_be_switched_off() {
+        let all = of(&[(SEEDS_VARIABLE, "rack1,rack2")]);
+        assert!(all.mdns && all.remember && all.seeds_file && all.seeds == ["rack1", "rack2"]);
+        let seeds = of(&[(SEEDS_VARIABLE, "rack1"), (DISCOVERY_VARIABLE, "seeds")]);
+        assert!(!seeds.mdns && !seeds.remember && seeds.seeds_file && seeds.seeds == ["rack1"]);
+        let others = of(&[(SEEDS_VARIABLE, "rack1"), (DISCOVERY_VARIABLE, "mdns, peers")]);
+        assert!(others.mdns && others.remember && !others.seeds_file && others.seeds.is_empty());
+        let none = of(&[(DISCOVERY_VARIABLE, "none")]);
+        assert!(!none.mdns && !none.remember && !none.seeds_file);
+        assert!(of(&[(DISCOVERY_VARIABLE, "")]).mdns, "empty is as if it were not there");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_passed_over_and_told() {
+        let config = of(&[(DISCOVERY_VARIABLE, "mdsn"), (INTERFACES_VARIABLE, "eth*0")]);
+        assert!(config.mdns && config.remember && config.interfaces == Interfaces::default());
+        assert_eq!(config.complaints.len(), 2);
+        assert!(config.complaints[0].contains("`mdsn`"), "{:?}", config.complaints);
+        assert!(of(&[(INTERFACES_VARIABLE, "eth0")]).interfaces.admits("eth0"));
     }
 }

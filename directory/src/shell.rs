@@ -6,25 +6,26 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    net::IpAddr,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use layercake_wire::{
-    Endpoint, Link, LinkDown, Service,
-    id::{HostId, NodeAddr, PeerId},
+    DialError, Endpoint, Link, LinkDown, Service,
+    id::{HostId, NodeAddr, NodeId, PeerId},
     memory::{Announcement, Network},
 };
 use serde::Serialize;
 use tokio::{
-    sync::{oneshot, watch},
-    task::JoinSet,
+    sync::{Notify, oneshot, watch},
+    task::{AbortHandle, JoinSet},
     time::Instant,
 };
 
 use crate::{
     agent::{self, Agent},
-    dial::Target,
+    dial::{Missing, Target},
     discovery::Mdns,
     hints,
     host::{self, HostCore},
@@ -37,6 +38,7 @@ use crate::{
         DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status,
         SubscribeCall, WatchCall,
     },
+    trouble::TroubleKind,
 };
 
 mod asking;
@@ -47,15 +49,17 @@ mod seating;
 use self::asking::Asking;
 
 /// How often the node's own addresses are looked at.
-const ADDRESS_PERIOD: Duration = Duration::from_secs(2);
+const ADDRESS_PERIOD: Duration = Duration::from_secs(1);
 /// The pause after which something that failed locally is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often seeds are resolved again.
-const SEED_PERIOD: Duration = Duration::from_secs(10);
 /// How long leaving waits until the other hosts have heard it.
 const FAREWELL: Duration = Duration::from_millis(300);
 /// Calls that wait before those that are over are swept out.
 const CALLS: usize = 1024;
+/// What a trouble is about that is about no other host, seed or file.
+const THIS_HOST: &str = "this host";
+/// What stands for all hosts that announce themselves and do not answer: anybody may invent such.
+const ANNOUNCED: &str = "hosts that announce themselves";
 /// Inputs that are read before time is looked at again.
 const BATCH: usize = 256;
 
@@ -127,7 +131,10 @@ enum Seat {
 struct Holder {
     core: HostCore,
     held: Held,
+    /// Until when it waits for another node to become the directory in its place.
+    yielding: Option<Instant>,
     lan: Lan,
+    seeds: Option<AbortHandle>,
     stored: Vec<(HostId, Vec<std::net::SocketAddr>)>,
 }
 
@@ -177,6 +184,13 @@ struct Shell {
     seat: Seat,
     /// Whether this node should become the directory whenever it can.
     serve: bool,
+    seeking: Option<AbortHandle>,
+    /// Waits for the lock while another node is the directory.
+    waiting: Option<AbortHandle>,
+    /// The lock is free.
+    freed: Arc<Notify>,
+    /// The node that has let go of the lock for this one, and when.
+    yielded: Option<(NodeId, Instant)>,
     started: Instant,
     links: HashMap<PeerId, Link>,
     published: HashMap<u64, Published>,
@@ -192,6 +206,7 @@ struct Shell {
     calls: VecDeque<Call>,
     calls_swept: usize,
     addr: NodeAddr,
+    interfaces: Vec<(String, IpAddr)>,
     next_address: Instant,
     agent_effects: VecDeque<agent::Effect>,
     host_effects: VecDeque<host::Effect>,
@@ -203,7 +218,7 @@ struct Shell {
 impl Shell {
     fn new(endpoint: Endpoint, inlet: Inlet, config: DirectoryConfig, status: Arc<Status>) -> Self {
         let started = Instant::now();
-        Self {
+        let mut shell = Self {
             me: endpoint.peer(),
             agent: Agent::new(Here { peer: endpoint.peer(), group: config.group.clone() }),
             addr: endpoint.addr(),
@@ -213,6 +228,10 @@ impl Shell {
             status,
             seat: Seat::None,
             serve: false,
+            seeking: None,
+            waiting: None,
+            freed: Arc::default(),
+            yielded: None,
             started,
             links: HashMap::new(),
             published: HashMap::new(),
@@ -225,12 +244,17 @@ impl Shell {
             syncing: HashMap::new(),
             calls: VecDeque::new(),
             calls_swept: CALLS,
+            interfaces: Vec::new(),
             next_address: started + ADDRESS_PERIOD,
             agent_effects: VecDeque::new(),
             host_effects: VecDeque::new(),
             tasks: JoinSet::new(),
             told: HashSet::new(),
+        };
+        for complaint in std::mem::take(&mut shell.config.complaints) {
+            shell.trouble(TroubleKind::Setting, "the environment", &complaint);
         }
+        shell
     }
 
     fn now(&self) -> Duration {
@@ -295,28 +319,57 @@ impl Shell {
             Input::Network(answer) => self.on_network(answer),
             Input::WatchNetwork(watch) => self.on_watch_network(watch),
             Input::Ping(host, node, answer) => self.on_ping(host, node, answer),
-            Input::Unreached(host, trouble) => {
-                self.in_core(|core, _, _| core.set_trouble(host, Some(trouble)));
-            }
             Input::Seated(seated) => self.on_seated(seated),
-            Input::Dialled(target, link) => {
-                let link = link.filter(|link| !link.is_closed());
-                let peer = link.as_ref().map(Link::peer);
-                if let Some(link) = link {
-                    self.on_up(link);
-                }
-                self.in_core(|core, _, out| core.on_dialled(target, peer, out));
-            }
+            Input::Dialled(target, result) => self.on_dialled(target, result),
             Input::Found(target, addrs) => {
                 self.in_core(|core, now, _| core.on_hint(target, &addrs, now));
             }
+            Input::Heard(host, addrs) => {
+                self.in_core(|core, now, _| core.on_heard(host, &addrs, now));
+            }
+            Input::Trouble(kind, about, why) => self.trouble(kind, &about, &why),
+            Input::Settled(kind, about) => self.settle(kind, &about),
             Input::Listening(result) => self.on_listening(result),
             Input::Close(_) => {}
         }
     }
 
+    fn on_dialled(&mut self, target: Target, result: Result<Link, DialError>) {
+        let about = match target {
+            Target::Host(host) => host.to_string(),
+            Target::Addr(addr) => addr.to_string(),
+        };
+        match result {
+            Ok(link) if !link.is_closed() => {
+                let peer = link.peer();
+                self.settle(TroubleKind::Dial, &about);
+                self.on_up(link);
+                self.in_core(|core, _, out| core.on_dialled(target, Some(peer), out));
+            }
+            Err(DialError::Ourselves) => self.in_core(|core, _, _| core.on_dialled_self(target)),
+            Ok(_) => self.in_core(|core, _, out| core.on_dialled(target, None, out)),
+            Err(error) => {
+                tracing::debug!(?target, %error, "a dial failed");
+                let mut misses = None;
+                self.in_core(|core, _, out| {
+                    core.on_dialled(target, None, out);
+                    misses = core.misses(target);
+                });
+                let about = match misses {
+                    Some(Missing::Known) => &*about,
+                    Some(Missing::Heard) => ANNOUNCED,
+                    None => return,
+                };
+                self.trouble(TroubleKind::Dial, about, &error.to_string());
+            }
+        }
+    }
+
     fn on_up(&mut self, link: Link) {
         let peer = link.peer();
+        if peer.host != self.me.host {
+            self.settle(TroubleKind::Dial, &peer.host.to_string());
+        }
         let old = self.links.insert(peer, link.clone());
         if old.is_some_and(|old| old != link) && peer.host != self.me.host {
             // Its own end comes later, and is not taken for the end of the new one.
@@ -352,18 +405,26 @@ impl Shell {
         let from = link.peer();
         let result = match service {
             Service::Directory if from.host == self.me.host => {
-                message::decode::<ToHost>(body).map(|message| {
-                    let wall = self.wall_ms();
-                    self.in_core(|core, now, out| {
-                        core.on_node(from.node, message, now, wall, out);
-                    });
+                message::decode::<ToHost>(body).map(|message| match message {
+                    ToHost::Yield => self.on_yield(link),
+                    ToHost::Taken => self.on_taken(),
+                    message => {
+                        let wall = self.wall_ms();
+                        self.in_core(|core, now, out| {
+                            core.on_node(from.node, message, now, wall, out);
+                        });
+                    }
                 })
             }
             Service::Agent => message::decode::<ToNode>(body).map(|message| {
                 // Only the directory that this node has chosen is believed.
-                if matches!(&self.seat, Seat::Client(directory) if directory == link) {
-                    self.status.progress.fetch_add(1, Ordering::Relaxed);
-                    self.in_agent(|agent, out| agent.on_host(message, out));
+                if !matches!(&self.seat, Seat::Client(directory) if directory == link) {
+                    return;
+                }
+                self.status.progress.fetch_add(1, Ordering::Relaxed);
+                match message {
+                    ToNode::Yielded => self.on_yielded(from.node),
+                    message => self.in_agent(|agent, out| agent.on_host(message, out)),
                 }
             }),
             Service::Peer => {
@@ -493,6 +554,9 @@ impl Shell {
                 for due in due.into_iter().flatten() {
                     next = next.min(self.started + due);
                 }
+                if let Some(until) = holder.yielding {
+                    next = next.min(until);
+                }
                 match &holder.lan {
                     Lan::Broken(again) => next = next.min(*again),
                     Lan::On { next_store, .. } => next = next.min(*next_store),
@@ -510,6 +574,7 @@ impl Shell {
         if self.next_address <= now {
             self.next_address = now + ADDRESS_PERIOD;
             self.look_at_address();
+            self.look_at_interfaces();
             self.forget_abandoned();
         }
         if matches!(self.seat, Seat::Broken(again) if again <= now) {
@@ -523,6 +588,10 @@ impl Shell {
         }
         let mut attempts = Vec::new();
         let mut restart = false;
+        let yielding = |holder: &Holder| holder.yielding.is_some_and(|until| until <= now);
+        if matches!(&self.seat, Seat::Holder(holder) if yielding(holder)) {
+            self.end_yielding();
+        }
         if let Seat::Holder(holder) = &mut self.seat {
             if holder.core.next_deadline().is_some_and(|due| due <= since) {
                 let mut out = Vec::new();
@@ -539,11 +608,15 @@ impl Shell {
                         && known != holder.stored
                     {
                         holder.stored.clone_from(&known);
-                        let folder = folder.clone();
+                        let (folder, inlet) = (folder.clone(), self.inlet.clone());
                         tokio::task::spawn_blocking(move || {
-                            if let Err(error) = hints::store_peers(&folder, &known) {
-                                tracing::debug!(%error, "cannot remember the peers");
-                            }
+                            let about = folder.display().to_string();
+                            inlet.send(match hints::store_peers(&folder, &known) {
+                                Ok(()) => Input::Settled(TroubleKind::Peers, about),
+                                Err(error) => {
+                                    Input::Trouble(TroubleKind::Peers, about, error.to_string())
+                                }
+                            });
                         });
                     }
                 }
@@ -554,16 +627,15 @@ impl Shell {
             self.start_lan();
         }
         for attempt in attempts {
+            tracing::debug!(target = ?attempt.target, addrs = ?attempt.addrs, "dialling");
             let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
             self.tasks.spawn(async move {
-                let link = endpoint.dial_any(&attempt.addrs).await;
-                if let Err(error) = &link {
-                    tracing::debug!(target = ?attempt.target, %error, "a dial failed");
-                    if let Target::Host(host) = attempt.target {
-                        inlet.send(Input::Unreached(host, error.to_string()));
-                    }
-                }
-                inlet.send(Input::Dialled(attempt.target, link.ok()));
+                let host = match attempt.target {
+                    Target::Host(host) => Some(host),
+                    Target::Addr(_) => None,
+                };
+                let link = endpoint.dial_any(&attempt.addrs, host).await;
+                inlet.send(Input::Dialled(attempt.target, link));
             });
         }
     }
@@ -610,6 +682,25 @@ impl Shell {
         *self.status.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
+    /// Something does not work: told once, and kept in the list.
+    fn trouble(&self, kind: TroubleKind, about: &str, why: &str) {
+        let news = self.status.troubles().note(kind, about, why, self.wall_ms());
+        let meanwhile = kind.meanwhile();
+        match kind {
+            _ if !news => {}
+            // A host that was switched off is no trouble of this one; a seed that does not answer is.
+            TroubleKind::Dial if about.parse::<std::net::SocketAddr>().is_err() => {
+                tracing::info!("{kind} of {about}: {why}; {meanwhile}");
+            }
+            _ => tracing::warn!("{kind} of {about}: {why}; {meanwhile}"),
+        }
+    }
+
+    /// It works.
+    fn settle(&self, kind: TroubleKind, about: &str) {
+        self.status.troubles().settle(kind, about);
+    }
+
     fn tell_once(&mut self, trouble: String) {
         // Bounded, since what peers do may be part of it.
         if self.told.len() < 256 && self.told.insert(trouble.clone()) {
@@ -639,8 +730,13 @@ impl Shell {
         self.carry_out();
         match &mut self.seat {
             Seat::Client(link) => post(link, Service::Directory, &ToHost::Bye),
-            // From here on nobody should come to this directory.
-            Seat::Holder(holder) => drop(holder.held.socket.take()),
+            Seat::Holder(holder) => {
+                // From here on nobody should come to this directory.
+                drop(holder.held.socket.take());
+                if let Lan::On { beacon: Some(Beacon::Mdns(mdns)), .. } = &mut holder.lan {
+                    mdns.begin_stop();
+                }
+            }
             Seat::None | Seat::Seeking | Seat::Broken(_) => {}
         }
         self.in_core(HostCore::leave);
@@ -687,7 +783,7 @@ fn post<T: Serialize>(link: &Link, service: Service, message: &T) {
 }
 
 /// Milliseconds since 1970, by the clock that the node lives by.
-fn wall_ms(endpoint: &Endpoint) -> u64 {
+pub(crate) fn wall_ms(endpoint: &Endpoint) -> u64 {
     let now = endpoint.network().map_or_else(SystemTime::now, Network::wall);
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -132,6 +132,32 @@ async fn a_killed_directory_is_followed_by_another_and_its_names_are_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_daemon_takes_over_and_a_lease_holder_keeps_its_fence() {
+    let network = Network::new();
+    let (here, there) = (HostId::random(), HostId::random());
+    let (embeds, far) = (Node::start(&network, here), Node::start(&network, there));
+    let held = embeds.claim("leader", Scope::Lan, true).await.expect("is free");
+    let fence = held.record().fence;
+    let mut seen = far.subscribe(".*", Scope::Lan).await;
+    assert_eq!(available(&mut seen).await, "leader");
+    let daemons = [Node::start(&network, here), Node::start(&network, here)];
+    for daemon in &daemons {
+        let waits = daemon.directory.clone();
+        tokio::spawn(async move { waits.serve_host().await });
+    }
+    let held_by = || daemons.iter().filter(|node| node.directory.is_host_directory()).count();
+    while held_by() == 0 || embeds.directory.is_host_directory() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let told = tokio::time::timeout(Duration::from_secs(5), seen.next()).await;
+    assert!(told.is_err(), "nothing has happened: {told:?}");
+    assert_eq!(held_by(), 1);
+    assert_eq!(held.record().fence, fence);
+    let refused = far.claim("leader", Scope::Lan, true).await.expect_err("is held");
+    assert!(matches!(refused, NotPublished::Held(_)), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn hosts_find_each_other_part_and_meet_again() {
     let network = Network::new();
     let (here, there) = (HostId::random(), HostId::random());

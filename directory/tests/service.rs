@@ -62,7 +62,13 @@ impl Node {
         let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
         let endpoint = Endpoint::start(config, Arc::new(Forward(inlet))).expect("starts");
         let seeds = seeds.iter().map(ToString::to_string).collect();
-        let config = DirectoryConfig { seeds, mdns: false, port: 0, group: None };
+        let config = DirectoryConfig {
+            seeds,
+            mdns: false,
+            port: 0,
+            remember: true,
+            ..DirectoryConfig::in_memory()
+        };
         let directory = Directory::start(endpoint.clone(), outlet, config);
         Self { endpoint, directory }
     }
@@ -313,10 +319,58 @@ async fn a_directory_that_leaves_in_order_is_followed_by_another() {
 }
 
 #[tokio::test]
-async fn a_daemon_waits_for_its_turn() {
+async fn a_daemon_takes_over_from_a_process_that_embeds_the_directory_and_nobody_notices() {
+    let (_folder, embeds, mesh, seeds) = two_hosts().await;
+    let first = embeds.publish("w:first", Scope::Lan).await;
+    assert!(embeds.directory.is_host_directory());
+    let second = Node::start(embeds.endpoint.mesh());
+    let _second = second.publish("w:second", Scope::Lan).await;
+    let afar = Node::with_seeds(&mesh, &seeds);
+    let mut views =
+        [second.subscribe("w:.*", Scope::Lan).await, afar.subscribe("w:.*", Scope::Lan).await];
+    for view in &mut views {
+        let both = [available(view).await, available(view).await];
+        assert!(both.contains(&"w:first".to_owned()) && both.contains(&"w:second".to_owned()));
+    }
+
+    let daemon = Node::with_seeds(embeds.endpoint.mesh(), &[]);
+    let asked = Instant::now();
+    let held = tokio::time::timeout(SOON, daemon.directory.serve_host()).await;
+    assert!(held.expect("it is handed over"));
+    println!("handed over after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+    eventually("the other steps down", || !embeds.directory.is_host_directory()).await;
+    // Whoever comes now comes to the daemon, and is seen by all: also from afar.
+    let third = Node::start(embeds.endpoint.mesh());
+    let _third = third.publish("w:third", Scope::Lan).await;
+    for view in &mut views {
+        assert_eq!(available(view).await, "w:third");
+    }
+    // Longer than a new directory takes to settle, and than a host takes to be lost.
+    for view in &mut views {
+        quiet(view, Duration::from_millis(2500)).await;
+    }
+    assert!(daemon.directory.is_host_directory());
+    drop(first);
+    for view in &mut views {
+        assert_eq!(dropped(view).await, ("w:first".to_owned(), DropReason::Withdrawn));
+    }
+    // And back, when the daemon ends.
+    daemon.stop().await;
+    eventually("another one takes over", || {
+        [&embeds, &second, &third].iter().any(|node| node.directory.is_host_directory())
+    })
+    .await;
+    for view in &mut views {
+        quiet(view, Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_waits_for_another_one() {
     let (_folder, mesh) = host();
     let first = Node::start(&mesh);
-    let _name = first.publish("w:1", Scope::Host).await;
+    assert!(first.directory.serve_host().await);
     let daemon = Node::start(&mesh);
     let waiting = daemon.directory.serve_host();
     tokio::pin!(waiting);

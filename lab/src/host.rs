@@ -2,12 +2,12 @@
 
 use std::{net::Ipv4Addr, path::Path, process::Command};
 
-use crate::{namespace::Namespace, tool};
+use crate::{Unavailable, namespace::Namespace, tool};
 
 /// A host of a [`Lab`](crate::Lab). A cheap handle; the host itself goes with the lab.
 ///
 /// Faults add up until [`heal`](Self::heal). They touch only what passes the cable, never the
-/// host's loopback. Methods panic when the system refuses a step.
+/// host's loopback. Methods panic when the system refuses a step; filters need `iptables`.
 #[derive(Debug, Clone)]
 pub struct Host {
     name: String,
@@ -60,6 +60,46 @@ impl Host {
         self.must(self.switch.ip(&["link", "set", &self.port, state]));
     }
 
+    /// Gives the host a second cable, `eth1`, to a second switch, and returns its address there. Filters
+    /// do not touch it.
+    pub fn plug_in_second(&self) -> Ipv4Addr {
+        let switch = &self.switch;
+        if switch.ip(&["link", "show", "br1"]).is_err() {
+            let bridge = ["link", "add", "br1", "type", "bridge", "mcast_snooping", "0"];
+            self.must(switch.ip(&bridge).and_then(|_| switch.ip(&["link", "set", "br1", "up"])));
+        }
+        let [_, x, y, number] = self.address.octets();
+        let address = Ipv4Addr::new(172, 16 + x % 16, y, number);
+        let (inside, port) = (self.namespace.name(), self.second_port());
+        let veth = ["link", "add", &port, "type", "veth", "peer", "name", "eth1", "netns", inside];
+        self.must(
+            switch
+                .ip(&veth)
+                .and_then(|_| switch.ip(&["link", "set", &port, "master", "br1", "up"]))
+                .and_then(|_| {
+                    let address = format!("{address}/24");
+                    self.namespace.ip(&["address", "add", &address, "dev", "eth1"])
+                })
+                .and_then(|_| self.namespace.ip(&["link", "set", "eth1", "up"])),
+        );
+        address
+    }
+
+    /// Pulls the second cable (`false`) or plugs it back in (`true`).
+    pub fn second_cable(&self, up: bool) {
+        let state = if up { "up" } else { "down" };
+        self.must(self.switch.ip(&["link", "set", &self.second_port(), state]));
+    }
+
+    fn second_port(&self) -> String {
+        format!("{}b", self.port)
+    }
+
+    /// Runs `ip` on the links, addresses and routes of the host.
+    pub fn ip(&self, args: &[&str]) -> String {
+        self.must(self.namespace.ip(args))
+    }
+
     /// Loses this share of the arriving packets, from 0 to 1.
     pub fn drop_input(&self, probability: f64) {
         let share = format!("{:.6}", probability.clamp(0.0, 1.0));
@@ -88,9 +128,12 @@ impl Host {
 
     /// Undoes every fault: all filters go and the cable is plugged in. Ended programs stay ended.
     pub fn heal(&self) {
-        self.filter("iptables", &["-F"]);
-        if has_ipv6() {
-            self.filter("ip6tables", &["-F"]);
+        // Without the program there has been no filter.
+        if tool::find("iptables").is_some() {
+            self.filter("iptables", &["-F"]);
+            if has_ipv6() {
+                self.filter("ip6tables", &["-F"]);
+            }
         }
         self.cable(true);
     }
@@ -113,7 +156,11 @@ impl Host {
         self.kill_all();
     }
 
-    fn filter(&self, program: &str, args: &[&str]) {
+    fn filter(&self, program: &'static str, args: &[&str]) {
+        if tool::find(program).is_none() {
+            let why = Unavailable::ToolMissing { tool: program, package: "iptables" };
+            panic!("host {}: a filter is needed: {why}", self.name);
+        }
         // `-w`: two labs may be at the kernel's tables at the same time.
         self.must(tool::output(self.namespace.command(program).args(["-w", "5"]).args(args)));
     }

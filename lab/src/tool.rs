@@ -9,8 +9,9 @@ use std::{
 
 use crate::Unavailable;
 
-/// Programs a lab needs, with the Debian package of each.
-const NEEDED: [(&str, &str); 2] = [("ip", "iproute2"), ("iptables", "iptables")];
+/// Programs every lab needs, with the Debian package of each. `iptables` is asked for where a filter is
+/// used.
+const NEEDED: [(&str, &str); 1] = [("ip", "iproute2")];
 
 /// Where administration programs are although an ordinary user's `PATH` leaves them out.
 const ADMIN_FOLDERS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];

@@ -7,6 +7,7 @@
 
 use std::{io::Write, os::fd::AsFd, os::unix::net::UnixStream, path::PathBuf, pin::Pin};
 
+use layercake_directory::DirectoryConfig;
 use layercake_wire::id::{ActorAddr, NodeId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,9 @@ pub(crate) struct WorkerStart {
     pub(crate) publish: Option<(String, layercake_directory::Scope)>,
     pub(crate) arguments: Value,
     pub(crate) limits: Limits,
+    /// How the parent looks for other hosts: its child may be the one that does it for the host.
+    #[serde(default)]
+    pub(crate) directory: Option<DirectoryConfig>,
 }
 
 /// What a worker process tells its parent, each on a line.
@@ -330,7 +334,8 @@ pub(crate) fn run_worker(start: &str) -> Result<(), String> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())
             .map_err(|e| format!("cannot listen for signals: {e}"))?;
-        let config = NodeConfig { mesh: Some(start.mesh.clone()), ..NodeConfig::default() };
+        let directory = start.directory.clone().unwrap_or_else(DirectoryConfig::from_env);
+        let config = NodeConfig { mesh: Some(start.mesh.clone()), directory };
         let started = Node::start_as(config, start.node).await;
         let node = started.map_err(|e| crate::run::chain(&e))?;
         let begun = match Entry::find(&start.entry) {

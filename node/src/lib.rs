@@ -64,8 +64,8 @@ pub use packet::{Packet, Parcel, Reply, Unknown};
 pub use pool::{Pool, PoolBuilder, PoolError};
 pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder, ProcessError};
 pub use run::{
-    Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_main_with,
-    run_until_stopped,
+    Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_main_on,
+    run_main_with, run_until_stopped,
 };
 pub use span::{Span, SpanError};
 pub use stream::{Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};

@@ -11,7 +11,7 @@ use crate::{
     entry::{Entry, EntryApi, WORKER_ARGUMENT, run_worker},
     here::Scoped,
     message::Data,
-    node::Node,
+    node::{Node, NodeConfig},
     process::exec::{EXEC_ARGUMENT, become_program},
 };
 
@@ -143,6 +143,15 @@ where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
 {
+    run_main_on(NodeConfig::default(), main)
+}
+
+/// As [`run_main`], on a node that is started with `config`.
+pub fn run_main_on<F, Fut>(config: NodeConfig, main: F) -> ExitCode
+where
+    F: FnOnce(Node) -> Fut,
+    Fut: Future<Output: Outcome>,
+{
     log_to_stderr();
     if let Some(code) = run_as_worker() {
         return code;
@@ -150,7 +159,7 @@ where
     if std::env::args().nth(1).as_deref() == Some("--describe") {
         return describe(None);
     }
-    run(main)
+    run(config, main)
 }
 
 /// As [`run_main`], with arguments read from the command line: `--name=value` for each field of the
@@ -173,7 +182,7 @@ where
         return print(args::help::<A>(&program_name()).trim_end());
     }
     match args::read::<A>(&words) {
-        Ok(arguments) => run(move |node| main(node, arguments)),
+        Ok(arguments) => run(NodeConfig::default(), move |node| main(node, arguments)),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
@@ -181,7 +190,7 @@ where
     }
 }
 
-fn run<F, Fut>(main: F) -> ExitCode
+fn run<F, Fut>(config: NodeConfig, main: F) -> ExitCode
 where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
@@ -194,7 +203,7 @@ where
         }
     };
     let outcome = runtime.block_on(async {
-        match Node::start().await {
+        match Node::start_with(config).await {
             Ok(node) => run_until_stopped(node, main).await,
             Err(error) => Err(chain(&error)),
         }

@@ -9,6 +9,7 @@ mod frame;
 mod hello;
 pub mod id;
 mod inbound;
+mod interfaces;
 mod link;
 pub mod memory;
 pub mod payload;
@@ -23,6 +24,7 @@ pub use inbound::{
     AnswerSlot, AskFailure, CreditReturn, Failure, FailureCode, Gone, Inbound, InboundKind,
     LinkDown, Receive, Responder,
 };
+pub use interfaces::{INTERFACES_VARIABLE, Interfaces, InterfacesError};
 pub use link::{
     CLOSED, Closed, LANE_UNITS, LINK_UNITS, Lane, LaneError, Link, MAX_POSTS, PART_UNITS, Parts,
     Service, UNIT,

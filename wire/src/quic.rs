@@ -12,7 +12,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{id::MAX_HINTS, trust::NodeTls};
+use crate::trust::NodeTls;
 
 /// Bytes of a UDP socket's buffers that are asked for. A stock Linux grants less
 /// (`net.core.rmem_max`), which costs bulk throughput.
@@ -88,28 +88,6 @@ pub(crate) fn client(tls: &NodeTls) -> io::Result<quinn::ClientConfig> {
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client.transport_config(transport());
     Ok(client)
-}
-
-/// Where a socket on this port may be reached: the addresses of real interfaces, and loopback where
-/// there is no other. Bridges of containers and virtual machines are left out.
-pub(crate) fn hints(port: u16) -> Vec<SocketAddr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    let virtual_bridge = |name: &str| {
-        ["docker", "veth", "br-", "virbr", "cni", "flannel", "podman"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-    };
-    let mut found: Vec<SocketAddr> = interfaces
-        .iter()
-        .filter(|i| !i.is_loopback() && !i.is_link_local() && !virtual_bridge(&i.name))
-        .map(|i| SocketAddr::new(i.ip(), port))
-        .collect();
-    if found.is_empty() {
-        found.push(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    }
-    found.sort_by_key(SocketAddr::is_ipv6);
-    found.truncate(MAX_HINTS);
-    found
 }
 
 /// An IPv4 address as such, also where a dual-stack socket reports it as IPv6.

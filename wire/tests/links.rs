@@ -227,7 +227,7 @@ async fn another_mesh_cannot_link_by_any_way() {
     let addr = near.endpoint.addr();
     let error = stranger.endpoint.link(&addr).await.expect_err("another authority");
     assert!(matches!(error, DialError::Unreachable(_) | DialError::Refused(_)), "{error:?}");
-    let error = stranger.endpoint.dial_any(&addr.hints).await.expect_err("another authority");
+    let error = stranger.endpoint.dial_any(&addr.hints, None).await.expect_err("another authority");
     assert!(matches!(error, DialError::Unreachable(_) | DialError::Refused(_)), "{error:?}");
     assert!(near.endpoint.links().is_empty());
 }

@@ -206,7 +206,7 @@ async fn a_dial_into_a_stall_takes_its_time_and_leaves_nothing_behind() {
         tokio::time::sleep(DIAL_TIME / 2).await;
         network.heal(near.host(), far.host());
     };
-    let (dialled, ()) = tokio::join!(near.endpoint.dial_any(&addr.hints), heal);
+    let (dialled, ()) = tokio::join!(near.endpoint.dial_any(&addr.hints, None), heal);
     let link = dialled.expect("links");
     assert_eq!(ask(&link, "there").await.expect("answers"), "there");
     assert_eq!(link.remote(), addr.hints.first().copied());
@@ -217,7 +217,7 @@ async fn a_dial_by_address_that_fails_does_not_hold_up_the_next() {
     let (network, near, far) = hosts();
     let addr = far.endpoint.listen_quic(None).await.expect("listens");
     network.stall(near.id(), far.id());
-    near.endpoint.dial_any(&addr.hints).await.expect_err("no answer");
+    near.endpoint.dial_any(&addr.hints, None).await.expect_err("no answer");
     network.heal(near.id(), far.id());
     let link = tokio::time::timeout(SOON, near.link(&far)).await.expect("in time");
     assert_eq!(ask(&link.expect("links"), "there").await.expect("answers"), "there");

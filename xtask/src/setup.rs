@@ -5,7 +5,7 @@ use std::{env, fs, path::Path, process::Command};
 use anyhow::{Context, Result, ensure};
 
 /// Programs that must be there, with the package of each.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 11] = [
     ("curl", "curl"),
     ("wrk", "wrk"),
     ("ip", "iproute2"),
@@ -14,6 +14,9 @@ const NEEDED: [(&str, &str); 8] = [
     ("ps", "procps"),
     ("unshare", "util-linux"),
     ("setpriv", "util-linux"),
+    ("dbus-daemon", "dbus-daemon"),
+    ("avahi-daemon", "avahi-daemon"),
+    ("avahi-browse", "avahi-utils"),
 ];
 
 /// Where administration programs are although `PATH` may leave them out.

@@ -236,7 +236,10 @@ impl HostCore {
             | ToHost::Told { .. }
             | ToHost::WatchNetwork(_)
             | ToHost::Ping { .. }
-            | ToHost::Pong(_) => {}
+            | ToHost::Pong(_)
+            // Who holds the lock is the shell's business.
+            | ToHost::Yield
+            | ToHost::Taken => {}
         }
     }
 

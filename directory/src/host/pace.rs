@@ -32,6 +32,8 @@ pub(crate) fn cost(message: &ToHost) -> u32 {
         | ToHost::WatchNetwork(_)
         | ToHost::Ping { .. }
         | ToHost::Pong(_)
+        | ToHost::Yield
+        | ToHost::Taken
         | ToHost::Bye => 0,
     };
     u32::try_from(cost).unwrap_or(u32::MAX)

@@ -559,7 +559,6 @@ impl HostCore {
 
     /// A host is there: told once, until it has gone.
     fn appear(&mut self, host: HostId, now: Duration, out: &mut Vec<Effect>) {
-        self.set_trouble(host, None);
         let Some(remote) = self.remotes.get_mut(&host) else { return };
         remote.gone = None;
         if remote.up.is_none() {

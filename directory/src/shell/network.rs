@@ -1,14 +1,15 @@
 //! The way to other hosts: listening, mDNS and seeds, from the moment that somebody needs them.
 
 use layercake_wire::id::{HostId, NodeAddr};
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::AbortHandle, time::Instant};
 
-use super::{Beacon, Lan, RETRY, SEED_PERIOD, Seat, Shell};
+use super::{Beacon, Lan, RETRY, Seat, Shell, THIS_HOST};
 use crate::{
     dial::Target,
-    discovery::Mdns,
-    hints,
+    discovery::{self, Announce, Mdns},
     inlet::{Inlet, Input},
+    seeds::{self, SEEDS_FILE},
+    trouble::{TroubleKind, chain},
 };
 
 impl Shell {
@@ -27,21 +28,47 @@ impl Shell {
         let addr = match result {
             Ok(addr) => addr,
             Err(trouble) => {
-                self.tell_once(format!(
-                    "cannot be reached by other hosts: {trouble}; names within this host still work"
-                ));
+                self.trouble(TroubleKind::Listen, THIS_HOST, &trouble);
                 if let Seat::Holder(holder) = &mut self.seat {
                     holder.lan = Lan::Broken(Instant::now() + RETRY);
                 }
                 return;
             }
         };
+        self.settle(TroubleKind::Listen, THIS_HOST);
         let beacon = if self.config.mdns { self.start_beacon(&addr) } else { None };
+        let seeds = self.start_seeds();
         let Seat::Holder(holder) = &mut self.seat else { return };
         holder.core.start_lan(addr, now);
         holder.lan = Lan::On { beacon, next_store: Instant::now() + RETRY };
-        for seed in self.config.seeds.iter().take(hints::MAX_SEEDS) {
-            self.tasks.spawn(resolve(seed.clone(), self.inlet.clone()));
+        holder.seeds = Some(seeds);
+    }
+
+    fn start_seeds(&mut self) -> AbortHandle {
+        let mesh = self.endpoint.mesh();
+        let file = self.config.seeds_file && !mesh.is_in_memory();
+        let file = file.then(|| mesh.folder().join(SEEDS_FILE));
+        let (given, inlet) = (self.config.seeds.clone(), self.inlet.clone());
+        let tell = move |told| {
+            inlet.send(match told {
+                seeds::Told::Addr(addr) => Input::Found(Target::Addr(addr), vec![addr]),
+                seeds::Told::Trouble(kind, about, why) => Input::Trouble(kind, about, why),
+                seeds::Told::Settled(kind, about) => Input::Settled(kind, about),
+            })
+        };
+        self.tasks.spawn(seeds::keep(given, file, seeds::look_up, tell))
+    }
+
+    /// Other interfaces or addresses than a moment ago: what could not be reached may be reached now.
+    pub(super) fn look_at_interfaces(&mut self) {
+        if self.endpoint.network().is_some() || !matches!(self.seat, Seat::Holder(_)) {
+            return;
+        }
+        let running = self.config.interfaces.running();
+        let more = running.iter().any(|interface| !self.interfaces.contains(interface));
+        self.interfaces = running;
+        if more {
+            self.in_core(|core, now, _| core.on_network_change(now));
         }
     }
 
@@ -58,26 +85,28 @@ impl Shell {
         let ports = || addr.hints.iter().map(std::net::SocketAddr::port);
         let port = ports().find(|port| *port == self.config.port).or_else(|| ports().next());
         let Some(port) = port else {
-            self.tell_once("this host has no address that others could reach".to_owned());
+            let why = "this host has no address that others could reach";
+            self.trouble(TroubleKind::Mdns, THIS_HOST, why);
             return None;
         };
-        let mesh = self.endpoint.mesh().id();
-        match Mdns::start(self.me, mesh, port) {
-            Ok(mdns) => {
-                let inlet = self.inlet.clone();
-                let found = move |host, addrs| inlet.found(host, addrs);
-                self.tasks.spawn(mdns.browse(self.me.host, mesh, found));
-                self.tasks.spawn(mdns.watch());
-                Some(mdns)
-            }
-            Err(error) => {
-                self.tell_once(format!(
-                    "mDNS does not work: {error}; hosts are still found by seeds, by other hosts and \
-                     where they were before"
-                ));
-                None
-            }
-        }
+        let mesh = self.endpoint.mesh();
+        let announce = Announce {
+            me: self.me,
+            host_name: mesh.host_name().to_owned(),
+            mesh: mesh.id().clone(),
+            port,
+            interfaces: self.config.interfaces.clone(),
+        };
+        let inlet = self.inlet.clone();
+        let about = || THIS_HOST.to_owned();
+        let tell = move |told| {
+            inlet.send(match told {
+                discovery::Told::Host(host, addrs) => Input::Heard(host, addrs),
+                discovery::Told::Trouble(why) => Input::Trouble(TroubleKind::Mdns, about(), why),
+                discovery::Told::Settled => Input::Settled(TroubleKind::Mdns, about()),
+            });
+        };
+        Some(Mdns::start(announce, tell))
     }
 }
 
@@ -86,44 +115,10 @@ async fn browse(host: HostId, mut announced: watch::Receiver<Vec<NodeAddr>>, inl
     loop {
         let others: Vec<_> = announced.borrow_and_update().clone();
         for addr in others.into_iter().filter(|addr| addr.peer.host != host) {
-            inlet.found(addr.peer.host, addr.hints.to_vec());
+            inlet.send(Input::Found(Target::Host(addr.peer.host), addr.hints.to_vec()));
         }
         if announced.changed().await.is_err() {
             return;
         }
     }
-}
-
-/// Resolves a seed now and then: what it stands for may change, and may not be there yet.
-async fn resolve(seed: String, inlet: Inlet) {
-    let name = hints::with_port(&seed);
-    let mut told = false;
-    loop {
-        match tokio::net::lookup_host(&name).await {
-            Ok(addrs) => {
-                for addr in addrs.take(hints::MAX_SEEDS) {
-                    if !inlet.send(Input::Found(Target::Addr(addr), vec![addr])) {
-                        return;
-                    }
-                }
-            }
-            Err(error) if !told => {
-                told = true;
-                tracing::warn!(seed, %error, "cannot resolve a seed; it will be tried again");
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(SEED_PERIOD).await;
-    }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

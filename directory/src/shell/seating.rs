@@ -1,15 +1,20 @@
 //! Getting a host directory, losing it, and becoming it.
 
-use layercake_wire::id::PeerId;
+use layercake_wire::{
+    Link, Service,
+    id::{NodeId, PeerId},
+};
 use tokio::time::Instant;
 
-use super::{Holder, Lan, RETRY, Seat, Shell};
+use super::{Beacon, Holder, Lan, RETRY, Seat, Shell, THIS_HOST, post};
 use crate::{
     agent::Agent,
     dial::Target,
     host::{HostConfig, HostCore},
     inlet::Input,
-    seat::{self, Held, Seated},
+    message::{ToHost, ToNode},
+    seat::{self, HANDOVER, Held, Seated},
+    trouble::TroubleKind,
 };
 
 impl Shell {
@@ -22,18 +27,78 @@ impl Shell {
     pub(super) fn seek(&mut self) {
         self.seat = Seat::Seeking;
         let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
-        let wall = self.wall_ms();
-        self.tasks.spawn(async move {
-            inlet.send(Input::Seated(seat::seek(endpoint, wall).await));
-        });
+        let (wall, remember) = (self.wall_ms(), self.config.remember);
+        self.seeking = Some(self.tasks.spawn(async move {
+            inlet.send(Input::Seated(seat::seek(endpoint, wall, remember).await));
+        }));
     }
 
+    /// Asks for precedence, and waits for the lock. For a daemon that is a client.
     pub(super) fn wait_turn(&mut self) {
+        if let Seat::Client(link) = &self.seat {
+            post(link, Service::Directory, &ToHost::Yield);
+        }
+        if self.waiting.as_ref().is_some_and(|waiting| !waiting.is_finished()) {
+            return;
+        }
         let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
-        let wall = self.wall_ms();
-        self.tasks.spawn(async move {
-            inlet.send(Input::Seated(seat::wait_turn(endpoint, wall).await));
-        });
+        let (wall, remember, freed) = (self.wall_ms(), self.config.remember, self.freed.clone());
+        self.waiting = Some(self.tasks.spawn(async move {
+            let seated = seat::wait_turn(endpoint, wall, remember, freed).await;
+            inlet.send(Input::Seated(seated));
+        }));
+    }
+
+    /// The present directory has let go of the lock.
+    pub(super) fn on_yielded(&mut self, directory: NodeId) {
+        self.yielded = Some((directory, Instant::now()));
+        self.freed.notify_one();
+    }
+
+    /// A daemon wants to be the directory. One that is a daemon itself stays it.
+    pub(super) fn on_yield(&mut self, link: &Link) {
+        if self.serve {
+            return;
+        }
+        // It begins with what is known here.
+        self.remember();
+        let Seat::Holder(holder) = &mut self.seat else { return };
+        if holder.yielding.is_none() {
+            tracing::info!(to = %link.peer().node, "a daemon takes over the host directory");
+            holder.held.release();
+        }
+        holder.yielding = Some(Instant::now() + HANDOVER);
+        post(link, Service::Agent, &ToNode::Yielded);
+    }
+
+    /// Another node is the directory now.
+    pub(super) fn on_taken(&mut self) {
+        let Seat::Holder(holder) = &self.seat else { return };
+        if holder.yielding.is_none() {
+            return;
+        }
+        self.in_core(|core, _, out| core.step_down(out));
+        self.carry_out();
+        let Seat::Holder(holder) = std::mem::replace(&mut self.seat, Seat::None) else { return };
+        if let Lan::On { beacon: Some(Beacon::Mdns(mdns)), .. } = holder.lan {
+            self.tasks.spawn(mdns.stop());
+        }
+        if let Some(seeds) = holder.seeds {
+            seeds.abort();
+        }
+        self.status.holder.send_replace(false);
+        self.unseat(None);
+    }
+
+    /// Whoever asked for the lock has not taken it, or has not said so.
+    pub(super) fn end_yielding(&mut self) {
+        let Seat::Holder(holder) = &mut self.seat else { return };
+        if holder.held.retake(&self.endpoint) {
+            tracing::info!("nobody has taken over the host directory; this node keeps it");
+            holder.yielding = None;
+        } else {
+            self.on_taken();
+        }
     }
 
     /// The directory is gone; `died` is the process that had it, if that is known to have ended.
@@ -54,6 +119,8 @@ impl Shell {
                     return;
                 }
                 self.set_trouble(String::new());
+                self.settle(TroubleKind::Seat, THIS_HOST);
+                self.yielded = None;
                 self.seat = Seat::Client(link);
                 self.in_agent(Agent::on_host_up);
                 self.ask_again();
@@ -61,17 +128,28 @@ impl Shell {
                     self.wait_turn();
                 }
             }
-            Seated::Holder(held) => {
-                if matches!(self.seat, Seat::Client(_)) {
+            Seated::Holder(mut held) => {
+                if let Some(seeking) = self.seeking.take() {
+                    seeking.abort();
+                }
+                let before = match &self.seat {
+                    Seat::Client(link) => Some(link.clone()),
+                    _ => None,
+                };
+                if before.is_some() {
                     self.in_agent(|agent, out| agent.on_host_down(None, out));
                     self.forget_asked();
                 }
+                // Who handed over has not died.
+                let yielded = self.yielded.take().filter(|(_, at)| at.elapsed() < HANDOVER);
+                held.departed.take_if(|node| yielded.is_some_and(|(from, _)| from == *node));
                 self.hold(*held);
+                if let Some(link) = before {
+                    post(&link, Service::Directory, &ToHost::Taken);
+                }
             }
             Seated::Failed(trouble) => {
-                self.tell_once(format!(
-                    "no host directory: {trouble}; names within this process still work"
-                ));
+                self.trouble(TroubleKind::Seat, THIS_HOST, &trouble);
                 self.set_trouble(trouble);
                 self.seat = Seat::Broken(Instant::now() + RETRY);
             }
@@ -93,8 +171,11 @@ impl Shell {
             core.on_hint(Target::Host(*host), addrs, now);
         }
         let stored = held.peers.clone();
-        self.seat = Seat::Holder(Box::new(Holder { core, held, lan: Lan::Off, stored }));
+        let yielding = None;
+        let holder = Holder { core, held, yielding, lan: Lan::Off, seeds: None, stored };
+        self.seat = Seat::Holder(Box::new(holder));
         self.set_trouble(String::new());
+        self.settle(TroubleKind::Seat, THIS_HOST);
         self.status.holder.send_replace(true);
         self.in_agent(Agent::on_host_up);
         self.ask_again();

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use layercake_directory::Scope;
+use layercake_directory::{DirectoryConfig, Scope};
 use layercake_wire::id::{ActorAddr, NodeId};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -137,6 +137,11 @@ impl WorkerProcess {
             publish: spec.publish,
             arguments: spec.arguments,
             limits: spec.limits,
+            directory: Some(DirectoryConfig {
+                // The parent has told them.
+                complaints: Vec::new(),
+                ..node.directory().config().clone()
+            }),
         };
         let start = serde_json::to_string(&start).map_err(ProcessError::Arguments)?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;

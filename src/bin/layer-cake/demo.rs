@@ -39,6 +39,8 @@ pub(crate) struct Demo {
     part: Option<Part>,
     #[command(flatten)]
     whole: Whole,
+    #[command(flatten)]
+    pub(crate) seeds: crate::Seeds,
 }
 
 #[derive(Debug, Subcommand)]

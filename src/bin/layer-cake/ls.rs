@@ -31,6 +31,8 @@ pub(crate) struct Ls {
     /// Print one JSON object to a line.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(crate) seeds: crate::Seeds,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -15,8 +15,8 @@ mod ping;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use layercake::{Node, Outcome};
+use clap::{Args, Parser, Subcommand};
+use layercake::{Node, NodeConfig, Outcome};
 
 /// Actors that find each other by name, in pools that spread over tasks, processes and hosts.
 #[derive(Debug, Parser)]
@@ -54,22 +54,44 @@ fn main() -> ExitCode {
         return code;
     }
     match Arguments::parse().command {
-        Command::Demo(command) => with_node(async move |node| command.run(node).await),
-        Command::Host(command) => with_node(async move |node| command.run(node).await),
-        Command::Ls(command) => with_node(async move |node| command.run(node).await),
-        Command::Network(command) => with_node(async move |node| command.run(node).await),
-        Command::Ping(command) => with_node(async move |node| command.run(node).await),
+        Command::Demo(command) => {
+            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+        }
+        Command::Host(command) => {
+            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+        }
+        Command::Ls(command) => {
+            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+        }
+        Command::Network(command) => {
+            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+        }
+        Command::Ping(command) => {
+            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+        }
         Command::Mesh(command) => command.run(),
         Command::Describe(command) => command.run(),
         Command::Actor(command) => command.run(),
     }
 }
 
+/// Where other hosts may be, for networks without multicast.
+#[derive(Debug, Clone, Args)]
+struct Seeds {
+    /// Look for other hosts there, too; may be given several times. Also: `LAYERCAKE_SEEDS`, and the
+    /// file `seeds` in the mesh folder.
+    #[arg(long = "seed", value_name = "HOST[:PORT]", global = true)]
+    seeds: Vec<String>,
+}
+
 /// Runs a command on a node of this host's mesh.
-fn with_node<F, Fut>(run: F) -> ExitCode
+fn with_node<F, Fut>(seeds: Seeds, run: F) -> ExitCode
 where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
 {
-    layercake::run_main(run)
+    let mut config = NodeConfig::default();
+    // First, since there is a limit.
+    config.directory.seeds.splice(..0, seeds.seeds);
+    layercake::run_main_on(config, run)
 }

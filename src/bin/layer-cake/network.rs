@@ -28,6 +28,8 @@ pub(crate) struct Network {
     /// Print one JSON object with everything that is known; with --watch, one for each change too.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(crate) seeds: crate::Seeds,
 }
 
 /// What is shown beside hosts and processes.

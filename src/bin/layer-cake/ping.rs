@@ -33,6 +33,8 @@ pub(crate) struct Ping {
     /// Print one JSON object to a line, for each target.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(crate) seeds: crate::Seeds,
 }
 
 /// What is pinged: a host's directory, and maybe an actor there.

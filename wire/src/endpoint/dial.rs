@@ -17,13 +17,34 @@ use super::{
 use crate::{
     frame::Frame,
     hello::{self, Hello, HelloError},
-    id::{NodeAddr, NodeId, PeerId},
+    id::{HostId, NodeAddr, NodeId, PeerId},
     link::Link,
     quic,
 };
 
+/// The addresses of a peer are tried one so long after the other, without waiting for any: dead ones
+/// cost nothing, and of several that lead to the same peer only one is shaken hands at.
+const STAGGER: Duration = Duration::from_millis(5);
 /// How long a dial to a node of the own host may take where its socket is absent.
 const LOCAL_QUIC_TIME: Duration = Duration::from_millis(500);
+
+/// Who is to be at the other end.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Node(PeerId),
+    Host(HostId),
+    Anybody,
+}
+
+impl Wanted {
+    fn admits(self, peer: PeerId) -> bool {
+        match self {
+            Self::Node(wanted) => wanted == peer,
+            Self::Host(host) => host == peer.host,
+            Self::Anybody => true,
+        }
+    }
+}
 
 impl Shared {
     /// Dials a node whose entry says `dialling`, and tells those who wait.
@@ -34,7 +55,7 @@ impl Shared {
                 self.clone().dial_unix(machine, &to).await
             }
             Ground::Machine(machine) => {
-                self.clone().dial_quic(machine, &to.hints, Some(to.peer)).await
+                self.clone().dial_quic(machine, &to.hints, Wanted::Node(to.peer)).await
             }
             Ground::Network(port) => self.clone().dial_memory(port.network(), to.peer).await,
         };
@@ -43,14 +64,20 @@ impl Shared {
         }
     }
 
-    /// Dials whoever answers at one of these addresses.
+    /// Dials whoever answers at one of these addresses; where a host is given, only its nodes count.
     pub(super) async fn dial_addrs(
         self: Arc<Self>,
         addrs: &[SocketAddr],
+        host: Option<HostId>,
     ) -> Result<Link, DialError> {
         match &self.ground {
-            Ground::Machine(machine) => self.clone().dial_quic(machine, addrs, None).await,
-            Ground::Network(port) => self.clone().dial_memory_any(port.network(), addrs).await,
+            Ground::Machine(machine) => {
+                let wanted = host.map_or(Wanted::Anybody, Wanted::Host);
+                self.clone().dial_quic(machine, addrs, wanted).await
+            }
+            Ground::Network(port) => {
+                self.clone().dial_memory_any(port.network(), addrs, host).await
+            }
         }
     }
 
@@ -76,7 +103,11 @@ impl Shared {
         to: &NodeAddr,
     ) -> Result<Link, DialError> {
         let node = to.peer.node;
-        let path = machine.socket.with_file_name(socket_name(node));
+        let Some(own) = &machine.socket else {
+            let reason = "this process has no socket for others of its host".to_owned();
+            return Err(DialError::Unreachable(reason));
+        };
+        let path = own.with_file_name(socket_name(node));
         match UnixStream::connect(&path).await {
             Ok(stream) => {
                 check_user(&stream).map_err(|e| DialError::Refused(e.to_string()))?;
@@ -93,7 +124,7 @@ impl Shared {
                 if to.hints.is_empty() {
                     return Err(DialError::Gone(node));
                 }
-                let dial = self.clone().dial_quic(machine, &to.hints, Some(to.peer));
+                let dial = self.clone().dial_quic(machine, &to.hints, Wanted::Node(to.peer));
                 tokio::time::timeout(LOCAL_QUIC_TIME, dial)
                     .await
                     .unwrap_or(Err(DialError::Gone(node)))
@@ -102,12 +133,12 @@ impl Shared {
         }
     }
 
-    /// Dials all addresses at once and greets the first that shakes hands as the right peer.
+    /// Dials all addresses, one right after the other, and greets the first that shakes hands as the right peer.
     async fn dial_quic(
         self: Arc<Self>,
         machine: &Machine,
         addrs: &[SocketAddr],
-        expected: Option<PeerId>,
+        wanted: Wanted,
     ) -> Result<Link, DialError> {
         if addrs.is_empty() {
             let reason = "it has no address outside of its own host".to_owned();
@@ -116,10 +147,11 @@ impl Shared {
         let quic = machine.ensure_quic(&self, None).await;
         let quic = quic.map_err(|e| DialError::Unreachable(e.to_string()))?;
         let mut attempts = JoinSet::new();
-        for addr in addrs {
+        for (at, addr) in (0_u32..).zip(addrs) {
             let (quic, addr, mesh) = (quic.clone(), *addr, self.mesh.clone());
             attempts.spawn(async move {
                 let shake = async {
+                    tokio::time::sleep(STAGGER * at).await;
                     let connecting = quic
                         .endpoint
                         .connect_with(quic.client.clone(), addr, SERVER_NAME)
@@ -135,6 +167,7 @@ impl Shared {
             });
         }
         let mut failures = Vec::new();
+        let mut ourselves = false;
         while let Some(attempt) = attempts.join_next().await {
             let (connection, peer) = match attempt {
                 Ok(Ok(shaken)) => shaken,
@@ -145,16 +178,18 @@ impl Shared {
                 Err(_) => continue,
             };
             let remote = quic::plain(connection.remote_address());
-            if expected.is_some_and(|expected| expected != peer) {
+            if peer.node == self.me.node {
+                ourselves = true;
+                failures.push(format!("{remote}: this is the node itself"));
+                continue;
+            }
+            if !wanted.admits(peer) {
                 failures.push(format!("{remote}: another node lives there now ({peer})"));
                 connection.close(0_u32.into(), b"not whom I wanted");
                 continue;
             }
-            if peer.node == self.me.node {
-                failures.push(format!("{remote}: this is the node itself"));
-                continue;
-            }
-            if expected.is_none() {
+            let unknown = !matches!(wanted, Wanted::Node(_));
+            if unknown {
                 // Nobody in particular was dialled, and this one lives.
                 self.gone.lock().remove(peer.node);
             }
@@ -170,7 +205,7 @@ impl Shared {
                 Ok(link) => return Ok(link),
                 Err(error) => error,
             };
-            if expected.is_none() {
+            if unknown {
                 // Nobody else knows that this peer was dialled.
                 self.end_dial(peer.node, &error);
             }
@@ -178,6 +213,9 @@ impl Shared {
                 return Err(error);
             }
             failures.push(format!("{remote}: {error}"));
+        }
+        if ourselves && failures.len() == 1 {
+            return Err(DialError::Ourselves);
         }
         Err(DialError::Unreachable(failures.join("; ")))
     }

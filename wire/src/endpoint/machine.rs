@@ -1,6 +1,7 @@
 //! What an endpoint has of its machine: the I/O thread, the Unix socket, UDP sockets for QUIC.
 
 use std::{
+    error::Error as _,
     fs::{File, OpenOptions, TryLockError},
     io,
     net::SocketAddr,
@@ -16,19 +17,21 @@ use super::{CLOSE_TIME, Shared, StartError, accept, socket_name};
 use crate::{
     clock,
     id::{MAX_HINTS, NodeId},
+    interfaces::Interfaces,
     quic,
-    trust::Mesh,
+    trust::{Mesh, TrustError},
 };
 
 /// For how long the addresses of the interfaces are believed.
-const HINTS_AGE: Duration = Duration::from_secs(5);
+const HINTS_AGE: Duration = Duration::from_secs(1);
 
 type Job = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Machine {
     /// Work for local tasks of the I/O thread.
     jobs: mpsc::UnboundedSender<Job>,
-    pub(super) socket: PathBuf,
+    /// None where no socket can be made: then other processes of this host do not reach this one.
+    pub(super) socket: Option<PathBuf>,
     quic: tokio::sync::Mutex<Vec<Quic>>,
     hints: Mutex<Hints>,
 }
@@ -41,6 +44,7 @@ pub(super) struct Quic {
 
 #[derive(Default)]
 struct Hints {
+    interfaces: Interfaces,
     ports: Vec<u16>,
     addrs: Arc<[SocketAddr]>,
     read: Option<Instant>,
@@ -51,15 +55,12 @@ pub(super) struct Started {
     pub(super) machine: Machine,
     /// The runtime of the I/O thread.
     pub(super) io: tokio::runtime::Handle,
-    pub(super) listener: UnixListener,
-    pub(super) folder: PathBuf,
+    pub(super) local: Option<(UnixListener, PathBuf)>,
 }
 
 impl Machine {
     /// Starts the I/O thread and listens on the node's Unix socket.
     pub(super) fn start(mesh: &Mesh, node: NodeId) -> Result<Started, StartError> {
-        let folder = mesh.runtime_folder()?;
-        let socket = folder.join(socket_name(node));
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let (started, start) = std::sync::mpsc::channel();
         std::thread::Builder::new()
@@ -85,14 +86,25 @@ impl Machine {
             .recv()
             .unwrap_or_else(|_| Err(io::Error::other("the thread has ended")))
             .map_err(StartError::Thread)?;
-        let listener = {
+        let local = {
             let _within = io.enter();
-            UnixListener::bind(&socket)
-                .map_err(|cause| StartError::Socket { path: socket.clone(), cause })?
+            match listen(mesh, node) {
+                Ok(local) => Some(local),
+                Err(error) if is_closed_to_us(&error) => {
+                    let why = error.source().map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(
+                        "{error}: {why}; other processes of this host cannot reach this one; what is \
+                         within it, and links to other hosts, still work"
+                    );
+                    None
+                }
+                Err(error) => return Err(error),
+            }
         };
+        let socket = local.as_ref().map(|(_, folder)| folder.join(socket_name(node)));
         let quic = tokio::sync::Mutex::default();
         let machine = Self { jobs, socket, quic, hints: Mutex::default() };
-        Ok(Started { machine, io, listener, folder })
+        Ok(Started { machine, io, local })
     }
 
     /// Runs a future on the I/O thread that need not be movable between threads; `false` when the
@@ -112,11 +124,18 @@ impl Machine {
         let mut hints = self.hints.lock();
         let now = clock::now();
         if hints.read.is_none_or(|read| now.saturating_duration_since(read) > HINTS_AGE) {
-            let addrs: Vec<_> = hints.ports.iter().flat_map(|port| quic::hints(*port)).collect();
+            let of_port = |port: &u16| hints.interfaces.hints(*port);
+            let addrs: Vec<_> = hints.ports.iter().flat_map(of_port).collect();
             hints.addrs = addrs[..addrs.len().min(MAX_HINTS)].into();
             hints.read = Some(now);
         }
         hints.addrs.clone()
+    }
+
+    pub(super) fn set_interfaces(&self, interfaces: Interfaces) {
+        let mut hints = self.hints.lock();
+        hints.interfaces = interfaces;
+        hints.read = None;
     }
 
     /// The QUIC endpoint that dials, opened when first needed.
@@ -164,6 +183,25 @@ impl Machine {
             let _ = tokio::time::timeout(CLOSE_TIME, quic.endpoint.wait_idle()).await;
         }
     }
+}
+
+/// Listens on the node's Unix socket.
+fn listen(mesh: &Mesh, node: NodeId) -> Result<(UnixListener, PathBuf), StartError> {
+    let folder = mesh.runtime_folder()?;
+    let path = folder.join(socket_name(node));
+    let listener = UnixListener::bind(&path);
+    Ok((listener.map_err(|cause| StartError::Socket { path, cause })?, folder))
+}
+
+/// Whether the folder for sockets cannot be written to, by no fault of its content.
+fn is_closed_to_us(error: &StartError) -> bool {
+    let cause = match error {
+        StartError::Trust(TrustError::Io { source, .. }) => source,
+        StartError::Socket { cause, .. } => cause,
+        _ => return false,
+    };
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    [PermissionDenied, ReadOnlyFilesystem, StorageFull].contains(&cause.kind())
 }
 
 /// Gives a node's socket a further name.

@@ -37,6 +37,7 @@ use crate::{
     hello::{Hello, VERSION},
     id::{HostId, MAX_HINTS, NodeAddr, NodeId, PeerId},
     inbound::Receive,
+    interfaces::Interfaces,
     link::Link,
     memory::{self, Network},
     payload::Fingerprint,
@@ -199,16 +200,19 @@ enum Transport {
 }
 
 impl Endpoint {
-    /// Starts the I/O thread and listens on the node's Unix socket.
+    /// Starts the I/O thread and listens on the node's Unix socket. Where the runtime folder cannot be
+    /// written to, that is told in the log, and the endpoint goes on without a socket.
     ///
     /// # Errors
     /// [`StartError`] names the folder or socket that is not usable.
     pub fn start(config: EndpointConfig, receive: Arc<dyn Receive>) -> Result<Self, StartError> {
         let EndpointConfig { mesh, node } = config;
-        let machine::Started { machine, io, listener, folder } = Machine::start(&mesh, node)?;
+        let machine::Started { machine, io, local } = Machine::start(&mesh, node)?;
         let shared = Shared::new(mesh, node, receive, io, Ground::Machine(machine));
-        shared.spawn(accept::accept_unix(shared.clone(), listener));
-        shared.spawn(accept::sweep(folder));
+        if let Some((listener, folder)) = local {
+            shared.spawn(accept::accept_unix(shared.clone(), listener));
+            shared.spawn(accept::sweep(folder));
+        }
         Ok(Self(Arc::new(Handle(shared))))
     }
 
@@ -263,6 +267,14 @@ impl Endpoint {
         NodeAddr { peer: self.shared().me, hints: self.shared().hints() }
     }
 
+    /// Chooses the interfaces whose addresses others are told. What is bound stays bound to all of
+    /// them. Nothing happens in an in-memory network.
+    pub fn set_interfaces(&self, interfaces: Interfaces) {
+        if let Ground::Machine(machine) = &self.shared().ground {
+            machine.set_interfaces(interfaces);
+        }
+    }
+
     /// Listens with QUIC, so that other hosts reach this node. Where the preferred UDP port is taken
     /// any other is used; called again, an endpoint that listens already is kept, and a preferred
     /// port is added to it. In an in-memory network this gives the node an address there, and no more.
@@ -286,6 +298,10 @@ impl Endpoint {
     pub fn serve_socket(&self, path: &Path) -> io::Result<SocketGuard> {
         let me = self.peer();
         let name = match &self.shared().ground {
+            Ground::Machine(machine) if machine.socket.is_none() => {
+                let why = "this process could not make a socket when it started: start it again";
+                return Err(io::Error::other(why));
+            }
             Ground::Machine(_) => Name::Machine(machine::serve_socket(me.node, path)?),
             Ground::Network(port) => Name::Network(port.network().serve(me, path)),
         };
@@ -374,14 +390,20 @@ impl Endpoint {
         links.get(&node).and_then(|e| e.up.clone()).filter(|link| !link.is_closed())
     }
 
-    /// A link to whichever node of our mesh answers first at these addresses.
+    /// A link to whichever node of our mesh answers first at these addresses, of which at most 32 are
+    /// tried; where a host is given, only its nodes count.
     ///
     /// # Errors
-    /// [`DialError`], after at most [`DIAL_TIME`].
-    pub async fn dial_any(&self, addrs: &[SocketAddr]) -> Result<Link, DialError> {
+    /// [`DialError`], after at most [`DIAL_TIME`]; [`DialError::Ourselves`] where nobody but this node
+    /// is there.
+    pub async fn dial_any(
+        &self,
+        addrs: &[SocketAddr],
+        host: Option<HostId>,
+    ) -> Result<Link, DialError> {
         let shared = self.shared().clone();
-        let addrs = addrs[..addrs.len().min(MAX_HINTS)].to_vec();
-        let task = self.spawn_io(async move { shared.dial_addrs(&addrs).await });
+        let addrs = addrs[..addrs.len().min(2 * MAX_HINTS)].to_vec();
+        let task = self.spawn_io(async move { shared.dial_addrs(&addrs, host).await });
         task.await.unwrap_or(Err(DialError::Closed))
     }
 
@@ -544,7 +566,9 @@ impl Shared {
     fn leave(&self) {
         match &self.ground {
             Ground::Machine(machine) => {
-                let _ = std::fs::remove_file(&machine.socket);
+                if let Some(socket) = &machine.socket {
+                    let _ = std::fs::remove_file(socket);
+                }
             }
             Ground::Network(port) => port.leave(self.me.node),
         }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DialError, Ground, Shared, StartError, Transport};
 use crate::{
-    id::{NodeId, PeerId},
+    id::{HostId, NodeId, PeerId},
     link::Link,
     memory::{self, Member, Network, ReadHalf, WriteHalf},
 };
@@ -103,6 +103,7 @@ impl Shared {
         self: Arc<Self>,
         network: &Network,
         addrs: &[SocketAddr],
+        host: Option<HostId>,
     ) -> Result<Link, DialError> {
         let mut failures = Vec::new();
         for addr in addrs {
@@ -111,7 +112,14 @@ impl Shared {
                 continue;
             };
             if peer.node == self.me.node {
+                if addrs.len() == 1 {
+                    return Err(DialError::Ourselves);
+                }
                 failures.push(format!("{addr}: this is the node itself"));
+                continue;
+            }
+            if host.is_some_and(|host| host != peer.host) {
+                failures.push(format!("{addr}: another host lives there now ({})", peer.host));
                 continue;
             }
             // Nobody in particular was dialled, and this one lives.

@@ -48,13 +48,14 @@ fn choose(
     if let Some(noted) = noted(mesh_folder, &name) {
         return Ok(noted);
     }
-    let parent = match preferred {
-        Some(base) if is_usable(base, &name) => base.join("layer-cake"),
-        _ => last_resort.join(format!("layer-cake-{}", disk::our_uid())),
+    let usual = preferred.filter(|base| is_usable(base, &name)).map(|base| base.join("layer-cake"));
+    let last = last_resort.join(format!("layer-cake-{}", disk::our_uid()));
+    let chosen = match usual.map(|parent| make_within(&parent, &name)) {
+        Some(Ok(chosen)) => chosen,
+        // The runtime area may be there and closed to us.
+        Some(Err(TrustError::Io { .. })) | None => make_within(&last, &name)?,
+        Some(Err(error)) => return Err(error),
     };
-    let chosen = parent.join(&name);
-    make(&parent)?;
-    make(&chosen)?;
     let note = chosen.to_str().filter(|_| lock.is_some());
     if let Some(Err(error)) = note.map(|text| disk::write(mesh_folder, NOTE, text)) {
         tracing::debug!(%error, "the place of the sockets is not noted");
@@ -80,6 +81,13 @@ fn is_usable(base: &Path, name: &str) -> bool {
 
 fn fits(folder: &Path) -> bool {
     folder.as_os_str().len() + 1 + MAX_SOCKET_NAME <= MAX_SOCKET_PATH
+}
+
+fn make_within(parent: &Path, name: &str) -> Result<PathBuf, TrustError> {
+    let chosen = parent.join(name);
+    make(parent)?;
+    make(&chosen)?;
+    Ok(chosen)
 }
 
 /// Makes one folder, unless it is there, and checks that it is ours.
