@@ -157,7 +157,7 @@ impl Agent {
     /// Asks to be told what happens in the mesh, or not any more.
     pub(crate) fn watch_network(&mut self, watch: bool, out: &mut Vec<Effect>) {
         if std::mem::replace(&mut self.watching, watch) != watch {
-            self.to_host(ToHost::WatchNetwork(watch), out);
+            self.say(ToHost::WatchNetwork(watch), out);
         }
     }
 
@@ -206,7 +206,7 @@ impl Agent {
         if scope > Scope::Process {
             let record = Arc::new(record);
             self.own.insert(serial, Own { record: record.clone(), granted: false });
-            self.to_host(ToHost::Publish(vec![record]), out);
+            self.say(ToHost::Publish(vec![record]), out);
             return serial;
         }
         let record = Record { claimed: wall_ms, ..record };
@@ -271,7 +271,7 @@ impl Agent {
             meta: Bytes::new(),
         });
         self.own.insert(serial, Own { record: record.clone(), granted: false });
-        self.to_host(ToHost::Publish(vec![record]), out);
+        self.say(ToHost::Publish(vec![record]), out);
     }
 
     /// Gives a name back; also one that was not granted yet.
@@ -282,7 +282,7 @@ impl Agent {
             registry.remove(own.record.instance, DropReason::Withdrawn, out);
         });
         if own.record.scope > Scope::Process {
-            self.to_host(ToHost::Withdraw(serial), out);
+            self.say(ToHost::Withdraw(serial), out);
         } else {
             let name = &own.record.name;
             self.line.remove(&(name.clone(), own.record.claimed, serial));
@@ -294,7 +294,12 @@ impl Agent {
     /// there is none: when the next one has.
     pub(crate) fn sync(&mut self, id: u64, out: &mut Vec<Effect>) {
         self.syncs.insert(id);
-        self.to_host(ToHost::Sync(id), out);
+        self.say(ToHost::Sync(id), out);
+    }
+
+    /// Nobody waits for that any more.
+    pub(crate) fn forget_sync(&mut self, id: u64) {
+        self.syncs.remove(&id);
     }
 
     /// Whether the host directory is so far behind that nothing more should be asked of it now.
@@ -322,7 +327,7 @@ impl Agent {
     fn ask_for(&mut self, id: u64, pattern: Pattern, scope: Scope, out: &mut Vec<Effect>) {
         self.subscriptions.insert(id, (pattern.clone(), scope));
         if scope > Scope::Process {
-            self.to_host(ToHost::Subscribe { id, pattern: pattern.clone(), scope }, out);
+            self.say(ToHost::Subscribe { id, pattern: pattern.clone(), scope }, out);
         }
         self.in_registry(out, |registry, out| registry.subscribe(id, pattern, scope, out));
     }
@@ -354,7 +359,7 @@ impl Agent {
         let Some((_, scope)) = self.subscriptions.remove(&id) else { return };
         self.registry.unsubscribe(id);
         if scope > Scope::Process {
-            self.to_host(ToHost::Unsubscribe(id), out);
+            self.say(ToHost::Unsubscribe(id), out);
         }
     }
 
@@ -382,7 +387,7 @@ impl Agent {
         }
         let wider = changed.into_iter().map(|(r, _)| r).filter(|r| r.scope > Scope::Process);
         for part in message::parts(wider).into_iter().filter(|part| !part.is_empty()) {
-            self.to_host(ToHost::Publish(part), out);
+            self.say(ToHost::Publish(part), out);
         }
     }
 
@@ -392,27 +397,27 @@ impl Agent {
         self.views.clear();
         (self.unmarked, self.marks) = (0, 0);
         let before = std::mem::replace(&mut self.registered, true).then_some(self.last_fence);
-        self.to_host(ToHost::Register { group: self.group.clone(), before }, out);
+        self.say(ToHost::Register { group: self.group.clone(), before }, out);
         if self.about != About::default() {
-            self.to_host(ToHost::About(self.about.clone()), out);
+            self.say(ToHost::About(self.about.clone()), out);
         }
         if self.watching {
-            self.to_host(ToHost::WatchNetwork(true), out);
+            self.say(ToHost::WatchNetwork(true), out);
             // Whatever happened since the directory before this one.
             out.push(Effect::NetworkEvents(vec![NetworkEvent::missed(self.me.host)]));
         }
         let own = self.own.values().map(|own| own.record.clone());
         for part in message::parts(own.filter(|r| r.scope > Scope::Process)) {
-            self.to_host(ToHost::Publish(part), out);
+            self.say(ToHost::Publish(part), out);
         }
         for (id, (pattern, scope)) in self.subscriptions.clone() {
             if scope > Scope::Process {
-                self.to_host(ToHost::Subscribe { id, pattern, scope }, out);
+                self.say(ToHost::Subscribe { id, pattern, scope }, out);
             }
         }
-        self.to_host(ToHost::Registered, out);
+        self.say(ToHost::Registered, out);
         for id in self.syncs.clone() {
-            self.to_host(ToHost::Sync(id), out);
+            self.say(ToHost::Sync(id), out);
         }
     }
 
@@ -493,7 +498,7 @@ impl Agent {
                 out.push(Effect::Network { request, part, last });
             }
             ToNode::NetworkEvents(events) => out.push(Effect::NetworkEvents(events)),
-            ToNode::Ping(number) => self.to_host(ToHost::Pong(number), out),
+            ToNode::Ping(number) => self.say(ToHost::Pong(number), out),
             ToNode::Pong { request, reached } => out.push(Effect::Pong { request, reached }),
         }
     }
@@ -586,7 +591,7 @@ impl Agent {
         }
     }
 
-    fn to_host(&mut self, message: ToHost, out: &mut Vec<Effect>) {
+    fn say(&mut self, message: ToHost, out: &mut Vec<Effect>) {
         if !self.connected {
             return;
         }

@@ -252,6 +252,7 @@ impl HostCore {
             unsettled.then_some(self.next_round),
             self.view.deadline(),
             self.nodes.values().filter_map(Local::ready).min(),
+            self.next_dispute(),
         ]
         .into_iter()
         .flatten()
@@ -270,6 +271,7 @@ impl HostCore {
         self.bury(now, out);
         self.work_off(out);
         self.view_on_time(now, out);
+        self.end_disputes(out);
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
             self.grant_held_back(out);
@@ -352,6 +354,7 @@ impl HostCore {
     /// host for the mesh, to the other hosts.
     fn spread(&mut self, mut change: Change, out: &mut Vec<Effect>) {
         self.settle_claims(&mut change, out);
+        self.note_disputes(&change);
         self.serve_waiting(&mut change, out);
         for (record, reason) in &change.dropped {
             self.view.journal.dropped(record, *reason);

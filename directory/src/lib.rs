@@ -9,12 +9,13 @@
 //! send each other what their hosts offer.
 //!
 //! # Map
-//! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
-//! `host` (a host's side, and in `host::view` what operators see), `survey` and `journal` (asking
-//! everybody, and what happened), `presence` (who waits for the end of which node), `membership`
-//! (which hosts are there), `dial` (whom to dial when). Around them: `seat` (finding or becoming the
-//! directory), `discovery`, `seeds` and `hints` (where other hosts may be), `trouble` (what of that does
-//! not work), `shell` (the task that carries it all out) and `service` with `overview`, the interface.
+//! Decisions, without clock, socket or task: `registry` (who sees what), `index` (which names a pattern
+//! is about), `agent` (a node's side), `host` (a host's side; `host::grants` for exclusive names,
+//! `host::view` for what operators see), `survey` and `journal` (asking everybody, and what happened),
+//! `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom
+//! to dial when). Around them: `seat` (finding or becoming the directory), `discovery`, `seeds` and
+//! `hints` (where other hosts may be), `trouble` (what of that does not work), `shell` (the task that
+//! carries it all out) and `service` with `overview`, the interface.
 
 mod agent;
 mod dial;
@@ -32,6 +33,7 @@ mod name;
 mod network;
 mod overview;
 mod presence;
+mod publication;
 mod queue;
 mod record;
 mod registry;
@@ -60,11 +62,12 @@ pub use network::{
 };
 pub use overview::{MAX_EVENTS, NETWORK_TIME, NetworkEvents, NoNetwork, NoPong, PING_TIME};
 pub use presence::{MAX_WATCHES, NodeGone};
+pub use publication::{Claim, Publication};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use seeds::{DEFAULT_PORT, MAX_SEED_ADDRS, MAX_SEEDS, SEEDS_FILE, SEEDS_VARIABLE};
 pub use service::{
-    Claim, DISCOVERY_VARIABLE, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed,
-    PUBLISH_TIME, Publication, Publish, Subscription,
+    DISCOVERY_VARIABLE, Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed,
+    PUBLISH_TIME, Publish, Subscription,
 };
 pub use trouble::{MAX_TROUBLES, Trouble, TroubleKind};

@@ -32,21 +32,23 @@ use crate::{
     inlet::{Inlet, Input, Outlet},
     message::{self, HostView, ToHost, ToNode, ToPeer},
     presence::{Ended, NodeGone, Watches},
+    publication::Standing,
     registry::Here,
     seat::Held,
-    service::{
-        DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status,
-        SubscribeCall, WatchCall,
-    },
+    service::{DirectoryConfig, Feed, Granted, Status, WatchCall},
     trouble::TroubleKind,
 };
 
+use self::{
+    asking::Asking,
+    calls::{CALLS, Call},
+};
+
 mod asking;
+mod calls;
 mod effects;
 mod network;
 mod seating;
-
-use self::asking::Asking;
 
 /// How often the node's own addresses are looked at.
 const ADDRESS_PERIOD: Duration = Duration::from_secs(1);
@@ -54,8 +56,6 @@ const ADDRESS_PERIOD: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long leaving waits until the other hosts have heard it.
 const FAREWELL: Duration = Duration::from_millis(300);
-/// Calls that wait before those that are over are swept out.
-const CALLS: usize = 1024;
 /// What a trouble is about that is about no other host, seed or file.
 const THIS_HOST: &str = "this host";
 /// What stands for all hosts that announce themselves and do not answer: anybody may invent such.
@@ -158,22 +158,6 @@ struct Published {
     answer: Option<oneshot::Sender<Granted>>,
 }
 
-/// Something that is asked of the directory.
-enum Call {
-    Publish(PublishCall),
-    Subscribe(SubscribeCall),
-}
-
-impl Call {
-    /// Whether nobody waits for it any more.
-    fn is_over(&self) -> bool {
-        match self {
-            Self::Publish(call) => call.answer.is_closed(),
-            Self::Subscribe(call) => call.answer.is_closed(),
-        }
-    }
-}
-
 struct Shell {
     endpoint: Endpoint,
     me: PeerId,
@@ -202,6 +186,7 @@ struct Shell {
     next_request: u64,
     /// Who waits until the host directory has dealt with something.
     syncing: HashMap<u64, oneshot::Sender<()>>,
+    syncing_swept: usize,
     /// Calls that wait because the host directory is behind, and how many make a sweep worth while.
     calls: VecDeque<Call>,
     calls_swept: usize,
@@ -242,6 +227,7 @@ impl Shell {
             asking: Asking::default(),
             next_request: 0,
             syncing: HashMap::new(),
+            syncing_swept: CALLS,
             calls: VecDeque::new(),
             calls_swept: CALLS,
             interfaces: Vec::new(),
@@ -449,63 +435,6 @@ impl Shell {
         {
             post(link, Service::Peer, &ToPeer::Elsewhere(addr.clone()));
         }
-    }
-
-    /// While the host directory is behind, calls wait in order.
-    fn on_call(&mut self, call: Call) {
-        if self.calls.is_empty() && !self.agent.is_ahead() {
-            return self.on_next_call(call);
-        }
-        // Those who do not wait any more are swept out, lest they pile up.
-        if self.calls.len() >= self.calls_swept {
-            self.calls.retain(|call| !call.is_over());
-            self.calls_swept = CALLS.max(2 * self.calls.len());
-        }
-        self.calls.push_back(call);
-    }
-
-    fn on_next_call(&mut self, call: Call) {
-        match call {
-            _ if call.is_over() => {}
-            Call::Publish(call) => self.on_publish(call),
-            Call::Subscribe(call) => self.on_subscribe(call),
-        }
-    }
-
-    fn on_sync(&mut self, answer: oneshot::Sender<()>) {
-        self.syncing.retain(|_, waiting| !waiting.is_closed());
-        if matches!(self.seat, Seat::None) {
-            let _ = answer.send(());
-            return;
-        }
-        self.next_request += 1;
-        let id = self.next_request;
-        self.syncing.insert(id, answer);
-        self.in_agent(|agent, out| agent.sync(id, out));
-    }
-
-    fn on_publish(&mut self, call: PublishCall) {
-        let PublishCall { draft, waits, answer } = call;
-        let addr = self.endpoint.addr();
-        let wall = self.wall_ms();
-        let serial = self.in_agent(|agent, out| agent.publish(draft, waits, addr, wall, out));
-        self.published.insert(serial, Published { standing: None, answer: Some(answer) });
-        self.seek_if_needed();
-    }
-
-    fn on_subscribe(&mut self, call: SubscribeCall) {
-        let SubscribeCall { id, pattern, scope, feed, answer } = call;
-        self.feeds.insert(id, feed);
-        let room = self.in_agent(|agent, out| agent.subscribe(id, pattern, scope, out));
-        if !room {
-            self.feeds.remove(&id);
-        }
-        let answered = answer.send(if room { Ok(()) } else { Err(NotSubscribed::TooMany) });
-        if room && answered.is_err() {
-            self.feeds.remove(&id);
-            self.in_agent(|agent, out| agent.unsubscribe(id, out));
-        }
-        self.seek_if_needed();
     }
 
     fn on_watch(&mut self, call: WatchCall) {

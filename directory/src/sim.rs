@@ -31,6 +31,7 @@ use crate::{
     testing::peer,
 };
 
+mod names;
 mod network;
 mod presences;
 mod stories;

@@ -11,7 +11,11 @@
 //!   or been told of by another host directory.
 //! - Of two holders the older claim stays, on all hosts; its number rises above those of the others.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use layercake_wire::id::{HostId, NodeId};
 
@@ -31,6 +35,12 @@ const AHEAD: u64 = 60_000_000;
 /// Claims that wait for a directory to settle.
 const MAX_HELD_BACK: usize = 65_536;
 
+/// How long a name is not granted after its holder has lost it to an older claim that this host does not
+/// know: it will, as soon as it has a link to the host of that one.
+pub(super) const DISPUTE: Duration = Duration::from_secs(3);
+/// Names of which that is so at a time. Of more, the next in line may be granted what it will lose.
+const MAX_DISPUTES: usize = 4096;
+
 /// What a directory remembers in order to grant.
 #[derive(Default)]
 pub(super) struct Grants {
@@ -46,6 +56,9 @@ pub(super) struct Grants {
     epoch_ms: u64,
     /// Claims that came before this directory knows who is there.
     held_back: Vec<(NodeId, Arc<Record>)>,
+    /// Names that belong to somebody whom this directory does not know yet, until when it waits to hear
+    /// of it, and who has lost them.
+    disputes: BTreeMap<Title, (Duration, Arc<Record>)>,
 }
 
 /// How this directory stands to another one.
@@ -219,17 +232,58 @@ impl HostCore {
         if self.claims.nobody_waits() {
             return;
         }
-        let freed = change.dropped.iter().map(|(record, _)| record);
-        let came = change.put.iter().filter(|r| r.waiting);
-        let titles: BTreeSet<_> = freed.chain(came).map(|r| r.title()).collect();
-        for title in titles {
-            self.grant_next(&title, change, out);
+        let freed = change.dropped.iter().filter(|(_, why)| *why != DropReason::Outranked);
+        let freed: BTreeSet<_> = freed.map(|(record, _)| record.title()).collect();
+        for title in &freed {
+            self.grants.disputes.remove(title);
         }
+        let came = change.put.iter().filter(|r| r.waiting).map(|r| r.title());
+        for title in came.collect::<BTreeSet<_>>().union(&freed) {
+            self.grant_next(title, change, out);
+        }
+    }
+
+    /// Some holder has lost its name to a claim of which this host may not know.
+    pub(super) fn note_disputes(&mut self, change: &Change) {
+        for (loser, why) in &change.dropped {
+            let title = loser.title();
+            let room = self.grants.disputes.len() < MAX_DISPUTES;
+            if *why == DropReason::Outranked && room && self.claims.is_free(&title) {
+                let until = self.now + DISPUTE;
+                self.grants.disputes.insert(title, (until, loser.clone()));
+            }
+        }
+    }
+
+    /// When [`Self::end_disputes`] is to be called.
+    pub(super) fn next_dispute(&self) -> Option<Duration> {
+        self.grants.disputes.values().map(|(until, _)| *until).min()
+    }
+
+    /// Grants what nobody turned out to hold.
+    pub(super) fn end_disputes(&mut self, out: &mut Vec<Effect>) {
+        if self.grants.disputes.is_empty() {
+            return;
+        }
+        let now = self.now;
+        let over = self.grants.disputes.extract_if(.., |_, (until, _)| *until <= now);
+        let mut change = Change::default();
+        for title in over.map(|(title, _)| title).collect::<Vec<_>>() {
+            self.grant_next(&title, &mut change, out);
+        }
+        self.spread(change, out);
+    }
+
+    /// The record that stands in the way of a new claim.
+    pub(super) fn conflict(&self, claim: &Record) -> Option<Arc<Record>> {
+        let loser = || self.grants.disputes.get(&claim.title()).map(|(_, loser)| loser.clone());
+        self.claims.conflict(claim).or_else(loser)
     }
 
     fn grant_next(&mut self, title: &Title, change: &mut Change, out: &mut Vec<Effect>) {
         // A directory that takes over does not know yet who holds what.
-        if self.settles.is_some() || !self.claims.is_free(title) {
+        let disputed = self.grants.disputes.contains_key(title);
+        if self.settles.is_some() || disputed || !self.claims.is_free(title) {
             return;
         }
         let next = self.claims.next(title).filter(|next| next.instance.host == self.me.host);

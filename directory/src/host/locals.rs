@@ -130,7 +130,8 @@ impl HostCore {
             let cost = pace::cost(&message);
             if !local.backlog.is_empty() || !local.pace.take(cost, now) {
                 local.behind = local.behind.saturating_add(cost);
-                if local.behind <= pace::MAX_BACKLOG {
+                // The node that embeds this directory has no link that could be closed.
+                if local.behind <= pace::MAX_BACKLOG || node == self.me.node {
                     local.backlog.push_back(message);
                 } else {
                     tracing::warn!(%node, "a node says more than it may, and does not wait");
@@ -347,7 +348,7 @@ impl HostCore {
                     out.push(refuse(Refusal::TooMany));
                 }
                 continue;
-            } else if let Some(holder) = self.claims.conflict(&record) {
+            } else if let Some(holder) = self.conflict(&record) {
                 if !record.waiting {
                     out.push(refuse(Refusal::Held(holder)));
                     continue;

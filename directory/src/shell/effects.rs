@@ -14,10 +14,11 @@ use crate::{
     host,
     inlet::Input,
     message::Refusal,
+    publication::Standing,
     queue::Event,
     record::Record,
     registry,
-    service::{NotPublished, Standing},
+    service::NotPublished,
 };
 
 impl Shell {

@@ -179,6 +179,19 @@ impl Mesh {
         }
     }
 
+    /// Everything arrives, and so much time passes that nothing more is to be expected.
+    fn settle(&mut self) {
+        self.deliver_all();
+        self.now += grants::DISPUTE;
+        for host in 0..self.hosts.len() {
+            let mut out = Vec::new();
+            self.hosts[host].now = self.now;
+            self.hosts[host].end_disputes(&mut out);
+            self.effects(host, out);
+        }
+        self.deliver_all();
+    }
+
     fn granted(&self) -> Vec<Instance> {
         let all = self.standing.iter();
         all.filter(|(_, s)| matches!(s, Standing::Granted(_))).map(|(i, _)| *i).collect()
@@ -259,6 +272,33 @@ fn after_a_partition_the_older_claim_stays_and_the_loser_may_wait_again() {
     mesh.deliver_all();
     let Standing::Granted(after) = mesh.standing[&again] else { panic!() };
     assert!(after > ours);
+}
+
+#[test]
+fn nobody_is_granted_what_a_loser_has_lost_to_somebody_unknown() {
+    let mut mesh = Mesh::new(&[0, 0, 0]);
+    let older = mesh.claim(0, 1, 1, true);
+    mesh.part(0, 1);
+    mesh.part(0, 2);
+    let younger = mesh.claim(1, 1, 1, true);
+    mesh.deliver_all();
+    let waits = mesh.claim(2, 1, 1, true);
+    mesh.deliver_all();
+    // The first two meet again, and the third has not yet found the way.
+    mesh.link(0, 1);
+    mesh.deliver_all();
+    assert_eq!(mesh.standing[&younger], Standing::Refused);
+    assert_eq!(mesh.standing[&waits], Standing::Waiting);
+    let hasty = mesh.claim(2, 2, 1, false);
+    assert_eq!(mesh.standing[&hasty], Standing::Refused);
+    mesh.link(0, 2);
+    mesh.settle();
+    assert_eq!(mesh.granted(), [older]);
+    // Where nobody turns up, the line moves on.
+    mesh.part(0, 1);
+    mesh.part(0, 2);
+    mesh.deliver_all();
+    assert_eq!(mesh.granted(), [older, waits]);
 }
 
 #[test]
@@ -423,7 +463,7 @@ proptest! {
         for (a, b) in apart {
             mesh.link(a, b);
         }
-        mesh.deliver_all();
+        mesh.settle();
         let known = mesh.known(0);
         for host in 1..3 {
             prop_assert_eq!(&mesh.known(host), &known, "all hosts agree");
