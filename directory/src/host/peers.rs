@@ -14,7 +14,6 @@ use crate::{
     membership::{self, Identity},
     message::{self, HostView, ToNode, ToPeer},
     name::Scope,
-    network::NetworkChange,
     record::{DropReason, Instance, Record},
 };
 
@@ -547,9 +546,7 @@ impl HostCore {
         let dropped = gone.into_iter().map(|record| (record, why)).collect();
         self.spread(Change { dropped, ..Change::default() }, out);
         if was_up {
-            let left = why == DropReason::Withdrawn;
-            let change = if left { NetworkChange::HostLeft } else { NetworkChange::HostLost };
-            self.view.journal.host(change, host);
+            self.view.journal.host_gone(host, why);
             self.tell_events(out);
         }
         if why == DropReason::HostLost {
@@ -563,7 +560,7 @@ impl HostCore {
         remote.gone = None;
         if remote.up.is_none() {
             remote.up = Some(now);
-            self.view.journal.host(NetworkChange::HostUp, host);
+            self.view.journal.host_up(host);
             self.tell_events(out);
         }
     }

@@ -333,7 +333,7 @@ impl HostCore {
                 nodes,
                 omitted,
             };
-            if matches!(state, HostState::Lost | HostState::Left) {
+            if remote.gone.is_some() {
                 gone.push((since, shown));
             } else {
                 others.push(shown);
