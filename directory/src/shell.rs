@@ -372,7 +372,7 @@ impl Shell {
                     message => {
                         let wall = self.wall_ms();
                         self.in_core(|core, now, out| {
-                            core.on_node(from.node, message, now, wall, out)
+                            core.on_node(from.node, message, now, wall, out);
                         });
                     }
                 })
