@@ -250,7 +250,7 @@ async fn dead_addresses_cost_nothing_and_a_wrong_one_leads_nowhere() {
     let error = near.endpoint.dial_any(&addrs[9..], Some(other)).await.expect_err("not that host");
     assert!(error.to_string().contains("another node lives there now"), "{error}");
     assert!(near.endpoint.links().is_empty());
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let wanted = far.endpoint.peer();
     let link = near.endpoint.dial_any(&addrs, Some(wanted.host)).await.expect("the tenth is good");
     assert_eq!(link.peer(), wanted);
