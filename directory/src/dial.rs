@@ -87,6 +87,8 @@ struct Entry {
     failures: u32,
     flying: u8,
     linked: bool,
+    /// It said goodbye and was not spoken of since: that it does not answer is as it should be.
+    left: bool,
     /// Whom an address turned out to lead to.
     leads_to: Option<HostId>,
 }
@@ -123,6 +125,7 @@ impl Dialer {
         }
         let entry = self.targets.entry(target).or_insert_with(|| Entry::new(now));
         entry.told = now;
+        entry.left = false;
         let pause = match trust {
             Trust::Known => {
                 entry.known = true;
@@ -158,6 +161,7 @@ impl Dialer {
             entry.linked = false;
             entry.failures = 0;
             entry.next = now;
+            entry.left = left;
             if left {
                 entry.seen = now.saturating_sub(RECENT);
                 entry.next = now + LONGEST_PAUSE;
@@ -237,10 +241,10 @@ impl Dialer {
         self.targets.values().filter(|entry| !entry.linked).map(|entry| entry.next).min()
     }
 
-    /// Whether what cannot be reached is known or only heard of; nothing where there is a link, or
-    /// where it is forgotten.
+    /// Whether what cannot be reached is known or only heard of; nothing where there is a link, where it
+    /// left in order, or where it is forgotten.
     pub(crate) fn misses(&self, target: Target) -> Option<Missing> {
-        let entry = self.targets.get(&target).filter(|entry| !entry.linked)?;
+        let entry = self.targets.get(&target).filter(|entry| !entry.linked && !entry.left)?;
         Some(if entry.known { Missing::Known } else { Missing::Heard })
     }
 
@@ -316,6 +320,7 @@ impl Entry {
             failures: 0,
             flying: 0,
             linked: false,
+            left: false,
             leads_to: None,
         }
     }
@@ -507,6 +512,24 @@ mod tests {
         dialer.unlinked(host(2), false, Duration::from_secs(1));
         let attempt = &dialer.due(Duration::from_secs(1))[0];
         assert_eq!(attempt.addrs, [addr(9), addr(1)]);
+    }
+
+    #[test]
+    fn only_who_should_answer_is_missed() {
+        let mut dialer = dialer();
+        let target = Target::Host(host(2));
+        assert_eq!(dialer.misses(target), None);
+        dialer.heard(host(2), &[addr(1)], Duration::ZERO);
+        assert_eq!(dialer.misses(target), Some(Missing::Heard));
+        dialer.linked(host(2), &[addr(1)], Duration::ZERO);
+        assert_eq!(dialer.misses(target), None);
+        dialer.unlinked(host(2), true, Duration::from_secs(1));
+        assert_eq!(dialer.misses(target), None, "it has left in order");
+        dialer.heard(host(2), &[addr(1)], Duration::from_secs(2));
+        assert_eq!(dialer.misses(target), Some(Missing::Known), "it says that it is back");
+        dialer.linked(host(2), &[addr(1)], Duration::from_secs(3));
+        dialer.unlinked(host(2), false, Duration::from_secs(4));
+        assert_eq!(dialer.misses(target), Some(Missing::Known));
     }
 
     #[test]

@@ -197,6 +197,15 @@ impl HostCore {
         self.config.addr = addr;
     }
 
+    /// Tells the nodes of this host where this directory is reached now: other hosts may come to them
+    /// instead, as where one of them has the usual port.
+    pub(crate) fn tell_addr(&self, out: &mut Vec<Effect>) {
+        for node in self.nodes.keys() {
+            let message = ToNode::Welcome { addr: self.config.addr.clone() };
+            out.push(Effect::ToNode { node: *node, message });
+        }
+    }
+
     /// Somebody says that a host may be reached there.
     pub(crate) fn on_hint(&mut self, target: Target, addrs: &[SocketAddr], now: Duration) {
         self.dialer.hint(target, addrs, now);

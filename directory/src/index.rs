@@ -47,12 +47,19 @@ impl Shelf {
         &'a self,
         pattern: &'a Pattern,
     ) -> impl Iterator<Item = &'a Arc<Record>> {
+        self.under(pattern).filter(|record| pattern.matches(&record.name))
+    }
+
+    /// Those that have to be looked at to find the ones whose name matches.
+    pub(crate) fn under<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+    ) -> impl Iterator<Item = &'a Arc<Record>> {
         let under = |start: &'a Name| {
             let range = self.0.range((start.clone(), Instance::FIRST)..);
             range.take_while(|((name, _), _)| name.as_str().starts_with(start.as_str()))
         };
-        let all = pattern.starts().iter().flat_map(under);
-        all.map(|(_, record)| record).filter(|record| pattern.matches(&record.name))
+        pattern.starts().iter().flat_map(under).map(|(_, record)| record)
     }
 }
 

@@ -51,9 +51,18 @@ impl Journal {
         }
     }
 
-    /// A host has come or gone.
-    pub(crate) fn host(&mut self, change: NetworkChange, host: HostId) {
-        self.note(change, host, None);
+    /// A host has come.
+    pub(crate) fn host_up(&mut self, host: HostId) {
+        self.note(NetworkChange::HostUp, host, None);
+    }
+
+    /// A host has gone.
+    pub(crate) fn host_gone(&mut self, host: HostId, reason: DropReason) {
+        let left = reason == DropReason::Withdrawn;
+        let change = if left { NetworkChange::HostLeft } else { NetworkChange::HostLost };
+        if let Some(event) = self.note(change, host, None) {
+            event.reason = Some(reason.to_string());
+        }
     }
 
     /// A node of this host has registered.

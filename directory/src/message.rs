@@ -120,7 +120,8 @@ pub(crate) enum ToHost {
 /// From a host directory to a node of its host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToNode {
-    /// The registration has begun; where this directory is reached from other hosts.
+    /// The registration has begun; where this directory is reached from other hosts. Said again when that
+    /// changes.
     Welcome { addr: NodeAddr },
     /// A claim was granted.
     Granted { serial: u64, claimed: u64, fence: u64 },

@@ -15,6 +15,7 @@ use crate::{
     group::Group,
     name::{Name, Pattern, Scope},
     record::{Instance, Record},
+    trouble::{MAX_TROUBLES, Trouble},
 };
 
 #[cfg(test)]
@@ -161,6 +162,8 @@ pub struct NetworkNode {
     pub subscribed: Vec<NetworkSubscription>,
     /// Its links to other nodes.
     pub sessions: Vec<Session>,
+    /// What does not work for it in finding other hosts or the directory of its host.
+    pub troubles: Vec<Trouble>,
 }
 
 /// A name that is published.
@@ -385,6 +388,7 @@ pub(crate) struct NodeAnswer {
     pub(crate) published: Vec<NetworkRecord>,
     pub(crate) subscribed: Vec<NetworkSubscription>,
     pub(crate) sessions: Vec<Session>,
+    pub(crate) troubles: Vec<Trouble>,
     pub(crate) omitted: usize,
 }
 
@@ -398,6 +402,7 @@ impl NodeAnswer {
         self.published.truncate(MAX_TOLD);
         self.subscribed.truncate(MAX_TOLD);
         self.sessions.truncate(MAX_TOLD);
+        self.troubles.truncate(MAX_TROUBLES);
         self
     }
 }
@@ -419,7 +424,9 @@ impl HostAnswer {
             fits
         };
         let head = |n: &NetworkNode| {
-            96 + n.about.program.len() + n.about.user.len() + 24 * n.addresses.len()
+            let troubles = n.troubles.iter().map(|t| 40 + t.about.len() + t.why.len());
+            let about = n.about.program.len() + n.about.user.len();
+            96 + about + 24 * n.addresses.len() + troubles.sum::<usize>()
         };
         let heads = self.nodes.iter().take_while(|node| keep(head(node))).count();
         for node in self.nodes.drain(heads..) {

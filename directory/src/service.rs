@@ -294,7 +294,6 @@ impl Status {
 #[derive(Clone)]
 pub struct Directory {
     pub(crate) endpoint: Endpoint,
-    group: Option<Group>,
     pub(crate) inlet: Inlet,
     config: Arc<DirectoryConfig>,
     pub(crate) status: Arc<Status>,
@@ -319,18 +318,18 @@ impl Directory {
     pub fn start(endpoint: Endpoint, outlet: Outlet, config: DirectoryConfig) -> Self {
         let status = Arc::new(Status::default());
         endpoint.set_interfaces(config.interfaces.clone());
-        let (inlet, group) = (outlet.inlet.clone(), config.group.clone());
+        let inlet = outlet.inlet.clone();
         let task = shell::run(endpoint.clone(), outlet, config.clone(), status.clone());
         endpoint.spawn_io(task);
         let last = Arc::new(Last(inlet.clone()));
         let config = Arc::new(config);
-        Self { endpoint, group, inlet, config, status, next: Arc::default(), _last: last }
+        Self { endpoint, inlet, config, status, next: Arc::default(), _last: last }
     }
 
     /// The group that this node belongs to.
     #[must_use]
     pub fn group(&self) -> Option<&Group> {
-        self.group.as_ref()
+        self.config.group.as_ref()
     }
 
     /// Claims a name for an actor of this node. A node that publishes and withdraws faster than its
@@ -368,7 +367,7 @@ impl Directory {
         if name.is_reserved() {
             return Err(NotPublished::Reserved(name));
         }
-        if scope == Scope::Group && self.group.is_none() {
+        if scope == Scope::Group && self.config.group.is_none() {
             return Err(NotPublished::Group);
         }
         if meta.len() > MAX_META {
@@ -412,7 +411,7 @@ impl Directory {
         if pattern.is_reserved() {
             return Err(NotSubscribed::Reserved);
         }
-        if scope == Scope::Group && self.group.is_none() {
+        if scope == Scope::Group && self.config.group.is_none() {
             return Err(NotSubscribed::Group);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);

@@ -372,7 +372,7 @@ impl Shell {
                     message => {
                         let wall = self.wall_ms();
                         self.in_core(|core, now, out| {
-                            core.on_node(from.node, message, now, wall, out)
+                            core.on_node(from.node, message, now, wall, out);
                         });
                     }
                 })
@@ -557,7 +557,10 @@ impl Shell {
         }
         self.addr = addr.clone();
         self.in_agent(|agent, out| agent.on_address(&addr, out));
-        self.in_core(|core, _, _| core.set_addr(addr));
+        self.in_core(|core, _, out| {
+            core.set_addr(addr);
+            core.tell_addr(out);
+        });
     }
 
     /// Claims that nobody waits for any more while no directory answers them.

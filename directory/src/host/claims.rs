@@ -1,6 +1,7 @@
 //! Who holds which name, and who waits for it: all records of the mesh that this host knows, by name.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -101,11 +102,14 @@ impl Claims {
         self.waiting.values().map(|r| r.title()).collect()
     }
 
-    /// Whatever is visible and matches.
+    /// Whatever is visible and matches. Counts what had to be looked at.
     pub(super) fn matching<'a>(
         &'a self,
         pattern: &'a Pattern,
+        looked_at: &'a Cell<u32>,
     ) -> impl Iterator<Item = &'a Arc<Record>> {
-        self.exclusive.matching(pattern).chain(self.shared.matching(pattern))
+        let under = self.exclusive.under(pattern).chain(self.shared.under(pattern));
+        let counted = under.inspect(|_| looked_at.set(looked_at.get().saturating_add(1)));
+        counted.filter(|record| pattern.matches(&record.name))
     }
 }

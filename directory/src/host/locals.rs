@@ -1,6 +1,7 @@
 //! The nodes of this host: what they publish and ask for.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::RangeBounds,
     sync::Arc,
@@ -416,19 +417,24 @@ impl HostCore {
         let mut sent = std::mem::take(&mut local.sent);
         let asked =
             local.subscriptions.iter().filter(|(id, _)| only.is_none_or(|only| only == **id));
+        let looked_at = Cell::new(0);
         for (_, (pattern, scope)) in asked {
-            let matching = self.claims.matching(pattern);
+            let matching = self.claims.matching(pattern, &looked_at);
             let new = matching.filter(|r| local.reaches(r, *scope) && sent.insert(r.instance));
             wanted.extend(new.cloned());
         }
         local.sent = sent;
+        if local.registered && only.is_some() {
+            local.pace.looked_at(looked_at.get(), self.now);
+        }
         changed(node, wanted, Vec::new(), out);
     }
 
     /// Takes from a node what it does not want any more, of what matches.
     fn tell_unwanted(&mut self, node: NodeId, pattern: &Pattern, out: &mut Vec<Effect>) {
         let Some(local) = self.nodes.get(&node) else { return };
-        let matching = self.claims.matching(pattern);
+        let looked_at = Cell::new(0);
+        let matching = self.claims.matching(pattern, &looked_at);
         let unwanted: Vec<_> = matching
             .filter(|r| local.sent.contains(&r.instance) && !self.wants(node, r))
             .map(|r| (r.instance, DropReason::Withdrawn))
@@ -437,6 +443,7 @@ impl HostCore {
             for (instance, _) in &unwanted {
                 local.sent.remove(instance);
             }
+            local.pace.looked_at(looked_at.get(), self.now);
         }
         changed(node, Vec::new(), unwanted, out);
     }

@@ -16,6 +16,8 @@ pub(crate) const MAX_BACKLOG: u32 = 262_144;
 const TOGETHER: u32 = 16;
 /// Bytes of a record that count as one change.
 const UNIT: usize = 4096;
+/// Names looked at for a subscription that count as one change.
+const NAMES: u32 = 64;
 
 /// What a message costs, in changes. What changes nothing is free.
 pub(crate) fn cost(message: &ToHost) -> u32 {
@@ -58,6 +60,11 @@ impl Pace {
         true
     }
 
+    /// Takes what it has cost to look at so many names; the allowance may be overdrawn.
+    pub(super) fn looked_at(&mut self, names: u32, now: Duration) {
+        self.full = self.full.max(now) + time(names / NAMES);
+    }
+
     /// When it is worth trying again.
     pub(super) fn ready(&self) -> Duration {
         (self.full + time(TOGETHER)).saturating_sub(time(BURST))
@@ -86,6 +93,18 @@ mod tests {
         }
         assert!(passed.abs_diff(4 * RATE as usize) <= 4, "{passed}");
         assert!(!pace.take(1, now) && pace.take(1, pace.ready()));
+    }
+
+    #[test]
+    fn patterns_that_walk_far_use_the_allowance_up() {
+        let mut pace = Pace::default();
+        let walks = (0..1000).take_while(|_| {
+            let passes = pace.take(1, Duration::ZERO);
+            pace.looked_at(100_000, Duration::ZERO);
+            passes
+        });
+        assert!((4..8).contains(&walks.count()), "some at once");
+        assert!(pace.ready() > Duration::from_millis(100), "{:?}", pace.ready());
     }
 
     #[test]

@@ -16,7 +16,6 @@ use crate::{
     membership::{self, Identity},
     message::{self, HostView, ToNode, ToPeer},
     name::Scope,
-    network::NetworkChange,
     record::{DropReason, Instance, Record},
 };
 
@@ -683,9 +682,7 @@ impl HostCore {
         let dropped = gone.into_iter().map(|record| (record, why)).collect();
         self.spread(Change { dropped, ..Change::default() }, out);
         if was_up {
-            let left = why == DropReason::Withdrawn;
-            let change = if left { NetworkChange::HostLeft } else { NetworkChange::HostLost };
-            self.view.journal.host(change, host);
+            self.view.journal.host_gone(host, why);
             self.tell_events(out);
         }
         match why {
@@ -698,12 +695,11 @@ impl HostCore {
 
     /// A host is there: told once, until it has gone.
     fn appear(&mut self, host: HostId, now: Duration, out: &mut Vec<Effect>) {
-        self.set_trouble(host, None);
         let Some(remote) = self.remotes.get_mut(&host) else { return };
         remote.gone = None;
         if remote.up.is_none() {
             remote.up = Some(now);
-            self.view.journal.host(NetworkChange::HostUp, host);
+            self.view.journal.host_up(host);
             self.tell_events(out);
         }
     }

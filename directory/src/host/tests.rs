@@ -72,6 +72,24 @@ fn join_in(core: &mut HostCore, node: u64, group: Option<&Group>) {
     }
 }
 
+#[test]
+fn nodes_know_where_their_directory_is_though_it_could_not_be_reached_when_they_came() {
+    let config = HostConfig {
+        addr: NodeAddr::new(peer(1, 1), &[]),
+        host_name: "one".to_owned(),
+        incarnation: 7,
+        departed: None,
+        seed: 1,
+    };
+    let mut core = HostCore::new(config, T0);
+    join(&mut core, 2);
+    let addr = NodeAddr::new(peer(1, 1), &[([10, 0, 0, 1], 7).into()]);
+    core.start_lan(addr.clone(), T0);
+    let mut out = Vec::new();
+    core.tell_addr(&mut out);
+    assert_eq!(out, [Effect::ToNode { node: peer(1, 2).node, message: ToNode::Welcome { addr } }]);
+}
+
 fn publish(core: &mut HostCore, node: u64, record: Record) -> Vec<Effect> {
     let mut out = Vec::new();
     let message = ToHost::Publish(vec![Arc::new(record)]);

@@ -15,7 +15,6 @@ use layercake_wire::{
 
 use super::{Effect, HostCore, locals::Local, peers::Remote};
 use crate::{
-    dial::MAX_TARGETS,
     journal::Journal,
     message::{self, ToHost, ToNode, ToPeer},
     network::{
@@ -23,6 +22,7 @@ use crate::{
     },
     record::DropReason,
     survey::{Ended, MAX_ASKERS_EACH, Rounds},
+    trouble::TroubleKind,
 };
 
 #[cfg(test)]
@@ -40,8 +40,6 @@ const MAX_NETWORK: usize = 24 << 20;
 pub(crate) const SHOWN: Duration = Duration::from_secs(600);
 /// How many hosts that have gone are shown: the last ones.
 pub(crate) const MAX_SHOWN: usize = 64;
-/// The longest trouble that is kept, in bytes.
-const MAX_TROUBLE: usize = 512;
 
 /// Who wants to know about the nodes of this host.
 enum Asker {
@@ -73,8 +71,6 @@ pub(super) struct View {
     /// The wall clock when `now` was zero, in milliseconds, as far as it is known.
     epoch: u64,
     started: Duration,
-    /// Why hosts are not found or reached.
-    troubles: BTreeMap<HostId, String>,
 }
 
 impl View {
@@ -87,7 +83,6 @@ impl View {
             room: 0,
             epoch: 0,
             started: now,
-            troubles: BTreeMap::new(),
         }
     }
 
@@ -113,29 +108,6 @@ impl View {
 }
 
 impl HostCore {
-    /// Notes why a host is not found or reached, or why this host is not; shown until it is reached, or
-    /// until it is taken back.
-    pub(crate) fn set_trouble(&mut self, host: HostId, trouble: Option<String>) {
-        let linked = self.remotes.get(&host).is_some_and(|remote| remote.link.is_some());
-        // One of several attempts at once may fail later than another succeeds.
-        let trouble = trouble.filter(|_| !linked);
-        let troubles = &mut self.view.troubles;
-        match trouble {
-            Some(mut trouble) if troubles.len() < MAX_TARGETS || troubles.contains_key(&host) => {
-                let mut end = trouble.len().min(MAX_TROUBLE);
-                while !trouble.is_char_boundary(end) {
-                    end -= 1;
-                }
-                trouble.truncate(end);
-                troubles.insert(host, trouble);
-            }
-            Some(_) => {}
-            None => {
-                troubles.remove(&host);
-            }
-        }
-    }
-
     /// A node of this host asks, or answers what it was asked.
     pub(super) fn on_node_view(
         &mut self,
@@ -325,14 +297,20 @@ impl HostCore {
     fn network(&self, mut answers: BTreeMap<HostId, HostAnswer>, now: Duration) -> Network {
         let view = &self.view;
         let HostAnswer { nodes, omitted } = answers.remove(&self.me.host).unwrap_or_default();
+        let trouble_with = |host: HostId| {
+            let about = host.to_string();
+            let mut troubles = nodes.iter().flat_map(|node| &node.troubles);
+            let dial = troubles.find(|t| t.kind == TroubleKind::Dial && t.about == about);
+            dial.map(|trouble| trouble.why.clone())
+        };
         let here = NetworkHost {
             host: self.me.host,
             name: self.config.host_name.clone(),
             state: HostState::Here,
             since: view.wall(view.started),
-            trouble: view.troubles.get(&self.me.host).cloned(),
+            trouble: None,
             addresses: self.config.addr.hints.to_vec(),
-            nodes,
+            nodes: nodes.clone(),
             omitted,
         };
         let mut others = Vec::new();
@@ -350,12 +328,12 @@ impl HostCore {
                 name: remote.host_name().to_owned(),
                 state,
                 since: view.wall(since),
-                trouble: view.troubles.get(host).cloned(),
+                trouble: if state.is_missing() { trouble_with(*host) } else { None },
                 addresses: remote.addresses(),
                 nodes,
                 omitted,
             };
-            if matches!(state, HostState::Lost | HostState::Left) {
+            if remote.gone.is_some() {
                 gone.push((since, shown));
             } else {
                 others.push(shown);
@@ -371,7 +349,7 @@ impl HostCore {
                 name: String::new(),
                 state: HostState::NeverReached,
                 since: view.wall(view.started),
-                trouble: view.troubles.get(&host).cloned(),
+                trouble: trouble_with(host),
                 addresses,
                 nodes: Vec::new(),
                 omitted: 0,
@@ -403,7 +381,7 @@ impl HostCore {
 /// A node of this host, with what it has told, and how much of that is not listed.
 fn show_local(node: NodeId, local: &Local, answer: Option<NodeAnswer>) -> (NetworkNode, usize) {
     let answered = answer.is_some();
-    let NodeAnswer { addresses, mut published, mut subscribed, sessions, omitted } =
+    let NodeAnswer { addresses, mut published, mut subscribed, sessions, troubles, omitted } =
         answer.unwrap_or_default();
     let named = local.records.values().filter(|record| !record.name.is_reserved());
     published.extend(named.map(|record| (&**record).into()));
@@ -425,6 +403,7 @@ fn show_local(node: NodeId, local: &Local, answer: Option<NodeAnswer>) -> (Netwo
         published,
         subscribed,
         sessions,
+        troubles,
     };
     (shown, omitted)
 }
@@ -458,6 +437,7 @@ impl Remote {
                 published: Vec::new(),
                 subscribed: Vec::new(),
                 sessions: Vec::new(),
+                troubles: Vec::new(),
             });
             if !record.name.is_reserved() {
                 shown.addresses = record.address.node.hints.to_vec();

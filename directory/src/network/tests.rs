@@ -14,6 +14,7 @@ fn node(number: u64) -> NetworkNode {
         published: Vec::new(),
         subscribed: Vec::new(),
         sessions: Vec::new(),
+        troubles: Vec::new(),
     }
 }
 

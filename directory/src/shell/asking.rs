@@ -138,6 +138,7 @@ impl Shell {
         let links = self.endpoint.links();
         answer.addresses = self.endpoint.addr().hints.to_vec();
         answer.sessions = links.iter().map(|link| self.session(link, now)).collect();
+        answer.troubles = self.status.troubles().list(now);
         self.ask(ToHost::Told { round, answer: answer.bounded() });
     }
 

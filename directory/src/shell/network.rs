@@ -46,6 +46,7 @@ impl Shell {
         holder.core.start_lan(addr, now);
         holder.lan = Lan::On { beacon, next_store: Instant::now() + RETRY };
         holder.seeds = Some(seeds);
+        self.in_core(|core, _, out| core.tell_addr(out));
     }
 
     fn start_seeds(&mut self) -> AbortHandle {

@@ -150,6 +150,10 @@ impl Shell {
                     post(&link, Service::Directory, &ToHost::Taken);
                 }
             }
+            // A daemon that cannot wait for its turn has the present directory still.
+            Seated::Failed(trouble) if matches!(self.seat, Seat::Client(_)) => {
+                self.trouble(TroubleKind::Seat, THIS_HOST, &trouble);
+            }
             Seated::Failed(trouble) => {
                 self.trouble(TroubleKind::Seat, THIS_HOST, &trouble);
                 self.set_trouble(trouble);

@@ -33,9 +33,6 @@ impl Shell {
                 self.in_core(|core, _, out| {
                     core.on_dialled(target, None, out);
                     misses = core.misses(target);
-                    if let Target::Host(host) = target {
-                        core.set_trouble(host, Some(error.to_string()));
-                    }
                 });
                 let about = match misses {
                     Some(Missing::Known) => &*about,

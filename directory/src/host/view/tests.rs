@@ -8,6 +8,7 @@ use crate::{
     message::MAX_PART,
     network::{About, Session, Transport},
     testing::peer,
+    trouble::Trouble,
 };
 
 const T0: Duration = Duration::ZERO;
@@ -121,6 +122,7 @@ fn answer(nodes: usize) -> Bytes {
         published: Vec::new(),
         subscribed: Vec::new(),
         sessions: Vec::new(),
+        troubles: Vec::new(),
     };
     let all = HostAnswer { nodes: vec![node; nodes], omitted: 0 };
     payload::encode(Encoding::Bincode, &all).unwrap()
@@ -268,19 +270,24 @@ fn hosts_that_have_gone_are_shown_for_a_while_and_not_too_many() {
 }
 
 #[test]
-fn a_trouble_is_shown_until_the_host_is_reached() {
+fn why_a_host_is_not_reached_is_what_the_directory_says_that_tries() {
     let mut core = directory();
     let host = HostId::from_bits(3);
     core.on_hint(crate::dial::Target::Host(host), &[([10, 0, 0, 3], 7).into()], T0);
-    core.set_trouble(host, Some("ü".repeat(1000)));
-    let of = |core: &HostCore| {
-        let network = core.network(BTreeMap::new(), T0);
-        let host = network.hosts.into_iter().find(|shown| shown.host == host).unwrap();
-        (host.state, host.trouble.map(|trouble| trouble.len()))
+    says(&mut core, 2, ToHost::Network(77));
+    on_time(&mut core, ms(0));
+    let dial = Trouble {
+        kind: TroubleKind::Dial,
+        about: host.to_string(),
+        why: "no answer".to_owned(),
+        since_ms: 1,
+        last_ms: 2,
     };
-    assert_eq!(of(&core), (HostState::NeverReached, Some(512)));
-    let addr = NodeAddr::new(peer(3, 1), &[]);
-    let hello = ToPeer::Hello { incarnation: 1, renewal: 0, addr, host_name: String::new() };
-    core.on_peer(peer(3, 1), hello, T0, &mut Vec::new());
-    assert_eq!(of(&core), (HostState::Silent, None));
+    let answer = NodeAnswer { troubles: vec![dial.clone(); 1000], ..told(0) };
+    says(&mut core, 1, ToHost::Told { round: 1, answer });
+    let network = shown(&on_time(&mut core, ms(1000)), 2).unwrap();
+    assert_eq!(network.hosts[0].nodes[0].troubles, vec![dial; 64]);
+    let unmet = network.hosts.iter().find(|shown| shown.host == host).unwrap();
+    assert_eq!(unmet.state, HostState::NeverReached);
+    assert_eq!(unmet.trouble.as_deref(), Some("no answer"));
 }

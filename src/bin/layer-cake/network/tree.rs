@@ -246,6 +246,10 @@ impl Drawing<'_> {
         }
         self.line(level, &text);
         let level = level + 1;
+        for trouble in &node.troubles {
+            let ago = self.ago(trouble.since_ms);
+            self.painted(level, &format!("! {trouble}  for {ago}"), Some("31"));
+        }
         if self.lists.addresses {
             for address in &node.addresses {
                 self.line(level, &format!("@ {address}"));
