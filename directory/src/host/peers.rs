@@ -9,7 +9,7 @@ use std::{
 use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 
 use super::{
-    Change, Effect, HostCore, KNOWN_AFTER, LINKLESS, MEETING, digest, grants::Acquaintance,
+    Change, Effect, HostCore, KNOWN_AFTER, LINKLESS, MEETING, ROUND, digest, grants::Acquaintance,
 };
 use crate::{
     dial::{MAX_TARGETS, Target},
@@ -334,7 +334,8 @@ impl HostCore {
                 (None, false) if idle > linkless => lost.push((*host, DropReason::HostLost)),
                 // Others reach it, and this host does not.
                 (None, true) if idle > linkless => lost.push((*host, DropReason::LinkLost)),
-                (None, true) => astray.push(*host),
+                // Who has just come up is mostly reached where membership says.
+                (None, true) if idle > ROUND => astray.push(*host),
                 _ => {}
             }
         }
@@ -394,7 +395,6 @@ impl HostCore {
                 remote.since = now;
                 if remote.link.is_none() {
                     self.dialer.hint(Target::Host(them.host), &them.addr().hints, now);
-                    self.ask_where(them.host, now, out);
                 }
                 tracing::info!(host = %them.host, "host is up");
                 self.appear(them.host, now, out);

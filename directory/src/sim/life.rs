@@ -284,7 +284,7 @@ impl World {
         let now = self.now;
         let seat = self.process(peer).seat;
         match effect {
-            agent::Effect::ToHost(message) => self.to_directory(peer, &message),
+            agent::Effect::ToHost(message) => self.say(peer, &message),
             agent::Effect::Tell(registry::Effect::Available {
                 subscription: PRESENCES,
                 record,
@@ -320,7 +320,7 @@ impl World {
             }
             agent::Effect::Waiting(record) => self.process(peer).told.on_waiting(record),
             agent::Effect::Told { round, answer } => {
-                self.to_directory(peer, &ToHost::Told { round, answer });
+                self.say(peer, &ToHost::Told { round, answer });
             }
             agent::Effect::Network { part, last, .. } => {
                 self.process(peer).told.on_network(&part, last);
@@ -332,7 +332,7 @@ impl World {
     }
 
     /// A process says something to the directory of its host.
-    pub(super) fn to_directory(&mut self, peer: PeerId, message: &ToHost) {
+    pub(super) fn say(&mut self, peer: PeerId, message: &ToHost) {
         match self.process(peer).seat {
             Seat::Client(directory) => {
                 let bytes = message::encode(message).unwrap();

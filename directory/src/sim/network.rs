@@ -6,7 +6,7 @@ use crate::network::{HostState, NetworkChange};
 /// Asks on a node, and returns what it is shown.
 fn network(world: &mut World, by: PeerId) -> Network {
     world.told(by).networks.clear();
-    world.to_directory(by, &ToHost::Network(1));
+    world.say(by, &ToHost::Network(1));
     world.run(secs(1.1));
     let seed = world.seed;
     world.told(by).networks.pop().unwrap_or_else(|| panic!("an answer, seed {seed}"))
