@@ -76,6 +76,8 @@ const LATE: Duration = Duration::from_millis(100);
 const DOUBT_TIME: Duration = Duration::from_secs(5);
 /// The most that doubt adds to a suspect's time.
 const MAX_DOUBT: Duration = Duration::from_secs(5);
+/// How long a renewed identity stands before it is renewed again.
+const RENEWAL_PAUSE: Duration = Duration::from_millis(200);
 /// With no more members than this every packet is sent twice: among so few there is hardly anybody
 /// who could probe for us, and loss would look like death.
 const FEW: usize = 2;
@@ -162,6 +164,8 @@ pub(crate) struct Membership {
     forgets: BTreeMap<HostId, (Duration, u64)>,
     next_timer: u64,
     heard: Duration,
+    /// When this host was last told that it is dead, and renewed its identity.
+    renewed: Option<Duration>,
     doubt: Duration,
     doubt_until: Duration,
 }
@@ -177,6 +181,7 @@ impl Membership {
             forgets: BTreeMap::new(),
             next_timer: 0,
             heard: now,
+            renewed: None,
             doubt: Duration::ZERO,
             doubt_until: Duration::ZERO,
         }
@@ -191,6 +196,12 @@ impl Membership {
     #[cfg(test)]
     pub(crate) fn members(&self) -> impl Iterator<Item = &Identity> {
         self.foca.iter_members().map(Member::id)
+    }
+
+    /// The latest incarnation of a host that was heard of, also when it is down.
+    pub(crate) fn incarnation_of(&self, host: HostId) -> Option<u64> {
+        let known = self.foca.iter_membership_state().find(|member| member.id().host == host);
+        known.map(|member| member.id().incarnation)
     }
 
     /// How many timers wait.
@@ -223,7 +234,12 @@ impl Membership {
     ) {
         let Some((&PACKET, packet)) = datagram.split_first() else { return };
         match foca::Codec::decode_header(&mut Codec, packet) {
-            Ok(header) if header.src.host == from => {}
+            Ok(header) if header.src.host == from => {
+                let recent = self.renewed.is_some_and(|at| now < at + RENEWAL_PAUSE);
+                if recent && header.message == foca::Message::TurnUndead {
+                    return; // Two that do not believe each other would do nothing else.
+                }
+            }
             Ok(header) => {
                 tracing::warn!(host = %from, claims = %header.src.host, "a host speaks for another");
                 return;
@@ -319,6 +335,7 @@ impl Membership {
         ) -> Result<(), foca::Error>,
     ) {
         let before = self.foca.num_members();
+        let told = out.len();
         let mut shell =
             Shell { out, timers: Vec::new(), renamed: Vec::new(), twice: before <= FEW };
         // None of its errors leaves it unusable; stale packets and timers are among them.
@@ -326,6 +343,9 @@ impl Membership {
             tracing::debug!(%error, "membership");
         }
         let Shell { timers, renamed, .. } = shell;
+        if out[told..].iter().any(|effect| matches!(effect, Effect::Renewed(_))) {
+            self.renewed = Some(now);
+        }
         for (after, timer) in timers {
             self.schedule(now + after, timer, false);
         }

@@ -471,11 +471,13 @@ impl HostCore {
             return;
         }
         let checked = self.looks_at_incarnations();
+        let heard_of = self.membership.as_ref().and_then(|m| m.incarnation_of(from.host));
         let remote = self.remotes.entry(from.host).or_default();
-        if checked && incarnation < remote.incarnation {
+        let known = remote.incarnation.max(heard_of.unwrap_or(0));
+        if checked && incarnation < known {
             // One that has died does not hear it; one whose host has lost its memory and its clock must.
             tracing::debug!(%from, "a former directory says hello");
-            let message = ToPeer::Later(remote.incarnation);
+            let message = ToPeer::Later(known);
             out.push(Effect::ToPeer { peer: from, message });
             return;
         }
