@@ -29,6 +29,7 @@ use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 
 use crate::{
     dial::{Attempt, Dialer, Target},
+    etcd::core::{Ask, EtcdCore},
     membership::{self, Identity, Membership},
     message::{self, HostView, ToNode, ToPeer},
     name::Scope,
@@ -39,6 +40,7 @@ use self::{claims::Claims, locals::Local, peers::Remote};
 
 mod claims;
 mod locals;
+mod meeting;
 mod peers;
 #[cfg(test)]
 mod tests;
@@ -72,6 +74,8 @@ pub(crate) enum Effect {
     StartLan,
     /// Give up a link to another host's directory.
     ClosePeer(PeerId),
+    /// Ask etcd, and give what it says to [`HostCore::on_etcd`].
+    Etcd(Ask),
 }
 
 /// What the directory is made of.
@@ -100,6 +104,8 @@ pub(crate) struct HostCore {
     known: Option<Duration>,
     lan_wanted: bool,
     membership: Option<Membership>,
+    /// In place of membership and of links to other directories.
+    etcd: Option<EtcdCore>,
     dialer: Dialer,
     next_round: Duration,
     next_digest: Duration,
@@ -130,6 +136,7 @@ impl HostCore {
             known: Some(now + KNOWN_AFTER),
             lan_wanted: false,
             membership: None,
+            etcd: None,
             next_round: now,
             next_digest: now + DIGEST_PERIOD,
             leaving: BTreeSet::new(),
@@ -139,7 +146,9 @@ impl HostCore {
     /// Begins to look for other hosts; `addr` is where they reach this one.
     pub(crate) fn start_lan(&mut self, addr: NodeAddr, now: Duration) {
         self.config.addr = addr;
-        if self.membership.is_none() {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.start(self.config.addr.clone());
+        } else if self.membership.is_none() {
             let me = Identity::new(&self.config.addr, self.config.incarnation, 0);
             self.membership = Some(Membership::new(me, self.config.seed, now));
         }
@@ -154,6 +163,9 @@ impl HostCore {
 
     /// This host is reached at other addresses now: those who come are told the new ones.
     pub(crate) fn set_addr(&mut self, addr: NodeAddr) {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.set_addr(addr.clone());
+        }
         self.config.addr = addr;
     }
 
@@ -209,7 +221,8 @@ impl HostCore {
             self.known,
             challenged,
             linked.then_some(self.next_digest),
-            unsettled.then_some(self.next_round),
+            (unsettled && membership.is_some()).then_some(self.next_round),
+            self.etcd.as_ref().and_then(EtcdCore::next_deadline),
         ]
         .into_iter()
         .flatten()
@@ -227,12 +240,20 @@ impl HostCore {
         self.bury(now, out);
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
+            if let Some(etcd) = &mut self.etcd {
+                etcd.settle(&self.nodes.keys().copied().collect());
+            }
             for node in self.registered() {
                 self.view(node, self.me.host, out);
             }
             for peer in self.linked() {
                 self.snapshot(peer, out);
             }
+        }
+        self.in_etcd(now, out, |etcd, out| etcd.on_time(now, out));
+        if self.lan_wanted && self.etcd.as_ref().is_some_and(|etcd| !etcd.is_known()) {
+            // Not known yet: what the nodes remember of other hosts stays.
+            self.known = self.known.map(|at| at.max(now + ROUND));
         }
         if self.known.is_some_and(|at| at <= now) {
             self.known = None;
@@ -271,11 +292,15 @@ impl HostCore {
         if last {
             self.in_membership(now, out, |m, out| m.leave(now, out));
         }
+        if let Some(etcd) = &mut self.etcd {
+            etcd.leave(last);
+        }
+        self.flush(now, out);
     }
 
     /// Whether everybody who is there has heard it leave.
     pub(crate) fn has_left(&self) -> bool {
-        self.leaving.is_empty()
+        self.leaving.is_empty() && self.etcd.as_ref().is_none_or(EtcdCore::has_left)
     }
 
     /// This host and all others that are known.
@@ -333,6 +358,10 @@ impl HostCore {
         mut dropped: Vec<(Instance, DropReason)>,
         out: &mut Vec<Effect>,
     ) {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.offer(&put, dropped.into_iter().map(|(instance, _)| instance));
+            return;
+        }
         let peers = self.linked();
         for put in message::parts(put) {
             self.sequence += 1;
@@ -352,6 +381,9 @@ impl HostCore {
         let names: BTreeSet<_> =
             change.put.iter().filter(|r| r.exclusive).map(|r| (r.name.clone(), r.scope)).collect();
         for (name, scope) in names {
+            if self.etcd.is_some() && scope == Scope::Lan {
+                continue; // Settled there, before anybody was told.
+            }
             let mut holders = self.claims.holders(&name, scope);
             if holders.len() < 2 {
                 continue;

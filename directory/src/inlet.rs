@@ -19,10 +19,11 @@ use layercake_wire::{
     Link, LinkDown, Service,
     id::{HostId, NodeAddr, PeerId},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::{
     dial::Target,
+    etcd::core::Said,
     message::HostView,
     seat::Seated,
     service::{PublishCall, SubscribeCall, WatchCall},
@@ -61,6 +62,8 @@ pub(crate) enum Input {
     Found(Target, Vec<std::net::SocketAddr>),
     /// Other hosts can reach this node now, or cannot.
     Listening(Result<NodeAddr, String>),
+    /// Etcd says something. It says more when what is held with it is dropped.
+    Etcd(Said, OwnedSemaphorePermit),
 }
 
 /// Where a node's [`Receive`](layercake_wire::Receive) puts what is for the directory. No

@@ -17,6 +17,8 @@
 mod agent;
 mod dial;
 mod discovery;
+#[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "decides for nobody"))]
+mod etcd;
 mod hints;
 mod host;
 mod inlet;
@@ -35,6 +37,10 @@ mod sim;
 #[cfg(test)]
 mod testing;
 
+pub use etcd::{
+    DEFAULT_TTL, ENGINE_VARIABLE, ETCD_TTL_VARIABLE, ETCD_VARIABLE, Engine, EngineError,
+    EtcdConfig, MAX_ENDPOINTS, TTL_RANGE,
+};
 pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};
 pub use message::HostView;

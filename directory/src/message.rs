@@ -124,6 +124,8 @@ pub(crate) enum Refusal {
     Held(Arc<Record>),
     /// The node has as many records as it may have.
     TooMany,
+    /// Only etcd could grant it, or let it go on, and it cannot be reached.
+    NoLease,
 }
 
 /// Between host directories. Each speaks for the host that its link proves, and no other.

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{
     agent::Draft,
+    etcd::{Engine, EngineError},
     hints::{DEFAULT_PORT, SEEDS_VARIABLE, split_seeds},
     inlet::{Inlet, Input, Outlet},
     message::{HostView, Refusal},
@@ -42,21 +43,38 @@ pub struct DirectoryConfig {
     pub mdns: bool,
     /// The UDP port that the host directory listens on, where it is free.
     pub port: u16,
+    /// How the hosts know of each other. With etcd, seeds and mDNS are not used. Where it cannot be
+    /// used, no node starts with it.
+    pub engine: Result<Engine, EngineError>,
 }
 
 impl DirectoryConfig {
-    /// mDNS, the default port, and the seeds in `LAYERCAKE_SEEDS`.
+    /// Whether a directory can be started with it.
+    ///
+    /// # Errors
+    /// [`EngineError`] says which value cannot be used.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.engine.as_ref().map_err(Clone::clone)?.check()
+    }
+
+    /// mDNS, the default port, the seeds in `LAYERCAKE_SEEDS`, and the engine that
+    /// `LAYERCAKE_DIRECTORY` names.
     #[must_use]
     pub fn from_env() -> Self {
         let seeds = std::env::var(SEEDS_VARIABLE).map(|text| split_seeds(&text));
-        Self { seeds: seeds.unwrap_or_default(), mdns: true, port: DEFAULT_PORT }
+        Self {
+            seeds: seeds.unwrap_or_default(),
+            mdns: true,
+            port: DEFAULT_PORT,
+            engine: Engine::from_env(),
+        }
     }
 
     /// For a node of an in-memory network: hosts find each other there, and nothing is asked of the
     /// environment or of a resolver.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT }
+        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT, engine: Ok(Engine::Gossip) }
     }
 }
 
@@ -103,6 +121,12 @@ pub enum NotPublished {
         /// The size of its description.
         size: usize,
     },
+    /// With etcd: an exclusive name for the whole mesh is granted by etcd alone, and the directory of
+    /// this host could not reach it for some seconds. Try again.
+    #[error(
+        "etcd cannot be reached, which alone grants exclusive names for the whole mesh; try again"
+    )]
+    NoLease,
     /// Other hosts could not reach this node.
     #[error("cannot be reached by other hosts")]
     Listen(#[source] StartError),
@@ -392,7 +416,8 @@ impl Publication {
     }
 
     /// Waits until the name is lost to an older claim, as when a partition heals, and says to whom.
-    /// Never returns for a shared name.
+    /// With etcd: until it is lost because the host's lease may have run out, and then says this
+    /// publication's own record where nobody else is known to hold it. Never returns for a shared name.
     ///
     /// # Cancel safety
     /// Safe: called again, it tells the same.
@@ -502,6 +527,7 @@ impl From<Refusal> for NotPublished {
         match refusal {
             Refusal::Held(holder) => Self::Held(holder),
             Refusal::TooMany => Self::TooMany,
+            Refusal::NoLease => Self::NoLease,
         }
     }
 }

@@ -120,6 +120,8 @@ struct Holder {
     core: HostCore,
     held: Held,
     lan: Lan,
+    #[cfg(feature = "etcd")]
+    etcd: Option<crate::etcd::client::Client>,
     stored: Vec<(HostId, Vec<std::net::SocketAddr>)>,
 }
 
@@ -270,6 +272,7 @@ impl Shell {
                 self.in_core(|core, now, _| core.on_hint(target, &addrs, now));
             }
             Input::Listening(result) => self.on_listening(result),
+            Input::Etcd(said, _room) => self.in_core(|core, now, out| core.on_etcd(said, now, out)),
             Input::Close(_) => {}
         }
     }
@@ -522,6 +525,7 @@ impl Shell {
         if let Seat::Holder(holder) = &mut self.seat {
             let mut out = Vec::new();
             act(&mut holder.core, now, &mut out);
+            holder.core.flush(now, &mut out);
             self.host_effects.extend(out);
         }
     }

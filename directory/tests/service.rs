@@ -62,7 +62,8 @@ impl Node {
         let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
         let endpoint = Endpoint::start(config, Arc::new(Forward(inlet))).expect("starts");
         let seeds = seeds.iter().map(ToString::to_string).collect();
-        let config = DirectoryConfig { seeds, mdns: false, port: 0 };
+        let config =
+            DirectoryConfig { seeds, mdns: false, port: 0, ..DirectoryConfig::in_memory() };
         let directory = Directory::start(endpoint.clone(), outlet, config);
         Self { endpoint, directory }
     }

@@ -15,8 +15,8 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    self as directory, Directory, DirectoryConfig, NameError, NotPublished, NotSubscribed, Pattern,
-    PatternError, Publication, Publish, Scope, Subscription,
+    self as directory, Directory, DirectoryConfig, EngineError, NameError, NotPublished,
+    NotSubscribed, Pattern, PatternError, Publication, Publish, Scope, Subscription,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
@@ -114,6 +114,9 @@ pub enum NodeError {
     /// The wire does not start.
     #[error(transparent)]
     Wire(#[from] StartError),
+    /// The directory cannot be as it was configured, as by `LAYERCAKE_DIRECTORY`.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 /// A process's membership of the mesh. A clone is another handle.
@@ -215,6 +218,7 @@ impl Node {
         wire: impl FnOnce(Arc<dyn Receive>) -> Result<Endpoint, StartError>,
         config: DirectoryConfig,
     ) -> Result<Self, NodeError> {
+        config.check()?;
         let (inlet, outlet) = directory::inlet();
         let switch = Arc::new(Switch {
             node: OnceLock::new(),

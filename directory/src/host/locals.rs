@@ -56,6 +56,9 @@ impl HostCore {
             local.subscriptions.clear();
             local.sent.clear();
             local.fresh.clear();
+            if let Some(etcd) = &mut self.etcd {
+                etcd.give_up_all(node);
+            }
             let message = ToNode::Welcome { addr: self.config.addr.clone() };
             out.push(Effect::ToNode { node, message });
             return;
@@ -69,6 +72,8 @@ impl HostCore {
                     self.forget(&record);
                     let dropped = vec![(record, DropReason::Withdrawn)];
                     self.spread(Change { dropped, ..Change::default() }, out);
+                } else if let Some(etcd) = &mut self.etcd {
+                    etcd.give_up(Instance { host: self.me.host, node, serial });
                 }
             }
             ToHost::Subscribe { id, pattern, scope } => {
@@ -103,6 +108,12 @@ impl HostCore {
     /// word; otherwise it left, or may come back.
     pub(crate) fn on_node_down(&mut self, node: NodeId, died: bool, out: &mut Vec<Effect>) {
         let Some(mut local) = self.nodes.remove(&node) else { return };
+        if let Some(etcd) = &mut self.etcd {
+            etcd.give_up_all(node);
+            if died {
+                etcd.mourn(node);
+            }
+        }
         if died {
             for peer in self.linked() {
                 out.push(Effect::ToPeer { peer, message: ToPeer::ProcessGone(node) });
@@ -174,12 +185,22 @@ impl HostCore {
             }
             local.fresh.insert(serial);
             let known = local.records.get(&serial);
+            let registered = local.registered;
             let record = if record.fence > 0 {
+                if known.is_none() && registered && self.is_for_etcd(&record) {
+                    continue; // Its loss is on its way to the node.
+                }
                 record
             } else if let Some(known) = known {
                 // Told twice, as by a node that moved while its first claim was on the way.
                 let (claimed, fence) = (known.claimed, known.fence);
                 Arc::new(Record { claimed, fence, ..(*record).clone() })
+            } else if self.is_for_etcd(&record) {
+                if !self.ask_etcd(&record, wall_ms) {
+                    out.push(refuse(Refusal::TooMany));
+                }
+                self.want_lan(out);
+                continue;
             } else if let Some(holder) = self.claims.conflict(&record) {
                 out.push(refuse(Refusal::Held(holder)));
                 continue;

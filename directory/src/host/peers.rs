@@ -394,7 +394,7 @@ impl HostCore {
     }
 
     /// `nodes` are those that the host has, where the snapshot is complete.
-    fn on_snapshot(
+    pub(super) fn on_snapshot(
         &mut self,
         host: HostId,
         nodes: Option<&BTreeSet<NodeId>>,
@@ -425,7 +425,7 @@ impl HostCore {
         }
     }
 
-    fn on_delta(
+    pub(super) fn on_delta(
         &mut self,
         host: HostId,
         put: Vec<Arc<Record>>,
@@ -469,7 +469,7 @@ impl HostCore {
         accepted
     }
 
-    fn on_process_gone(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
+    pub(super) fn on_process_gone(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
         let Some(remote) = self.remotes.get(&peer.host) else { return };
         let gone: Vec<_> =
             remote.records.values().filter(|r| r.instance.peer() == peer).cloned().collect();
@@ -490,7 +490,13 @@ impl HostCore {
     }
 
     /// A host has left or is out of reach: everything of it goes.
-    fn lose(&mut self, host: HostId, why: DropReason, now: Duration, out: &mut Vec<Effect>) {
+    pub(super) fn lose(
+        &mut self,
+        host: HostId,
+        why: DropReason,
+        now: Duration,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(remote) = self.remotes.get_mut(&host) else { return };
         if std::mem::replace(&mut remote.lost, true) {
             return;
@@ -511,6 +517,46 @@ impl HostCore {
         self.spread(Change { dropped, ..Change::default() }, out);
         if why == DropReason::HostLost {
             self.tell_all(&ToNode::HostGone(host), out);
+        }
+    }
+
+    /// A host is there, as etcd says. `false` when no more can be known.
+    pub(super) fn appear(
+        &mut self,
+        host: HostId,
+        addr: NodeAddr,
+        mut host_name: String,
+        now: Duration,
+    ) -> bool {
+        if host == self.me.host || !self.make_room(host) {
+            return false;
+        }
+        if host_name.len() > MAX_HOST_NAME {
+            host_name.clear();
+        }
+        let remote = self.remotes.entry(host).or_default();
+        if !remote.member || remote.lost {
+            tracing::info!(%host, host_name, "host is up");
+            remote.since = now;
+        }
+        remote.member = true;
+        remote.lost = false;
+        remote.host_name = host_name;
+        remote.addr = Some(addr);
+        true
+    }
+
+    /// A host is gone, as etcd says.
+    pub(super) fn disappear(
+        &mut self,
+        host: HostId,
+        why: DropReason,
+        now: Duration,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(remote) = self.remotes.get_mut(&host) {
+            remote.member = false;
+            self.lose(host, why, now, out);
         }
     }
 

@@ -7,6 +7,7 @@ use super::{Beacon, Lan, RETRY, SEED_PERIOD, Seat, Shell};
 use crate::{
     dial::Target,
     discovery::Mdns,
+    etcd::Engine,
     hints,
     inlet::{Inlet, Input},
 };
@@ -36,11 +37,12 @@ impl Shell {
                 return;
             }
         };
-        let beacon = if self.config.mdns { self.start_beacon(&addr) } else { None };
+        let gossip = matches!(self.config.engine, Ok(Engine::Gossip));
+        let beacon = if gossip && self.config.mdns { self.start_beacon(&addr) } else { None };
         let Seat::Holder(holder) = &mut self.seat else { return };
         holder.core.start_lan(addr, now);
         holder.lan = Lan::On { beacon, next_store: Instant::now() + RETRY };
-        for seed in self.config.seeds.iter().take(hints::MAX_SEEDS) {
+        for seed in self.config.seeds.iter().take(hints::MAX_SEEDS).filter(|_| gossip) {
             self.tasks.spawn(resolve(seed.clone(), self.inlet.clone()));
         }
     }

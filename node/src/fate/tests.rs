@@ -22,7 +22,7 @@ const CHILD: &str = "LAYERCAKE_TEST_FATE";
 
 async fn start(mesh: &Path, seeds: &[SocketAddr]) -> Node {
     let seeds = seeds.iter().map(ToString::to_string).collect();
-    let directory = DirectoryConfig { seeds, mdns: false, port: 0 };
+    let directory = DirectoryConfig { seeds, mdns: false, port: 0, ..DirectoryConfig::in_memory() };
     Node::start_with(NodeConfig { mesh: Some(mesh.to_owned()), directory }).await.expect("starts")
 }
 
