@@ -52,7 +52,7 @@ const CLAIM_PATIENCE: Duration = Duration::from_secs(6);
 /// Ends of processes that wait to be told.
 const MAX_GONE: usize = 1024;
 /// The first and the longest pause after something failed. Each is cut by up to a half at random.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long several reasons to read everything again are gathered.
 const REREAD: Duration = Duration::from_secs(1);
 
@@ -203,6 +203,8 @@ pub(crate) enum Effect {
         complete: bool,
         records: Vec<Arc<Record>>,
     },
+    /// What was told of another host since it came is all that it offers.
+    Whole(HostId),
     /// Records of another host came and went.
     Changed {
         host: HostId,
@@ -216,8 +218,6 @@ pub(crate) enum Effect {
         host: HostId,
         reason: DropReason,
     },
-    /// All other hosts are known now.
-    Known,
     /// A claim of this host is granted, or has a new fencing number.
     Granted(Arc<Record>),
     /// A claim of this host is refused, or taken back.
@@ -284,12 +284,18 @@ pub(crate) struct EtcdCore {
     dirty: BTreeSet<Instance>,
     follow: Follow,
     epoch: Option<u64>,
+    /// When this directory began, and the highest fencing number seen.
+    began: Duration,
+    last_fence: u64,
     hosts: BTreeMap<HostId, Stored<HostValue>>,
     stored: BTreeMap<Instance, Stored<Arc<Record>>>,
     /// Who holds which exclusive name, of whichever host.
     names: HashMap<Name, Instance>,
     /// Hosts that were there and are missing, and when they are lost.
     missing: BTreeMap<HostId, Duration>,
+    /// Hosts that had not stored everything when it was read: what they do not offer any more may be
+    /// kept here.
+    unsure: BTreeSet<HostId>,
     /// When everything is to be read again.
     reread: Option<Duration>,
     lease: Lease,
@@ -331,10 +337,13 @@ impl EtcdCore {
                 failures: 0,
             },
             epoch: None,
+            began: now,
+            last_fence: 0,
             hosts: BTreeMap::new(),
             stored: BTreeMap::new(),
             names: HashMap::new(),
             missing: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             reread: None,
             lease: Lease::new(ttl, now),
             writer: Writer::default(),
@@ -484,6 +493,7 @@ impl EtcdCore {
         let lost = self.missing.iter().filter(|(_, at)| **at <= now).map(|(host, _)| *host);
         for host in lost.collect::<Vec<_>>() {
             self.missing.remove(&host);
+            self.unsure.remove(&host);
             out.push(Effect::Lost { host, reason: DropReason::HostLost });
         }
         self.pump(now, out);
@@ -510,7 +520,7 @@ impl EtcdCore {
                     self.reread = None;
                     self.on_read(pairs, now, out);
                     self.follow.read = true;
-                    out.push(Effect::Known);
+                    self.on_reached(now);
                 }
             }
             Said::Following { turn, cluster, revision } if turn == self.follow.turn => {
@@ -519,6 +529,7 @@ impl EtcdCore {
                 if matches!(self.follow.phase, Phase::Reading(_)) {
                     // Goes on after a revision.
                     self.follow.phase = Phase::Following;
+                    self.on_reached(now);
                     if other || revision < self.follow.revision {
                         tracing::warn!(
                             "etcd has another past than before; reading everything again"
@@ -567,6 +578,15 @@ impl EtcdCore {
         self.begin(out);
     }
 
+    /// Etcd has answered: nothing needs to wait any longer for its return.
+    fn on_reached(&mut self, now: Duration) {
+        if let Phase::Idle(again) = &mut self.follow.phase {
+            *again = now.min(*again);
+        }
+        self.lease.on_reached(now);
+        self.writer.on_reached(now);
+    }
+
     fn rest(&mut self, now: Duration) {
         self.follow.failures += 1;
         let pause = self.pause(self.follow.failures);
@@ -593,6 +613,7 @@ impl EtcdCore {
             self.fresh.insert(instance);
         }
         if record.exclusive {
+            self.lease.watch_lapse();
             self.claimants.entry(record.name.clone()).or_default().insert(instance);
         }
     }
@@ -671,12 +692,18 @@ impl EtcdCore {
         self.missing.retain(|host, _| !self.hosts.contains_key(host));
         for host in before.into_keys().filter(|host| *host != self.me) {
             if !self.hosts.contains_key(&host) {
+                self.unsure.insert(host);
                 self.missing.entry(host).or_insert(now + self.lease.ttl());
             }
         }
         for (host, stored) in self.hosts.iter().filter(|(host, _)| **host != self.me) {
             let records = records.remove(host).unwrap_or_default();
             let HostValue { addr, host_name, complete, .. } = stored.value.clone();
+            if complete {
+                self.unsure.remove(host);
+            } else {
+                self.unsure.insert(*host);
+            }
             out.push(Effect::Host { host: *host, addr, host_name });
             out.push(Effect::Snapshot { host: *host, complete, records });
         }
@@ -731,6 +758,7 @@ impl EtcdCore {
         if deleted {
             let left = self.hosts.remove(&host).is_some_and(|stored| stored.value.leaving);
             self.missing.remove(&host);
+            self.unsure.remove(&host);
             let reason = if left { DropReason::Withdrawn } else { DropReason::HostLost };
             out.push(Effect::Lost { host, reason });
             return;
@@ -739,10 +767,15 @@ impl EtcdCore {
         let HostValue { addr, host_name, complete, .. } = value.clone();
         self.hosts.insert(host, Stored::of(pair, value));
         out.push(Effect::Host { host, addr, host_name });
-        if self.missing.contains_key(&host) && complete {
-            // What it offers again is known, but not what it does not.
-            self.missing.remove(&host);
+        self.missing.remove(&host);
+        if !complete {
+            return;
+        }
+        if self.unsure.remove(&host) {
+            // What it offers is known, but not what it does not.
             self.reread.get_or_insert(now + REREAD);
+        } else {
+            out.push(Effect::Whole(host));
         }
     }
 
@@ -817,6 +850,7 @@ impl EtcdCore {
 
     fn mirror(&mut self, key: &Key, pair: &Pair, record: &Arc<Record>) {
         let instance = record.instance;
+        self.last_fence = self.last_fence.max(record.fence);
         if let Key::Name(name) = key {
             self.names.insert(name.clone(), instance);
         }

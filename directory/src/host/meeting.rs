@@ -81,11 +81,14 @@ impl HostCore {
                     self.records_of(host).iter().map(|r| r.instance.node).collect();
                 self.on_snapshot(host, complete.then_some(&nodes), records, out);
             }
+            Meeting::Whole(host) => {
+                // For nodes that remember more of it, from a directory before this one.
+                let records = self.records_of(host);
+                self.on_snapshot(host, Some(&BTreeSet::new()), records, out);
+            }
             Meeting::Changed { host, put, dropped } => self.on_delta(host, put, &dropped, out),
             Meeting::ProcessGone(peer) => self.on_process_gone(peer, out),
             Meeting::Lost { host, reason } => self.disappear(host, reason, now, out),
-            // From now on it may be said which hosts there are.
-            Meeting::Known => {}
             Meeting::Granted(record) => self.on_granted(record, out),
             Meeting::Refused { instance, reason } => self.on_refused(instance, reason, out),
         }

@@ -31,8 +31,9 @@ impl Lease {
         Self {
             ttl,
             id: None,
-            // What the directory before this one was granted may have been renewed long ago.
-            until: now + ttl / 2,
+            // What nodes of this host were granted under the directory before this one lasts no longer
+            // than that directory was sure of, plus the time for holders to hear it.
+            until: now + ttl / 8 + ttl / 10,
             renew: now,
             asked: None,
             dead: None,
@@ -66,6 +67,17 @@ impl Lease {
 
     pub(super) const fn note_lapse(&mut self) {
         self.lapsed = true;
+    }
+
+    /// There is something again that may lapse.
+    pub(super) const fn watch_lapse(&mut self) {
+        self.lapsed = false;
+    }
+
+    pub(super) fn on_reached(&mut self, now: Duration) {
+        if self.failures > 0 {
+            self.renew = self.renew.min(now);
+        }
     }
 
     /// Somebody has reason to doubt it.
@@ -109,6 +121,10 @@ impl EtcdCore {
         out: &mut Vec<Effect>,
     ) {
         let Some((wish, asked)) = self.lease.asked.take() else { return };
+        if answer.is_ok() {
+            self.lease.failures = 0;
+            self.on_reached(now);
+        }
         match answer {
             Ok(Some(Granted { lease, seconds })) => {
                 if self.lease.id.is_none() && seconds != self.lease.ttl.as_secs() {
@@ -122,10 +138,9 @@ impl EtcdCore {
                 self.lease.id = Some(lease);
                 self.lease.until = asked + self.lease.ttl;
                 self.lease.renew = asked + self.lease.ttl / 3;
-                self.lease.failures = 0;
-                if std::mem::take(&mut self.lease.lapsed) {
-                    self.dirty.extend(self.waiting.iter().map(|(_, instance)| *instance));
-                }
+                self.lease.lapsed = false;
+                // What stood in etcd while the lease was in doubt.
+                self.dirty.extend(self.waiting.iter().map(|(_, instance)| *instance));
             }
             Ok(None) | Err(Failure::NoLease) => match wish {
                 Wish::Again(lease) => self.on_expired(lease, now, out),
@@ -139,6 +154,10 @@ impl EtcdCore {
         self.lease.failures += 1;
         if self.lease.failures == 2 {
             tracing::warn!(why, "no lease of etcd; this host keeps what it knows and tries again");
+        }
+        if self.lease.failures == 2 && matches!(self.follow.phase, Phase::Following) {
+            // The member that is watched may be cut off from the others.
+            self.rest(now);
         }
         let pause = self.pause(self.lease.failures).min(self.lease.ttl / 6);
         self.lease.renew = now + pause;

@@ -51,6 +51,10 @@ impl Writer {
         self.awaits(seen).is_some_and(|until| until <= now)
     }
 
+    pub(super) fn on_reached(&mut self, now: Duration) {
+        self.again = self.again.min(now);
+    }
+
     /// Everything is read again: what was written is in there.
     pub(super) const fn forget(&mut self, now: Duration) {
         self.expected = None;
@@ -81,8 +85,12 @@ impl EtcdCore {
         let Some(lease) = self.lease.id() else { return };
         if self.epoch.is_none() {
             // Above every fencing number before: those of gossip and of an etcd that was lost are
-            // about the clock in microseconds, as this is, and revisions rise more slowly.
-            let epoch = self.ours.incarnation.saturating_mul(1000);
+            // about the clock in microseconds, as this is, and revisions rise more slowly. The
+            // incarnation is the clock when this directory began.
+            let since =
+                u64::try_from(now.saturating_sub(self.began).as_micros()).unwrap_or(u64::MAX);
+            let clock = self.ours.incarnation.saturating_mul(1000).saturating_add(since);
+            let epoch = clock.max(self.last_fence.saturating_add(1));
             let only_if = Condition { key: self.keys.text(&Key::Epoch), modified: 0 };
             let change = put(only_if.key.clone(), &epoch, 0);
             self.write(only_if, vec![(Step { only_if: None, change }, Sent::Other)], out);
