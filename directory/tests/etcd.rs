@@ -14,8 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    Directory, DirectoryConfig, DropReason, Engine, EtcdConfig, Event, Inlet, Name, NodeGone,
-    NotPublished, Pattern, Publication, Publish, Scope, Subscription, inlet,
+    Directory, DirectoryConfig, DropReason, Engine, EtcdConfig, Event, Inlet, MAX_META, Name,
+    NodeGone, NotPublished, Pattern, Publication, Publish, Scope, Subscription, inlet,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
@@ -181,8 +181,16 @@ impl Node {
     }
 
     async fn claim(&self, name: &str, exclusive: bool) -> Result<Publication, NotPublished> {
+        self.describe(name, exclusive, Bytes::from_static(b"api")).await
+    }
+
+    async fn describe(
+        &self,
+        name: &str,
+        exclusive: bool,
+        meta: Bytes,
+    ) -> Result<Publication, NotPublished> {
         let name = Name::new(name).expect("a good name");
-        let meta = Bytes::from_static(b"api");
         let publish = Publish { name, scope: Scope::Lan, exclusive, actor: 1, meta };
         self.directory.publish(publish).await
     }
@@ -451,4 +459,41 @@ async fn where_one_endpoint_is_dead_the_next_one_is_used() {
     assert_eq!(available(&mut view).await.0, "one");
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test]
+async fn a_thousand_names_and_the_largest_descriptions_come_through() {
+    let Some(pair) = Pair::new().await else { return };
+    let [a, b] = pair.nodes();
+    let mut early = b.subscribe(".*").await;
+    let mut names = Vec::new();
+    let began = Instant::now();
+    for at in 0..200 {
+        let meta = Bytes::from(vec![at; MAX_META]);
+        let name = format!("large:{at}");
+        names.push(a.describe(&name, false, meta).await.expect("publishes"));
+    }
+    for at in 0..1000 {
+        names.push(a.publish(&format!("small:{at}")).await);
+    }
+    for _ in 0..1200 {
+        available(&mut early).await;
+    }
+    println!("1,200 names, 12.5 MiB, on the other host after {:?}", began.elapsed());
+    b.stop().await;
+    let late = Node::start(&pair.meshes[1], &[pair.ways[1].addr]);
+    let began = Instant::now();
+    let mut view = late.subscribe(".*").await;
+    for _ in 0..1200 {
+        available(&mut view).await;
+    }
+    println!("read by a host that comes later within {:?}", began.elapsed());
+    let began = Instant::now();
+    drop(names);
+    for _ in 0..1200 {
+        assert_eq!(dropped(&mut view).await.1, DropReason::Withdrawn);
+    }
+    println!("withdrawn within {:?}", began.elapsed());
+    a.stop().await;
+    late.stop().await;
 }

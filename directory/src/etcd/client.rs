@@ -63,7 +63,7 @@ pub(crate) struct Client {
 
 struct Shared {
     endpoints: Vec<String>,
-    /// The one in use.
+    /// The one in use, counted on without end.
     current: AtomicUsize,
     prefix: String,
     lease_time: Duration,
@@ -73,10 +73,14 @@ struct Shared {
 
 type Lane = Mutex<Option<Connection>>;
 
+type Driver = Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>;
+
 struct Connection {
+    /// Which one was in use when it was made.
     endpoint: usize,
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
+    /// Until it has ended.
+    driver: Option<Driver>,
 }
 
 /// Why there is no answer. Each says which endpoint it was.
@@ -200,7 +204,7 @@ impl Shared {
         time: Duration,
     ) -> Result<T, NoAnswer> {
         let mut lane = lane.lock().await;
-        // Another one has found out that its endpoint is no good.
+        // Another one has found out that it is no good.
         lane.take_if(|connection| connection.endpoint != self.current.load(Ordering::Relaxed));
         let mut connection = match lane.take() {
             Some(connection) => connection,
@@ -209,7 +213,7 @@ impl Shared {
         let at = connection.endpoint;
         let answer = match timeout(time, connection.call(self, path, body)).await {
             Ok(answer) => answer,
-            Err(_) => Err(NoAnswer::Late(self.endpoints[at].clone())),
+            Err(_) => Err(NoAnswer::Late(self.endpoint(at).to_owned())),
         };
         match answer {
             Ok(bytes) => {
@@ -251,8 +255,7 @@ impl Shared {
     ) -> Result<(), NoAnswer> {
         let mut connection = self.connect().await?;
         *at = connection.endpoint;
-        let late = || NoAnswer::Late(self.endpoints[connection.endpoint].clone());
-        let late = late();
+        let late = NoAnswer::Late(self.endpoint(*at).to_owned());
         let mut revision = after.unwrap_or(0);
         if after.is_none() {
             let mut start = self.prefix.clone().into_bytes();
@@ -299,7 +302,7 @@ impl Shared {
         connection: &mut Connection,
     ) -> Result<(), NoAnswer> {
         let at = connection.endpoint;
-        let cut = |why: String| NoAnswer::Cut { endpoint: self.endpoints[at].clone(), why };
+        let cut = |why: String| NoAnswer::Cut { endpoint: self.endpoint(at).to_owned(), why };
         let mut body = response.into_body();
         let mut text = BytesMut::new();
         let mut events: Vec<Event> = Vec::new();
@@ -353,30 +356,35 @@ impl Shared {
 
     async fn connect(&self) -> Result<Connection, NoAnswer> {
         let at = self.current.load(Ordering::Relaxed);
-        let endpoint = &self.endpoints[at];
+        let endpoint = self.endpoint(at);
         let connecting = async {
             let stream = connect(endpoint).await.map_err(|error| error.to_string())?;
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))
         };
         let why = match timeout(CONNECT_TIME, connecting).await {
             Ok(Ok((sender, driver))) => {
-                return Ok(Connection { endpoint: at, sender, driver: Box::pin(driver) });
+                return Ok(Connection { endpoint: at, sender, driver: Some(Box::pin(driver)) });
             }
             Ok(Err(why)) => why,
             Err(_) => format!("nothing after {CONNECT_TIME:?}"),
         };
         self.avoid(at);
-        Err(NoAnswer::Connect { endpoint: endpoint.clone(), why })
+        Err(NoAnswer::Connect { endpoint: endpoint.to_owned(), why })
     }
 
-    /// An endpoint is no good: everybody goes to the next one.
+    fn endpoint(&self, at: usize) -> &str {
+        &self.endpoints[at % self.endpoints.len()]
+    }
+
+    /// An endpoint is no good: everybody goes to the next one, and where there is only one, over a new
+    /// connection.
     fn avoid(&self, at: usize) {
-        let next = (at + 1) % self.endpoints.len();
+        let next = at.wrapping_add(1);
         let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn refused(&self, at: usize, why: String) -> NoAnswer {
-        NoAnswer::Refused { endpoint: self.endpoints[at].clone(), why }
+        NoAnswer::Refused { endpoint: self.endpoint(at).to_owned(), why }
     }
 
     fn odd(&self, at: usize, error: &serde_json::Error) -> NoAnswer {
@@ -391,8 +399,8 @@ impl Connection {
         path: &str,
         body: &Value,
     ) -> Result<Response<Incoming>, NoAnswer> {
-        let endpoint = &shared.endpoints[self.endpoint];
-        let cut = |why| NoAnswer::Cut { endpoint: endpoint.clone(), why };
+        let endpoint = shared.endpoint(self.endpoint);
+        let cut = |why| NoAnswer::Cut { endpoint: endpoint.to_owned(), why };
         let request = Request::post(format!("/v3/{path}"))
             .header("host", endpoint)
             .header("content-type", "application/json")
@@ -417,8 +425,8 @@ impl Connection {
 
     async fn call(&mut self, shared: &Shared, path: &str, body: &Value) -> Result<Bytes, NoAnswer> {
         let response = self.begin(shared, path, body).await?;
-        let endpoint = &shared.endpoints[self.endpoint];
-        let cut = |why| NoAnswer::Cut { endpoint: endpoint.clone(), why };
+        let endpoint = shared.endpoint(self.endpoint);
+        let cut = |why| NoAnswer::Cut { endpoint: endpoint.to_owned(), why };
         self.collect(response).await.map_err(cut)
     }
 
@@ -433,16 +441,17 @@ impl Connection {
     }
 }
 
-/// Lets a connection work while something waits for it. Once it has ended, what waits is told so.
-async fn drive<T>(
-    driver: &mut Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
-    talk: impl Future<Output = T>,
-) -> T {
+/// Lets a connection work while something waits for it.
+async fn drive<T>(driver: &mut Option<Driver>, talk: impl Future<Output = T>) -> T {
     tokio::pin!(talk);
-    tokio::select! {
-        biased;
-        result = &mut talk => return result,
-        _ = driver => {}
+    if let Some(working) = driver {
+        tokio::select! {
+            biased;
+            result = &mut talk => return result,
+            _ = working => {}
+        }
+        // Whoever waits for more is told so when it is dropped.
+        *driver = None;
     }
     talk.await
 }
