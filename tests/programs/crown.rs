@@ -33,7 +33,7 @@ async fn main(node: Node) -> Result<()> {
                     println!("lost");
                 }
                 Err(error) => {
-                    let why = format!("refused: {}", layercake::error_chain(&error));
+                    let why = format!("refused: {}", layercake::error_chain(&error).replace('\n', " "));
                     if why != told {
                         println!("{why}");
                         told = why;
