@@ -419,6 +419,34 @@ async fn who_is_cut_off_from_etcd_loses_its_exclusive_names_before_anybody_gets_
 }
 
 #[tokio::test]
+async fn another_process_takes_the_directory_over_and_nobody_notices() {
+    let Some(pair) = Pair::new().await else { return };
+    let [a, b] = pair.nodes();
+    let mut seen = b.subscribe(".*").await;
+    let first = a.publish("first").await;
+    assert_eq!(available(&mut seen).await.0, "first");
+    let second = Node::start(&pair.meshes[0], &[pair.ways[0].addr]);
+    let _name = second.publish("second").await;
+    let mut held = second.claim("leader", true).await.expect("free");
+    for name in ["second", "leader"] {
+        assert_eq!(available(&mut seen).await.0, name);
+    }
+    assert!(a.directory.is_host_directory());
+    a.stop().await;
+    assert_eq!(dropped(&mut seen).await, ("first".to_owned(), DropReason::Withdrawn));
+    let _more = second.publish("more").await;
+    assert!(second.directory.is_host_directory());
+    assert_eq!(available(&mut seen).await.0, "more", "and nothing was dropped");
+    let lost = tokio::time::timeout(2 * TTL, held.lost()).await;
+    assert!(lost.is_err(), "its holder keeps it: {lost:?}");
+    assert!(matches!(b.claim("leader", true).await, Err(NotPublished::Held(_))));
+    assert!(seen.try_next().is_none());
+    drop((first, held));
+    second.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn who_was_away_while_etcd_forgot_reads_everything_again() {
     let Some(pair) = Pair::new().await else { return };
     let [a, b] = pair.nodes();

@@ -33,7 +33,8 @@ async fn main(node: Node) -> Result<()> {
                     println!("lost");
                 }
                 Err(error) => {
-                    let why = format!("refused: {}", layercake::error_chain(&error).replace('\n', " "));
+                    let why =
+                        format!("refused: {}", layercake::error_chain(&error).replace('\n', " "));
                     if why != told {
                         println!("{why}");
                         told = why;

@@ -628,6 +628,13 @@ impl EtcdCore {
         }
     }
 
+    /// A record of this host was written. What a directory before this one wrote may be wanted yet.
+    fn doubt(&mut self, instance: Instance) {
+        if instance.host == self.me && (self.settled || self.wanted.contains_key(&instance)) {
+            self.dirty.insert(instance);
+        }
+    }
+
     fn unwant(&mut self, instance: Instance) {
         let Some(Wanted { record, since, .. }) = self.wanted.remove(&instance) else { return };
         self.wait_no_more(instance, since);
@@ -707,7 +714,10 @@ impl EtcdCore {
             out.push(Effect::Host { host: *host, addr, host_name });
             out.push(Effect::Snapshot { host: *host, complete, records });
         }
-        self.dirty.extend(self.wanted.keys().chain(self.stored.keys()));
+        self.dirty.extend(self.wanted.keys());
+        if self.settled {
+            self.dirty.extend(self.stored.keys());
+        }
     }
 
     fn on_events(&mut self, mut events: Vec<Event>, now: Duration, out: &mut Vec<Effect>) {
@@ -808,7 +818,7 @@ impl EtcdCore {
         }
         if let Some(record) = &record {
             self.mirror(key, pair, record);
-            self.dirty.extend(new.filter(|new| new.host == self.me));
+            self.doubt(record.instance);
         }
         let Some(record) = record else { return };
         let instance = record.instance;
@@ -895,7 +905,7 @@ impl EtcdCore {
         self.wait_no_more(instance, since);
     }
 
-    fn tell_once(&mut self, trouble: &'static str) {
+    pub(crate) fn tell_once(&mut self, trouble: &'static str) {
         if self.told.insert(trouble) {
             tracing::warn!("{trouble}");
         }

@@ -120,3 +120,95 @@ impl HostCore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use layercake_wire::id::{NodeAddr, PeerId};
+
+    use super::*;
+    use crate::{
+        etcd::core::{Ask, Failure},
+        host::{HostConfig, KNOWN_AFTER},
+        message::ToHost,
+        testing::{peer, record},
+    };
+
+    const WALL: u64 = 1000;
+
+    fn directory() -> HostCore {
+        let addr = NodeAddr::new(peer(1, 1), &[([10, 0, 0, 1], 7).into()]);
+        let config = HostConfig {
+            addr: addr.clone(),
+            host_name: "one".to_owned(),
+            incarnation: 7,
+            departed: None,
+            seed: 1,
+        };
+        let mut core = HostCore::new(config, Duration::ZERO);
+        let mesh = MeshId { name: "cake".into(), fingerprint: [7; 32] };
+        core.meet_in_etcd(&mesh, Duration::from_secs(10), Duration::ZERO);
+        core.start_lan(addr, Duration::ZERO);
+        core.on_node(peer(1, 2).node, ToHost::Register, WALL, &mut Vec::new());
+        core.on_node(peer(1, 2).node, ToHost::Registered, WALL, &mut Vec::new());
+        core
+    }
+
+    fn publish(core: &mut HostCore, serial: u64, exclusive: bool) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let record = record(peer(1, 2), serial, "a", Scope::Lan);
+        let message = ToHost::Publish(vec![Arc::new(Record { exclusive, ..record })]);
+        core.on_node(peer(1, 2).node, message, WALL, &mut out);
+        out
+    }
+
+    fn says(out: &[Effect], test: impl Fn(&ToNode) -> bool) -> bool {
+        out.iter().any(|e| matches!(e, Effect::ToNode { message, .. } if test(message)))
+    }
+
+    #[test]
+    fn etcd_is_asked_for_exclusive_names_of_the_mesh_and_for_nothing_else() {
+        let mut core = directory();
+        let granted = |message: &ToNode| matches!(message, ToNode::Granted { .. });
+        assert!(says(&publish(&mut core, 1, false), granted), "without etcd");
+        let asked = publish(&mut core, 2, true);
+        assert!(!says(&asked, granted));
+        // It cannot be reached, and so the claim is refused in the end.
+        let mut out = Vec::new();
+        core.flush(Duration::ZERO, &mut out);
+        core.on_time(Duration::from_secs(1), &mut out);
+        let begun = out.iter().filter(|e| matches!(e, Effect::Etcd(Ask::Follow { .. }))).count();
+        assert_eq!(begun, 1, "{out:?}");
+        core.on_time(Duration::from_secs(10), &mut out);
+        let refused =
+            |m: &ToNode| matches!(m, ToNode::Refused { serial: 2, reason: Refusal::NoLease });
+        assert!(says(&out, refused));
+    }
+
+    #[test]
+    fn before_etcd_was_read_nothing_is_said_of_which_hosts_there_are() {
+        let mut core = directory();
+        let known = |message: &ToNode| matches!(message, ToNode::Known(_));
+        let mut out = Vec::new();
+        core.want_lan(&mut out);
+        core.on_time(2 * KNOWN_AFTER, &mut out);
+        assert!(!says(&out, known), "nodes keep what they remember");
+        core.on_etcd(Said::Read { turn: 1, revision: 1 }, 2 * KNOWN_AFTER, &mut out);
+        core.on_etcd(Said::Lease(Err(Failure::NoLease)), 2 * KNOWN_AFTER, &mut out);
+        core.on_time(3 * KNOWN_AFTER, &mut out);
+        assert!(says(&out, known));
+    }
+
+    #[test]
+    fn a_host_that_gossips_is_not_answered() {
+        let mut core = directory();
+        let (mut out, them): (_, PeerId) = (Vec::new(), peer(2, 9));
+        let hello = crate::message::ToPeer::Hello {
+            incarnation: 1,
+            renewal: 0,
+            addr: NodeAddr::new(them, &[]),
+            host_name: "two".to_owned(),
+        };
+        core.on_peer(them, hello, Duration::ZERO, &mut out);
+        assert!(out.is_empty() && core.hosts().len() == 1, "{out:?}");
+    }
+}

@@ -349,6 +349,9 @@ impl HostCore {
         now: Duration,
         out: &mut Vec<Effect>,
     ) {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.tell_once("a host of this mesh gossips; all of them are to use the same engine");
+        }
         if addr.peer != from || self.membership.is_none() || !self.make_room(from.host) {
             return;
         }

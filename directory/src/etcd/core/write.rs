@@ -191,8 +191,6 @@ impl EtcdCore {
         let stored = self.stored.get(&instance);
         match (wanted, stored) {
             (None, None) => None,
-            // What a directory before this one stored may be wanted yet.
-            (None, Some(_)) if !self.settled => None,
             (None, Some(stored)) => {
                 let key = self.key_of(&stored.value);
                 let only_if = stored
