@@ -4,8 +4,8 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    DEFAULT_PORT, DirectoryConfig, DropReason, Engine, EngineError, EtcdConfig, Event, HostView,
-    Name, NotPublished, NotSubscribed, Pattern, Publication, Record, Scope, Subscription,
+    DEFAULT_PORT, DirectoryConfig, DropReason, Engine, EngineError, EtcdConfig, EtcdTls, Event,
+    HostView, Name, NotPublished, NotSubscribed, Pattern, Publication, Record, Scope, Subscription,
 };
 pub use layercake_gateway::{Drained, GatewayConfig};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};

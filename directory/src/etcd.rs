@@ -8,7 +8,7 @@
 //! `core` decides, without clock or socket; `keys` says what is stored where; `client` speaks etcd's
 //! JSON over HTTP/1.1, and `json` is the shape of it. `crate::host` feeds the core.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 pub(crate) mod core;
 pub(crate) mod keys;
@@ -17,13 +17,22 @@ pub(crate) mod keys;
 pub(crate) mod client;
 #[cfg(feature = "etcd")]
 mod json;
+#[cfg(feature = "etcd")]
+mod tls;
 
 /// The environment variable that chooses the engine: `gossip` or `etcd`.
 pub const ENGINE_VARIABLE: &str = "LAYERCAKE_DIRECTORY";
-/// The environment variable with the endpoints of etcd, `http://host:port`, separated by commas.
+/// The environment variable with the endpoints of etcd, `http://host:port` or `https://host:port`,
+/// separated by commas.
 pub const ETCD_VARIABLE: &str = "LAYERCAKE_ETCD";
 /// The environment variable with the time to live of a host's lease, in whole seconds.
 pub const ETCD_TTL_VARIABLE: &str = "LAYERCAKE_ETCD_TTL";
+/// The environment variable with the file of the certificates that vouch for etcd, in PEM. Needed for
+/// `https`.
+pub const ETCD_CA_VARIABLE: &str = "LAYERCAKE_ETCD_CA";
+/// The environment variables with the files of this host's certificate and key, in PEM, where etcd
+/// asks for one.
+pub const ETCD_CERT_VARIABLES: (&str, &str) = ("LAYERCAKE_ETCD_CERT", "LAYERCAKE_ETCD_KEY");
 /// The time to live of a host's lease unless told otherwise.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
 /// The shortest and the longest time to live. etcd itself goes no lower than two seconds by default.
@@ -52,6 +61,18 @@ pub struct EtcdConfig {
     /// A host that was not heard by etcd for so long is lost, and its exclusive names are free. A whole
     /// number of seconds within [`TTL_RANGE`].
     pub ttl: Duration,
+    /// How etcd is known, for encrypted connections to all endpoints; without it none is encrypted.
+    pub tls: Option<EtcdTls>,
+}
+
+/// What encrypted connections to etcd need. The files are read for each connection: they may be
+/// replaced at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdTls {
+    /// The certificates that vouch for etcd, in PEM. No others do.
+    pub ca: PathBuf,
+    /// The certificate and the key of this host, in PEM, where etcd asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// Why a choice of the engine is refused.
@@ -72,11 +93,22 @@ pub enum EngineError {
     /// Too many places to go.
     #[error("{0} endpoints of etcd; at most {MAX_ENDPOINTS} are used")]
     TooMany(usize),
-    /// Encrypted connections to etcd are not spoken.
+    /// Some connections encrypted and others not, or certificates for none.
     #[error(
-        "`{0}`: etcd is spoken to by http alone; for more, put a tunnel or a local proxy before it"
+        "endpoints of etcd are all `http://`, or all `https://` with {ETCD_CA_VARIABLE}; `{0}` is neither"
     )]
-    Https(String),
+    Mixed(String),
+    /// A certificate without a key, or the other way round.
+    #[error("{} and {} belong together", ETCD_CERT_VARIABLES.0, ETCD_CERT_VARIABLES.1)]
+    HalfIdentity,
+    /// A file for encrypted connections cannot be used.
+    #[error("`{}` cannot be used for connections to etcd: {why}", file.display())]
+    Tls {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Not an endpoint.
     #[error("`{0}` is no endpoint of etcd; write it like `http://10.0.0.5:2379`")]
     Endpoint(String),
@@ -104,7 +136,15 @@ impl Engine {
             "etcd" => {
                 let endpoints = text(ETCD_VARIABLE).unwrap_or_default();
                 let split = endpoints.split([',', ' ', '\t', '\n']).filter(|e| !e.is_empty());
-                let endpoints: Vec<_> = split.map(endpoint).collect::<Result<_, _>>()?;
+                let split: Vec<_> = split.collect();
+                let tls = tls(&text)?;
+                for endpoint in &split {
+                    if endpoint.starts_with("https://") != tls.is_some() {
+                        return Err(EngineError::Mixed((*endpoint).to_owned()));
+                    }
+                }
+                let endpoints: Vec<_> =
+                    split.into_iter().map(endpoint).collect::<Result<_, _>>()?;
                 let ttl = match text(ETCD_TTL_VARIABLE).filter(|ttl| !ttl.trim().is_empty()) {
                     Some(ttl) => {
                         let seconds = ttl.trim().parse().map_err(|_| EngineError::Ttl(ttl))?;
@@ -112,7 +152,7 @@ impl Engine {
                     }
                     None => DEFAULT_TTL,
                 };
-                let config = EtcdConfig { endpoints, ttl };
+                let config = EtcdConfig { endpoints, ttl, tls };
                 config.check()?;
                 Ok(Self::Etcd(config))
             }
@@ -148,16 +188,29 @@ impl EtcdConfig {
         if self.ttl < TTL_RANGE.0 || self.ttl > TTL_RANGE.1 || self.ttl.subsec_nanos() > 0 {
             return Err(EngineError::Ttl(format!("{:?}", self.ttl)));
         }
+        #[cfg(feature = "etcd")]
+        if let Some(tls) = &self.tls {
+            tls::load(tls)?;
+        }
         Ok(())
     }
 }
 
+/// The files that the environment names.
+fn tls(text: &impl Fn(&'static str) -> Option<String>) -> Result<Option<EtcdTls>, EngineError> {
+    let file = |variable| text(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let identity = match (file(ETCD_CERT_VARIABLES.0), file(ETCD_CERT_VARIABLES.1)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => return Err(EngineError::HalfIdentity),
+    };
+    Ok(file(ETCD_CA_VARIABLE).map(|ca| EtcdTls { ca, identity }))
+}
+
 /// `host:port` of an endpoint that may be written as a URL.
 fn endpoint(text: &str) -> Result<String, EngineError> {
-    if text.starts_with("https://") {
-        return Err(EngineError::Https(text.to_owned()));
-    }
-    let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let bare = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let bare = bare.unwrap_or(text).trim_end_matches('/');
     let wrong = || EngineError::Endpoint(text.to_owned());
     let (host, port) = bare.rsplit_once(':').ok_or_else(wrong)?;
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '?' | '#');
@@ -194,7 +247,7 @@ mod tests {
         ]);
         let endpoints = ["a:2379", "[fd00::1]:2379", "10.0.0.5:1"].map(str::to_owned).to_vec();
         let ttl = Duration::from_secs(3);
-        assert_eq!(etcd, Ok(Engine::Etcd(EtcdConfig { endpoints, ttl })));
+        assert_eq!(etcd, Ok(Engine::Etcd(EtcdConfig { endpoints, ttl, tls: None })));
     }
 
     #[test]
@@ -204,7 +257,13 @@ mod tests {
         for (texts, told) in [
             (vec![(ENGINE_VARIABLE, "consul")], "consul"),
             (vec![etcd], "LAYERCAKE_ETCD"),
-            (vec![etcd, (ETCD_VARIABLE, "https://a:1")], "http alone"),
+            (vec![etcd, (ETCD_VARIABLE, "https://a:1")], "LAYERCAKE_ETCD_CA"),
+            (vec![etcd, one, (ETCD_CA_VARIABLE, "/nowhere")], "http://a:1"),
+            (vec![etcd, one, (ETCD_CERT_VARIABLES.0, "/nowhere")], "LAYERCAKE_ETCD_KEY"),
+            (
+                vec![etcd, (ETCD_VARIABLE, "https://a:1"), (ETCD_CA_VARIABLE, "/nowhere")],
+                "`/nowhere`",
+            ),
             (vec![etcd, (ETCD_VARIABLE, "http://a")], "http://a"),
             (vec![etcd, (ETCD_VARIABLE, "http://a:x")], "a:x"),
             (vec![etcd, (ETCD_VARIABLE, "a:b:1")], "a:b:1"),

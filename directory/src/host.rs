@@ -40,6 +40,7 @@ use self::{claims::Claims, locals::Local, peers::Remote};
 
 mod claims;
 mod locals;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "nobody meets there"))]
 mod meeting;
 mod peers;
 #[cfg(test)]

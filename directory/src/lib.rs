@@ -17,7 +17,7 @@
 mod agent;
 mod dial;
 mod discovery;
-#[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "decides for nobody"))]
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "it is asked by nobody"))]
 mod etcd;
 mod hints;
 mod host;
@@ -38,8 +38,8 @@ mod sim;
 mod testing;
 
 pub use etcd::{
-    DEFAULT_TTL, ENGINE_VARIABLE, ETCD_TTL_VARIABLE, ETCD_VARIABLE, Engine, EngineError,
-    EtcdConfig, MAX_ENDPOINTS, TTL_RANGE,
+    DEFAULT_TTL, ENGINE_VARIABLE, ETCD_CA_VARIABLE, ETCD_CERT_VARIABLES, ETCD_TTL_VARIABLE,
+    ETCD_VARIABLE, Engine, EngineError, EtcdConfig, EtcdTls, MAX_ENDPOINTS, TTL_RANGE,
 };
 pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};

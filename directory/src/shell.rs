@@ -272,6 +272,7 @@ impl Shell {
                 self.in_core(|core, now, _| core.on_hint(target, &addrs, now));
             }
             Input::Listening(result) => self.on_listening(result),
+            #[cfg(feature = "etcd")]
             Input::Etcd(said, _room) => self.in_core(|core, now, out| core.on_etcd(said, now, out)),
             Input::Close(_) => {}
         }

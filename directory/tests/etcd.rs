@@ -7,6 +7,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -14,13 +15,16 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    Directory, DirectoryConfig, DropReason, Engine, EtcdConfig, Event, Inlet, MAX_META, Name,
-    NodeGone, NotPublished, Pattern, Publication, Publish, Scope, Subscription, inlet,
+    Directory, DirectoryConfig, DropReason, Engine, EtcdConfig, EtcdTls, Event, Inlet, MAX_META,
+    Name, NodeGone, NotPublished, Pattern, Publication, Publish, Scope, Subscription, inlet,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
     id::NodeId,
     trust::{self, Mesh},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use tokio::{net, sync::watch};
 
@@ -33,10 +37,12 @@ struct Etcd {
     folder: tempfile::TempDir,
     ports: [u16; 2],
     child: Child,
+    /// Where connections to it are encrypted.
+    tls: Option<EtcdTls>,
 }
 
 impl Etcd {
-    async fn start() -> Option<Self> {
+    async fn start(encrypted: bool) -> Option<Self> {
         if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
             eprintln!("SKIPPED: no etcd here; `cargo xtask setup` as root installs etcd-server");
             return None;
@@ -44,15 +50,23 @@ impl Etcd {
         let folder = tempfile::tempdir().expect("a folder");
         let sockets = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds"));
         let ports = sockets.map(|socket| socket.local_addr().expect("bound").port());
-        let child = Self::spawn(&folder, ports);
-        let etcd = Self { folder, ports, child };
+        let tls = encrypted.then(|| certificates(folder.path()));
+        let child = Self::spawn(&folder, ports, tls.as_ref());
+        let etcd = Self { folder, ports, child, tls };
         etcd.wait().await;
         Some(etcd)
     }
 
-    fn spawn(folder: &tempfile::TempDir, ports: [u16; 2]) -> Child {
+    fn spawn(folder: &tempfile::TempDir, ports: [u16; 2], tls: Option<&EtcdTls>) -> Child {
         let [client, peer] = ports.map(|port| format!("http://127.0.0.1:{port}"));
-        Command::new("etcd")
+        let client = if tls.is_some() { client.replace("http", "https") } else { client };
+        let mut command = Command::new("etcd");
+        if let Some(EtcdTls { ca, .. }) = tls {
+            command.arg("--trusted-ca-file").arg(ca).arg("--client-cert-auth");
+            command.arg("--cert-file").arg(folder.path().join("server.pem"));
+            command.arg("--key-file").arg(folder.path().join("server.key"));
+        }
+        command
             .args(["--name", "test", "--log-level", "error", "--data-dir"])
             .arg(folder.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -78,9 +92,15 @@ impl Etcd {
     }
 
     fn post(&self, path: &str, body: &str) -> Option<String> {
-        let url = format!("http://{}/v3/{path}", self.addr());
-        let curl = Command::new("curl").args(["-sf", "-m", "5", "-d", body, &url]).output();
-        let output = curl.expect("runs curl");
+        let mut curl = Command::new("curl");
+        let scheme = if let Some(EtcdTls { ca, identity: Some((certificate, key)) }) = &self.tls {
+            curl.arg("--cacert").arg(ca).arg("--cert").arg(certificate).arg("--key").arg(key);
+            "https"
+        } else {
+            "http"
+        };
+        let url = format!("{scheme}://{}/v3/{path}", self.addr());
+        let output = curl.args(["-sf", "-m", "5", "-d", body, &url]).output().expect("runs curl");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -96,7 +116,7 @@ impl Etcd {
     }
 
     async fn restart(&mut self) {
-        self.child = Self::spawn(&self.folder, self.ports);
+        self.child = Self::spawn(&self.folder, self.ports, self.tls.as_ref());
         self.wait().await;
     }
 }
@@ -106,6 +126,34 @@ impl Drop for Etcd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// An authority, and certificates by it for etcd and for those who come to it.
+fn certificates(folder: &Path) -> EtcdTls {
+    let authority = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.distinguished_name.push(DnType::CommonName, "authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&authority).expect("signs");
+    let issuer = Issuer::new(params, authority);
+    let write = |name: &str, text: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("writes");
+        path
+    };
+    let issue = |who: &str| {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, who);
+        // etcd's gateway comes to etcd with the certificate of etcd.
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &issuer).expect("signs");
+        let file = write(&format!("{who}.pem"), certificate.pem());
+        (file, write(&format!("{who}.key"), key.serialize_pem()))
+    };
+    issue("server");
+    EtcdTls { ca: write("ca.pem", ca.pem()), identity: Some(issue("client")) }
 }
 
 /// A way to etcd that can be cut: what is on it then stops, and nobody gets through.
@@ -164,11 +212,15 @@ struct Node {
 impl Node {
     /// With endpoints of etcd in the order they are tried.
     fn start(mesh: &Mesh, etcd: &[SocketAddr]) -> Self {
+        Self::encrypted(mesh, etcd, None)
+    }
+
+    fn encrypted(mesh: &Mesh, etcd: &[SocketAddr], tls: Option<EtcdTls>) -> Self {
         let (inlet, outlet) = inlet();
         let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
         let endpoint = Endpoint::start(config, Arc::new(Forward(inlet))).expect("starts");
         let endpoints = etcd.iter().map(ToString::to_string).collect();
-        let engine = Ok(Engine::Etcd(EtcdConfig { endpoints, ttl: TTL }));
+        let engine = Ok(Engine::Etcd(EtcdConfig { endpoints, ttl: TTL, tls }));
         let config =
             DirectoryConfig { port: 0, mdns: false, engine, ..DirectoryConfig::in_memory() };
         config.check().expect("can be used");
@@ -228,11 +280,15 @@ struct Pair {
 
 impl Pair {
     async fn new() -> Option<Self> {
-        let etcd = Etcd::start().await?;
+        Self::with(false).await
+    }
+
+    async fn with(encrypted: bool) -> Option<Self> {
+        let etcd = Etcd::start(encrypted).await?;
         let folder = tempfile::tempdir().expect("a folder");
         let a = Mesh::init(&folder.path().join("a"), None).expect("a mesh");
         let ways = [Way::to(etcd.addr()).await, Way::to(etcd.addr()).await];
-        let first = Node::start(&a, &[ways[0].addr]);
+        let first = Node::encrypted(&a, &[ways[0].addr], etcd.tls.clone());
         let addr = first.endpoint.listen_quic(None).await.expect("listens");
         let token = a.invite(Duration::from_secs(60), &addr.hints).expect("invites");
         let b = trust::join(&token, &folder.path().join("b"), Some("b")).await.expect("joins");
@@ -241,7 +297,8 @@ impl Pair {
     }
 
     fn nodes(&self) -> [Node; 2] {
-        [0, 1].map(|at| Node::start(&self.meshes[at], &[self.ways[at].addr]))
+        let tls = || self.etcd.tls.clone();
+        [0, 1].map(|at| Node::encrypted(&self.meshes[at], &[self.ways[at].addr], tls()))
     }
 }
 
@@ -486,6 +543,25 @@ async fn where_one_endpoint_is_dead_the_next_one_is_used() {
     let _one = a.publish("one").await;
     assert_eq!(available(&mut view).await.0, "one");
     a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn connections_to_etcd_are_encrypted_and_both_ends_known() {
+    let Some(pair) = Pair::with(true).await else { return };
+    let [a, b] = pair.nodes();
+    let mut view = b.subscribe(".*").await;
+    let _one = a.publish("one").await;
+    assert_eq!(available(&mut view).await.0, "one");
+    // One of another authority gets nothing.
+    let folder = tempfile::tempdir().expect("a folder");
+    let strange = certificates(folder.path());
+    a.stop().await;
+    dropped(&mut view).await;
+    let stranger = Node::encrypted(&pair.meshes[0], &[pair.ways[0].addr], Some(strange));
+    assert!(matches!(stranger.claim("leader", true).await, Err(NotPublished::NoLease)));
+    assert!(view.try_next().is_none());
+    stranger.stop().await;
     b.stop().await;
 }
 

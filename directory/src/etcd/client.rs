@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{Mutex, Semaphore},
     task::{AbortHandle, JoinSet},
@@ -31,9 +32,10 @@ use tokio::{
 };
 
 use super::{
-    EtcdConfig,
+    EtcdConfig, EtcdTls,
     core::{Ask, Event, Failure, Granted, Pair, Said},
     json::{self, LeaseAnswer, Line, RangeAnswer, Trouble, TxnAnswer, WatchAnswer},
+    tls,
 };
 use crate::inlet::{Inlet, Input};
 
@@ -65,6 +67,7 @@ struct Shared {
     endpoints: Vec<String>,
     /// The one in use, counted on without end.
     current: AtomicUsize,
+    tls: Option<EtcdTls>,
     prefix: String,
     lease_time: Duration,
     inlet: Inlet,
@@ -73,7 +76,12 @@ struct Shared {
 
 type Lane = Mutex<Option<Connection>>;
 
-type Driver = Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>;
+/// Encrypted or not.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+type Driver = Pin<Box<http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>>>;
 
 struct Connection {
     /// Which one was in use when it was made.
@@ -102,6 +110,7 @@ impl Client {
         let shared = Shared {
             endpoints: config.endpoints.clone(),
             current: AtomicUsize::new(0),
+            tls: config.tls.clone(),
             prefix,
             lease_time: (config.ttl / 4).clamp(LEASE_TIME.0, LEASE_TIME.1),
             inlet,
@@ -359,6 +368,10 @@ impl Shared {
         let endpoint = self.endpoint(at);
         let connecting = async {
             let stream = connect(endpoint).await.map_err(|error| error.to_string())?;
+            let stream: Box<dyn Stream> = match &self.tls {
+                Some(tls) => Box::new(tls::wrap(stream, endpoint, tls).await?),
+                None => Box::new(stream),
+            };
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))
         };
         let why = match timeout(CONNECT_TIME, connecting).await {
