@@ -10,9 +10,10 @@
 //!
 //! # Map
 //! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
-//! `host` (a host's side), `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to dial when). Around
-//! them: `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may
-//! be), `shell` (the task that carries it all out) and `service`, the interface.
+//! `host` (a host's side), `presence` (who waits for the end of which node), `membership` (which hosts
+//! are there), `dial` (whom to dial when), `etcd` (the engine in place of the last two). Around them:
+//! `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may be),
+//! `shell` (the task that carries it all out) and `service`, the interface.
 
 mod agent;
 mod dial;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::*;

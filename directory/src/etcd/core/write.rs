@@ -6,10 +6,10 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    Ask, Change, Condition, Effect, EtcdCore, Failure, Instance, Key, Outcome, Phase, Record,
+    Ask, Change, Condition, Effect, EtcdCore, Failure, Instance, Outcome, Pair, Phase, Record,
     Refusal, Step, Stepped, Txn,
 };
-use crate::message;
+use crate::{etcd::keys::Key, message};
 
 /// Steps of one transaction; etcd takes 128 unless told otherwise.
 const MAX_STEPS: usize = 100;
@@ -279,7 +279,7 @@ impl EtcdCore {
     }
 
     /// Somebody else holds the name that a node of this host claims.
-    fn refuse(&mut self, instance: Instance, pair: &super::Pair, out: &mut Vec<Effect>) -> bool {
+    fn refuse(&mut self, instance: Instance, pair: &Pair, out: &mut Vec<Effect>) -> bool {
         let Some(wanted) = self.wanted.get(&instance) else { return false };
         let key = Key::Name(wanted.record.name.clone());
         let Some(holder) = self.record_at(&key, pair) else { return false };
