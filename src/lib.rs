@@ -4,8 +4,9 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    DEFAULT_PORT, DirectoryConfig, DropReason, Engine, EngineError, EtcdConfig, EtcdTls, Event,
-    HostView, Name, NotPublished, NotSubscribed, Pattern, Publication, Record, Scope, Subscription,
+    Claim, DEFAULT_PORT, DirectoryConfig, DropReason, Engine, EngineError, EtcdConfig, EtcdTls,
+    Event, FENCES, FenceGuard, Fences, Group, GroupError, HostView, Name, NotPublished,
+    NotSubscribed, Pattern, Publication, Record, Scope, Stale, Subscription,
 };
 pub use layercake_gateway::{Drained, GatewayConfig};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};

@@ -178,6 +178,24 @@ fn foreign_programs_leave_their_output_or_a_reason() {
     assert!((300..1500).contains(&millis(deaf)), "{deaf}");
 }
 
+#[test]
+fn child_processes_inherit_the_group_however_it_was_chosen() {
+    let folders = Folders::new();
+    let mesh = folders.mesh("host");
+    let mut command = chef("groups", &mesh);
+    command.env("LAYERCAKE_GROUP", "kitchen");
+    let (code, out, err) = output(command);
+    assert_eq!(code, Some(0), "{err}");
+    let outcomes: Vec<Value> = serde_json::from_str(&out).expect(&out);
+    let left: Vec<_> = outcomes.iter().map(|outcome| outcome["left"].as_str()).collect();
+    assert_eq!(left, [Some("kitchen"), Some("kitchen\n"), Some("cellar"), Some("cellar\n")]);
+    let mut command = chef("groups", &mesh);
+    command.env("LAYERCAKE_GROUP", "no/group");
+    let (code, _, err) = output(command);
+    assert_ne!(code, Some(0));
+    assert!(err.contains("LAYERCAKE_GROUP") && err.contains("`no/group` names no group"), "{err}");
+}
+
 /// The process that has this parent.
 fn child_of(parent: u32) -> Option<u32> {
     let pids = std::fs::read_dir("/proc").expect("a Linux machine").flatten();

@@ -2,12 +2,13 @@
 //!
 //! Absolute figures belong to a machine and a day; ratios between contestants of one run travel.
 //! `layercake-benches ladder` measures requests to other processes, `layercake-benches actors` actors
-//! within one. `serve` is the other process of a contestant and `actor` the process of one
+//! within one, `layercake-benches names` a host directory with very many names. `serve` is the other process of a contestant and `actor` the process of one
 //! measurement; both are started by the former.
 
 mod actors;
 mod contestant;
 mod ladder;
+mod names;
 mod other_end;
 mod ours;
 mod sample;
@@ -54,6 +55,8 @@ enum Command {
     },
     /// Measures actors within one process, ours beside bare tokio tasks and other libraries.
     Actors(actors::Options),
+    /// Fills a host directory with names: memory, publications each second, time of a pattern.
+    Names(names::Options),
     /// Lists the contestants.
     List,
     /// Serves one contestant until its starter goes away.
@@ -71,6 +74,9 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
 
 /// Runs the serving process of a contestant.
 fn serve(name: &str, args: &[String]) -> Result<()> {
+    if name == names::PUBLISHER {
+        return names::publish(args);
+    }
     ours::serve(name, args).unwrap_or_else(|| yard::serve(name, args))
 }
 
@@ -92,6 +98,7 @@ fn run() -> Result<()> {
             Ok(())
         }
         Command::Actors(options) => actors::run(&options),
+        Command::Names(options) => names::run(&options),
         Command::Actor(options) => actors::run_child(&options),
         Command::Serve { name, args } => serve(&name, &args),
         Command::Ladder { names, rounds, seconds, in_flight, size, against, json } => {

@@ -9,6 +9,7 @@
 //! - A grant is kept through take-overs, with its time and its fence, until it is withdrawn or an
 //!   older claim takes the name.
 //! - Of this node's own records nobody else can say anything but that a claim was lost.
+//! - A claim that waits keeps its place in the line through take-overs, too.
 //!
 //! Stories in `agent/tests.rs`.
 
@@ -21,10 +22,12 @@ use bytes::Bytes;
 use layercake_wire::id::{ActorAddr, ActorSerial, HostId, NodeAddr, NodeId, PeerId};
 
 use crate::{
+    group::Group,
+    host::pace,
     message::{self, HostView, Refusal, ToHost, ToNode},
     name::{Name, Pattern, Scope},
     record::{DropReason, Instance, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
-    registry::{self, Registry},
+    registry::{self, Here, Registry},
 };
 
 #[cfg(test)]
@@ -33,6 +36,13 @@ mod tests;
 /// The number of the subscription to the presences of all nodes, which serves every watch.
 pub(crate) const PRESENCES: u64 = u64::MAX;
 
+/// Changes that the host directory may be behind before further calls wait.
+pub(crate) const WINDOW: u32 = 2048;
+/// The directory says every so many changes how far it has come.
+const MARK: u32 = 256;
+/// The number of a mark; those who wait for something have others.
+const MARKED: u64 = 0;
+
 /// What the shell should do.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Effect {
@@ -40,6 +50,8 @@ pub(crate) enum Effect {
     ToHost(ToHost),
     /// A publication is granted, or has got another fencing number.
     Granted(Arc<Record>),
+    /// A claim waits for its turn.
+    Waiting(Arc<Record>),
     /// A publication is refused.
     Refused { serial: u64, reason: Refusal },
     /// A granted publication was lost to an older claim.
@@ -54,6 +66,8 @@ pub(crate) enum Effect {
     Reseat,
     /// The host directory answered.
     Hosts { request: u64, hosts: Vec<HostView> },
+    /// The host directory has dealt with everything before this.
+    Synced(u64),
 }
 
 /// What is to be published.
@@ -74,30 +88,48 @@ struct Own {
 /// See the module.
 pub(crate) struct Agent {
     me: PeerId,
+    group: Option<Group>,
     registry: Registry,
     own: BTreeMap<u64, Own>,
     subscriptions: BTreeMap<u64, (Pattern, Scope)>,
     next: u64,
     /// The publication that says that this node is there.
     presence: Option<u64>,
+    /// Claims within this process that wait, of each name the longest first.
+    line: BTreeSet<(Name, u64, u64)>,
+    /// The highest number that was seen, or may have been given as far as the directory says.
     last_fence: u64,
     connected: bool,
+    /// Whether it was registered with a directory before.
+    registered: bool,
+    /// Who waits until the directory has dealt with something.
+    syncs: BTreeSet<u64>,
+    /// What was said since the last mark, and marks that the directory has not come to.
+    unmarked: u32,
+    marks: u32,
     directory: Option<NodeAddr>,
     /// Views of which the last part has not come.
     views: HashMap<HostId, Vec<Arc<Record>>>,
 }
 
 impl Agent {
-    pub(crate) fn new(me: PeerId) -> Self {
+    pub(crate) fn new(here: impl Into<Here>) -> Self {
+        let here = here.into();
         Self {
-            me,
-            registry: Registry::new(me),
+            me: here.peer,
+            group: here.group.clone(),
+            registry: Registry::new(here),
             own: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             next: 1,
             presence: None,
+            line: BTreeSet::new(),
             last_fence: 0,
             connected: false,
+            registered: false,
+            syncs: BTreeSet::new(),
+            unmarked: 0,
+            marks: 0,
             directory: None,
             views: HashMap::new(),
         }
@@ -105,8 +137,8 @@ impl Agent {
 
     /// Whether anything here reaches beyond the process.
     pub(crate) fn needs_host(&self) -> bool {
-        self.subscriptions.values().any(|(_, scope)| *scope >= Scope::Host)
-            || self.own.values().any(|own| own.record.scope >= Scope::Host)
+        self.subscriptions.values().any(|(_, scope)| *scope > Scope::Process)
+            || self.own.values().any(|own| own.record.scope > Scope::Process)
     }
 
     /// Where the host directory is, as far as other hosts are concerned.
@@ -115,10 +147,12 @@ impl Agent {
     }
 
     /// Claims a name; the answer comes as an effect, at once where the scope is this process.
-    /// Returns the number of the publication.
+    /// Returns the number of the publication. One that `waits` is put in line while somebody else
+    /// holds the name.
     pub(crate) fn publish(
         &mut self,
         draft: Draft,
+        waits: bool,
         addr: NodeAddr,
         wall_ms: u64,
         out: &mut Vec<Effect>,
@@ -130,26 +164,62 @@ impl Agent {
             return serial;
         }
         let Draft { name, scope, exclusive, actor, meta } = draft;
-        let instance = Instance { host: self.me.host, node: self.me.node, serial };
-        let address = ActorAddr { node: addr, serial: actor };
-        let mut record =
-            Record { name, scope, exclusive, address, instance, claimed: 0, fence: 0, meta };
+        let record = Record {
+            name,
+            scope,
+            group: self.group.clone(),
+            exclusive,
+            waiting: waits && exclusive,
+            address: ActorAddr { node: addr, serial: actor },
+            instance: Instance { host: self.me.host, node: self.me.node, serial },
+            claimed: 0,
+            fence: 0,
+            meta,
+        };
         if scope > Scope::Process {
             let record = Arc::new(record);
             self.own.insert(serial, Own { record: record.clone(), granted: false });
-            self.to_host(ToHost::Publish(vec![record]), out);
-        } else if let Some(holder) = self.registry.conflict(&record.name, exclusive) {
-            out.push(Effect::Refused { serial, reason: Refusal::Held(holder.clone()) });
-        } else {
-            self.last_fence = fence(self.last_fence, wall_ms);
-            record.claimed = wall_ms;
-            record.fence = self.last_fence;
-            let record = Arc::new(record);
-            self.own.insert(serial, Own { record: record.clone(), granted: true });
-            self.in_registry(out, |registry, out| registry.put(record.clone(), out));
-            out.push(Effect::Granted(record));
+            self.say(ToHost::Publish(vec![record]), out);
+            return serial;
+        }
+        let record = Record { claimed: wall_ms, ..record };
+        let holder = self.registry.conflict(&record.name, exclusive).cloned();
+        match holder {
+            Some(_) if record.waiting => {
+                self.line.insert((record.name.clone(), wall_ms, serial));
+                let record = Arc::new(record);
+                self.own.insert(serial, Own { record: record.clone(), granted: false });
+                out.push(Effect::Waiting(record));
+            }
+            Some(holder) => {
+                out.push(Effect::Refused { serial, reason: Refusal::Held(holder) });
+            }
+            None => self.grant(record, wall_ms, out),
         }
         serial
+    }
+
+    /// Grants a name within this process.
+    fn grant(&mut self, record: Record, wall_ms: u64, out: &mut Vec<Effect>) {
+        self.last_fence = fence(self.last_fence, wall_ms);
+        let record = Arc::new(Record { fence: self.last_fence, waiting: false, ..record });
+        self.own.insert(record.instance.serial, Own { record: record.clone(), granted: true });
+        self.in_registry(out, |registry, out| registry.put(record.clone(), out));
+        out.push(Effect::Granted(record));
+    }
+
+    /// Grants a name within this process to who has waited longest, if nobody has it.
+    fn grant_next(&mut self, name: &Name, out: &mut Vec<Effect>) {
+        let first = self.line.range((name.clone(), 0, 0)..).next().cloned();
+        let Some(first) = first.filter(|(next, ..)| next == name) else { return };
+        if self.registry.conflict(name, true).is_some() {
+            return;
+        }
+        self.line.remove(&first);
+        if let Some(own) = self.own.remove(&first.2) {
+            // Numbers of this process only have to rise while it lives.
+            self.grant(Arc::unwrap_or_clone(own.record), 0, out);
+        }
     }
 
     /// Lets all hosts know that this node is there, until it ends. Said once, however often it is
@@ -164,7 +234,9 @@ impl Agent {
         let record = Arc::new(Record {
             name: Name::presence(self.me.node),
             scope: Scope::Lan,
+            group: self.group.clone(),
             exclusive: false,
+            waiting: false,
             address: ActorAddr { node: NodeAddr::new(self.me, &[]), serial: 0 },
             instance: Instance { host: self.me.host, node: self.me.node, serial },
             claimed: 0,
@@ -172,7 +244,7 @@ impl Agent {
             meta: Bytes::new(),
         });
         self.own.insert(serial, Own { record: record.clone(), granted: false });
-        self.to_host(ToHost::Publish(vec![record]), out);
+        self.say(ToHost::Publish(vec![record]), out);
     }
 
     /// Gives a name back; also one that was not granted yet.
@@ -183,8 +255,29 @@ impl Agent {
             registry.remove(own.record.instance, DropReason::Withdrawn, out);
         });
         if own.record.scope > Scope::Process {
-            self.to_host(ToHost::Withdraw(serial), out);
+            self.say(ToHost::Withdraw(serial), out);
+        } else {
+            let name = &own.record.name;
+            self.line.remove(&(name.clone(), own.record.claimed, serial));
+            self.grant_next(name, out);
         }
+    }
+
+    /// Asks to be told, by an effect, when the host directory has dealt with everything so far. While
+    /// there is none: when the next one has.
+    pub(crate) fn sync(&mut self, id: u64, out: &mut Vec<Effect>) {
+        self.syncs.insert(id);
+        self.say(ToHost::Sync(id), out);
+    }
+
+    /// Nobody waits for that any more.
+    pub(crate) fn forget_sync(&mut self, id: u64) {
+        self.syncs.remove(&id);
+    }
+
+    /// Whether the host directory is so far behind that nothing more should be asked of it now.
+    pub(crate) const fn is_ahead(&self) -> bool {
+        self.marks >= WINDOW / MARK
     }
 
     /// Adds a subscription under a fresh number. `false` when there are too many.
@@ -207,7 +300,7 @@ impl Agent {
     fn ask_for(&mut self, id: u64, pattern: Pattern, scope: Scope, out: &mut Vec<Effect>) {
         self.subscriptions.insert(id, (pattern.clone(), scope));
         if scope > Scope::Process {
-            self.to_host(ToHost::Subscribe { id, pattern: pattern.clone(), scope }, out);
+            self.say(ToHost::Subscribe { id, pattern: pattern.clone(), scope }, out);
         }
         self.in_registry(out, |registry, out| registry.subscribe(id, pattern, scope, out));
     }
@@ -239,7 +332,7 @@ impl Agent {
         let Some((_, scope)) = self.subscriptions.remove(&id) else { return };
         self.registry.unsubscribe(id);
         if scope > Scope::Process {
-            self.to_host(ToHost::Unsubscribe(id), out);
+            self.say(ToHost::Unsubscribe(id), out);
         }
     }
 
@@ -267,7 +360,7 @@ impl Agent {
         }
         let wider = changed.into_iter().map(|(r, _)| r).filter(|r| r.scope > Scope::Process);
         for part in message::parts(wider).into_iter().filter(|part| !part.is_empty()) {
-            self.to_host(ToHost::Publish(part), out);
+            self.say(ToHost::Publish(part), out);
         }
     }
 
@@ -275,17 +368,22 @@ impl Agent {
     pub(crate) fn on_host_up(&mut self, out: &mut Vec<Effect>) {
         self.connected = true;
         self.views.clear();
-        self.to_host(ToHost::Register, out);
+        (self.unmarked, self.marks) = (0, 0);
+        let before = std::mem::replace(&mut self.registered, true).then_some(self.last_fence);
+        self.say(ToHost::Register { group: self.group.clone(), before }, out);
         let own = self.own.values().map(|own| own.record.clone());
         for part in message::parts(own.filter(|r| r.scope > Scope::Process)) {
-            self.to_host(ToHost::Publish(part), out);
+            self.say(ToHost::Publish(part), out);
         }
         for (id, (pattern, scope)) in self.subscriptions.clone() {
             if scope > Scope::Process {
-                self.to_host(ToHost::Subscribe { id, pattern, scope }, out);
+                self.say(ToHost::Subscribe { id, pattern, scope }, out);
             }
         }
-        self.to_host(ToHost::Registered, out);
+        self.say(ToHost::Registered, out);
+        for id in self.syncs.clone() {
+            self.say(ToHost::Sync(id), out);
+        }
     }
 
     /// The host directory is gone. What it told stays true until the next one says otherwise, except
@@ -294,6 +392,7 @@ impl Agent {
         self.connected = false;
         self.directory = None;
         self.views.clear();
+        (self.unmarked, self.marks) = (0, 0);
         if let Some(peer) = died {
             self.on_process_gone(peer, out);
         }
@@ -305,6 +404,14 @@ impl Agent {
             ToNode::Welcome { addr } => self.directory = Some(addr),
             ToNode::Granted { serial, claimed, fence } => {
                 self.on_granted(serial, claimed, fence, out);
+            }
+            ToNode::Waiting { serial, claimed } => self.on_waiting(serial, claimed, out),
+            ToNode::Fences(last) => self.last_fence = self.last_fence.max(last),
+            ToNode::Synced(MARKED) => self.marks = self.marks.saturating_sub(1),
+            ToNode::Synced(id) => {
+                if self.syncs.remove(&id) {
+                    out.push(Effect::Synced(id));
+                }
             }
             ToNode::Refused { serial, reason } => self.on_refused(serial, reason, out),
             ToNode::Changed { put, dropped } => {
@@ -359,10 +466,17 @@ impl Agent {
             return;
         }
         own.granted = true;
-        own.record = Arc::new(Record { claimed, fence, ..(*own.record).clone() });
+        own.record = Arc::new(Record { claimed, fence, waiting: false, ..(*own.record).clone() });
+        self.last_fence = self.last_fence.max(fence);
         let record = own.record.clone();
         self.in_registry(out, |registry, out| registry.put(record.clone(), out));
         out.push(Effect::Granted(record));
+    }
+
+    fn on_waiting(&mut self, serial: u64, claimed: u64, out: &mut Vec<Effect>) {
+        let Some(own) = self.own.get_mut(&serial).filter(|own| own.record.waiting) else { return };
+        own.record = Arc::new(Record { claimed, ..(*own.record).clone() });
+        out.push(Effect::Waiting(own.record.clone()));
     }
 
     fn on_refused(&mut self, serial: u64, reason: Refusal, out: &mut Vec<Effect>) {
@@ -422,9 +536,16 @@ impl Agent {
         }
     }
 
-    fn to_host(&self, message: ToHost, out: &mut Vec<Effect>) {
-        if self.connected {
-            out.push(Effect::ToHost(message));
+    fn say(&mut self, message: ToHost, out: &mut Vec<Effect>) {
+        if !self.connected {
+            return;
+        }
+        self.unmarked = self.unmarked.saturating_add(pace::cost(&message));
+        out.push(Effect::ToHost(message));
+        if self.unmarked >= MARK {
+            self.unmarked = 0;
+            self.marks = self.marks.saturating_add(1);
+            out.push(Effect::ToHost(ToHost::Sync(MARKED)));
         }
     }
 

@@ -30,18 +30,21 @@ use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 use crate::{
     dial::{Attempt, Dialer, Target},
     etcd::core::{Ask, EtcdCore},
+    index::Patterns,
     membership::{self, Identity, Membership},
     message::{self, HostView, ToNode, ToPeer},
     name::Scope,
     record::{DropReason, Instance, Record},
 };
 
-use self::{claims::Claims, locals::Local, peers::Remote};
+use self::{claims::Claims, grants::Grants, locals::Local, peers::Remote};
 
 mod claims;
+mod grants;
 mod locals;
 #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "nobody meets there"))]
 mod meeting;
+pub(crate) mod pace;
 mod peers;
 #[cfg(test)]
 mod tests;
@@ -77,6 +80,8 @@ pub(crate) enum Effect {
     ClosePeer(PeerId),
     /// Ask etcd, and give what it says to [`HostCore::on_etcd`].
     Etcd(Ask),
+    /// Give up the link to a node of this host that says more than can be dealt with.
+    CloseNode(NodeId),
 }
 
 /// What the directory is made of.
@@ -98,7 +103,13 @@ pub(crate) struct HostCore {
     nodes: BTreeMap<NodeId, Local>,
     remotes: BTreeMap<HostId, Remote>,
     claims: Claims,
-    last_fence: u64,
+    grants: Grants,
+    /// What the nodes ask for.
+    patterns: Patterns<(NodeId, u64)>,
+    /// The latest time that was heard of.
+    now: Duration,
+    /// Whether a node says that there was a directory before this one.
+    successor: bool,
     /// The number of the last delta.
     sequence: u64,
     settles: Option<Duration>,
@@ -131,7 +142,10 @@ impl HostCore {
             nodes: BTreeMap::new(),
             remotes: BTreeMap::new(),
             claims: Claims::default(),
-            last_fence: 0,
+            grants: Grants::default(),
+            patterns: Patterns::default(),
+            now,
+            successor: false,
             sequence: 0,
             settles: Some(now + SETTLE),
             known: Some(now + KNOWN_AFTER),
@@ -224,6 +238,8 @@ impl HostCore {
             linked.then_some(self.next_digest),
             (unsettled && membership.is_some()).then_some(self.next_round),
             self.etcd.as_ref().and_then(EtcdCore::next_deadline),
+            self.nodes.values().filter_map(Local::ready).min(),
+            self.next_dispute(),
         ]
         .into_iter()
         .flatten()
@@ -237,13 +253,17 @@ impl HostCore {
 
     /// Does what is due.
     pub(crate) fn on_time(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        self.now = now;
         self.in_membership(now, out, |m, out| m.on_time(now, out));
         self.bury(now, out);
+        self.work_off(out);
+        self.end_disputes(out);
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
             if let Some(etcd) = &mut self.etcd {
                 etcd.settle(&self.nodes.keys().copied().collect());
             }
+            self.grant_held_back(out);
             for node in self.registered() {
                 self.view(node, self.me.host, out);
             }
@@ -313,7 +333,7 @@ impl HostCore {
             linked: true,
             alive: true,
             nodes: self.nodes.len(),
-            records: self.lan_records().filter(|r| !r.name.is_reserved()).count(),
+            records: self.lan_records().filter(|r| r.is_offer()).count(),
         };
         let others = self.remotes.iter().map(|(host, remote)| remote.view(*host));
         std::iter::once(ours).chain(others).collect()
@@ -323,6 +343,8 @@ impl HostCore {
     /// host for the mesh, to the other hosts.
     fn spread(&mut self, mut change: Change, out: &mut Vec<Effect>) {
         self.settle_claims(&mut change, out);
+        self.note_disputes(&change);
+        self.serve_waiting(&mut change, out);
         let ours = self.me.host;
         let is_ours = |r: &Record| r.instance.host == ours && r.scope == Scope::Lan;
         let put: Vec<_> = change.put.iter().filter(|r| is_ours(r)).cloned().collect();
@@ -335,19 +357,26 @@ impl HostCore {
         if !put.is_empty() || !dropped.is_empty() {
             self.delta(put, dropped, out);
         }
-        for (node, local) in &mut self.nodes {
-            let dropped: Vec<_> = change
-                .dropped
-                .iter()
-                .filter(|(record, _)| local.sent.remove(&record.instance))
-                .map(|(record, reason)| (record.instance, *reason))
-                .collect();
-            let me = PeerId { host: ours, node: *node };
-            let wanted: Vec<_> =
-                change.put.iter().filter(|r| local.wants(me, r)).cloned().collect();
-            local.sent.extend(wanted.iter().map(|r| r.instance));
-            if local.registered {
-                changed(*node, wanted, dropped, out);
+        let mut news: BTreeMap<NodeId, (Vec<_>, Vec<_>)> = BTreeMap::new();
+        for (record, reason) in change.dropped {
+            for (node, _) in self.patterns.candidates(&record.name, ..) {
+                let local = self.nodes.get_mut(&node);
+                if local.is_some_and(|local| local.sent.remove(&record.instance)) {
+                    news.entry(node).or_default().1.push((record.instance, reason));
+                }
+            }
+        }
+        for record in change.put {
+            for node in self.wanted_by(&record) {
+                if let Some(local) = self.nodes.get_mut(&node) {
+                    local.sent.insert(record.instance);
+                    news.entry(node).or_default().0.push(record.clone());
+                }
+            }
+        }
+        for (node, (put, dropped)) in news {
+            if self.nodes.get(&node).is_some_and(|local| local.registered) {
+                changed(node, put, dropped, out);
             }
         }
     }
@@ -376,57 +405,21 @@ impl HostCore {
         }
     }
 
-    /// Of each exclusive name that changed, the oldest claim stays. Claims of this host that lose are
-    /// taken back; those of other hosts are taken back there.
-    fn settle_claims(&mut self, change: &mut Change, out: &mut Vec<Effect>) {
-        let names: BTreeSet<_> =
-            change.put.iter().filter(|r| r.exclusive).map(|r| (r.name.clone(), r.scope)).collect();
-        for (name, scope) in names {
-            if self.etcd.is_some() && scope == Scope::Lan {
-                continue; // Settled there, before anybody was told.
-            }
-            let mut holders = self.claims.holders(&name, scope);
-            if holders.len() < 2 {
-                continue;
-            }
-            let winner = holders.remove(0);
-            let ours = self.me.host;
-            for loser in holders.iter().filter(|r| r.instance.host == ours) {
-                self.forget(loser);
-                change.put.retain(|r| r.instance != loser.instance);
-                change.dropped.push((loser.clone(), DropReason::Outranked));
-                let reason = message::Refusal::Held(winner.clone());
-                let message = ToNode::Refused { serial: loser.instance.serial, reason };
-                out.push(Effect::ToNode { node: loser.instance.node, message });
-            }
-            let highest = holders.iter().map(|r| r.fence).max().unwrap_or(0);
-            if winner.instance.host == ours && winner.fence <= highest {
-                // The holder stays, but its number must be above what others have held meanwhile.
-                self.last_fence = self.last_fence.max(highest).saturating_add(1);
-                let fence = self.last_fence;
-                let record = Arc::new(Record { fence, ..(*winner).clone() });
-                self.keep(&record);
-                change.put.retain(|r| r.instance != record.instance);
-                change.put.push(record);
-                let (serial, claimed) = (winner.instance.serial, winner.claimed);
-                let message = ToNode::Granted { serial, claimed, fence };
-                out.push(Effect::ToNode { node: winner.instance.node, message });
-            }
-        }
-    }
-
-    /// Stores a record where it belongs.
+    /// Stores a record where it belongs, in the place of what was there of the same instance.
     fn keep(&mut self, record: &Arc<Record>) {
-        self.last_fence = self.last_fence.max(record.fence);
-        self.claims.put(record);
+        self.note(record);
         let Instance { host, node, serial } = record.instance;
-        if host == self.me.host {
-            if let Some(local) = self.nodes.get_mut(&node) {
-                local.records.insert(serial, record.clone());
-            }
-        } else if let Some(remote) = self.remotes.get_mut(&host) {
-            remote.records.insert(record.instance, record.clone());
+        let old = if host == self.me.host {
+            let Some(local) = self.nodes.get_mut(&node) else { return };
+            local.records.insert(serial, record.clone())
+        } else {
+            let Some(remote) = self.remotes.get_mut(&host) else { return };
+            remote.records.insert(record.instance, record.clone())
+        };
+        if let Some(old) = old {
+            self.claims.remove(&old);
         }
+        self.claims.put(record.clone());
     }
 
     fn forget(&mut self, record: &Record) {

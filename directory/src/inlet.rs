@@ -47,6 +47,8 @@ pub(crate) enum Input {
     WithdrawAll,
     Subscribe(SubscribeCall),
     Unsubscribe(u64),
+    /// To be answered when the host directory has dealt with everything before.
+    Sync(oneshot::Sender<()>),
     /// Others are to know that this node is there.
     Present,
     Watch(WatchCall),
@@ -134,6 +136,14 @@ impl Inlet {
 
     pub(crate) fn found(&self, host: HostId, addrs: Vec<std::net::SocketAddr>) {
         self.send(Input::Found(Target::Host(host), addrs));
+    }
+
+    /// Waits until the host directory has dealt with everything before this, or the task has ended.
+    pub(crate) async fn synced(&self) {
+        let (answer, synced) = oneshot::channel();
+        if self.send(Input::Sync(answer)) {
+            let _ = synced.await;
+        }
     }
 
     /// Waits until the task has ended.

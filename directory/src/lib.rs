@@ -9,24 +9,29 @@
 //! send each other what their hosts offer.
 //!
 //! # Map
-//! Decisions, without clock, socket or task: `registry` (who sees what), `agent` (a node's side),
-//! `host` (a host's side), `presence` (who waits for the end of which node), `membership` (which hosts
-//! are there), `dial` (whom to dial when), `etcd` (the engine in place of the last two). Around them:
-//! `seat` (finding or becoming the directory), `discovery` and `hints` (where other hosts may be),
-//! `shell` (the task that carries it all out) and `service`, the interface.
+//! Decisions, without clock, socket or task: `registry` (who sees what), `index` (which names a pattern
+//! is about), `agent` (a node's side), `host` (a host's side; `host::grants` for exclusive names),
+//! `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom
+//! to dial when), `etcd` (the engine in place of the last two). Around them: `seat` (finding or becoming
+//! the directory), `discovery` and `hints` (where other hosts may be), `shell` (the task that carries it
+//! all out) and `service`, the interface.
 
 mod agent;
 mod dial;
 mod discovery;
 #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "it is asked by nobody"))]
 mod etcd;
+mod fence;
+mod group;
 mod hints;
 mod host;
+mod index;
 mod inlet;
 mod membership;
 mod message;
 mod name;
 mod presence;
+mod publication;
 mod queue;
 mod record;
 mod registry;
@@ -42,6 +47,8 @@ pub use etcd::{
     DEFAULT_TTL, ENGINE_VARIABLE, ETCD_CA_VARIABLE, ETCD_CERT_VARIABLES, ETCD_TTL_VARIABLE,
     ETCD_VARIABLE, Engine, EngineError, EtcdConfig, EtcdTls, MAX_ENDPOINTS, TTL_RANGE,
 };
+pub use fence::{FENCES, FenceGuard, Fences, Stale};
+pub use group::{GROUP_VARIABLE, Group, GroupError, MAX_GROUP};
 pub use hints::{DEFAULT_PORT, MAX_SEEDS, SEEDS_VARIABLE};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};
 pub use message::HostView;
@@ -50,9 +57,10 @@ pub use name::{
     PatternError, Scope,
 };
 pub use presence::{MAX_WATCHES, NodeGone};
+pub use publication::{Claim, Publication};
 pub use queue::{Event, MAX_QUEUE};
 pub use record::{DropReason, Instance, MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record};
 pub use service::{
-    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publication,
-    Publish, Subscription,
+    Directory, DirectoryConfig, NodeWatch, NotPublished, NotSubscribed, PUBLISH_TIME, Publish,
+    Subscription,
 };

@@ -14,6 +14,7 @@ use layercake_wire::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    group::Group,
     name::{Pattern, Scope},
     record::{DropReason, Instance, Record},
 };
@@ -73,9 +74,11 @@ pub(crate) fn parts(records: impl IntoIterator<Item = Arc<Record>>) -> Vec<Vec<A
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToHost {
     /// Begins a registration: whatever this node said before is void.
-    Register,
+    /// `before`: the highest number that the node knows to have been given by the directory that it was
+    /// registered with before, if it was.
+    Register { group: Option<Group>, before: Option<u64> },
     /// Claims names, or repeats claims that an earlier directory granted (their fence is not zero).
-    /// Each is answered by `Granted` or `Refused`.
+    /// Each is answered by `Granted`, `Waiting` or `Refused`.
     Publish(Vec<Arc<Record>>),
     /// Gives a name back.
     Withdraw(u64),
@@ -89,6 +92,8 @@ pub(crate) enum ToHost {
     Hosts(u64),
     /// The node leaves in order.
     Bye,
+    /// Asks for `Synced` once everything before this has been dealt with.
+    Sync(u64),
 }
 
 /// From a host directory to a node of its host.
@@ -115,6 +120,12 @@ pub(crate) enum ToNode {
     Leaving,
     /// The answer to `Hosts`.
     Hosts { request: u64, hosts: Vec<HostView> },
+    /// A claim waits for its turn.
+    Waiting { serial: u64, claimed: u64 },
+    /// Numbers up to this may be given, and are to be told to the directory after this one.
+    Fences(u64),
+    /// The answer to `Sync`.
+    Synced(u64),
 }
 
 /// Why a claim was refused.
@@ -163,6 +174,9 @@ pub(crate) enum ToPeer {
     Flushed,
     /// From a node that is no host directory: this is where its host's directory is.
     Elsewhere(NodeAddr),
+    /// While the two could not hear each other, numbers up to this may have been given: exclusive
+    /// claims that the receiver has granted must rise above.
+    Fence(u64),
 }
 
 /// A host as its directory, or another host's, sees it.

@@ -1,9 +1,10 @@
 //! What is published and asked for: names, patterns over names, and how far both reach.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use layercake_wire::id::NodeId;
 use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::{Dot, Hir, HirKind, literal::Extractor};
 use serde::{Deserialize, Serialize};
 
 /// The longest name, in bytes.
@@ -12,6 +13,9 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_PATTERN: usize = 256;
 /// The memory that a compiled pattern may take, in bytes.
 pub const MAX_PATTERN_SIZE: usize = 1 << 20;
+/// Beginnings that a pattern is looked up by; one that has more is looked up by what they have in
+/// common.
+const MAX_STARTS: usize = 16;
 /// The first field of the names that belong to the system: nobody else publishes or sees them.
 const RESERVED: &str = "layercake";
 /// What the text of a reserved pattern begins with. No regular expression begins so.
@@ -91,6 +95,12 @@ impl Name {
     }
 }
 
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for Name {
     type Err = NameError;
 
@@ -152,13 +162,27 @@ pub enum PatternError {
 
 /// A regular expression over whole names: `textures:worker:.*` does not match `my:textures:worker:1`.
 /// None that can be made here matches a name of the system (first field `layercake`), not even `.*`.
+///
+/// Matching takes time linear in the length of the name, whatever the expression: the engine never
+/// backtracks. One that is a plain name, or a plain beginning and `.*`, is compared as text.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Text", into = "String")]
 pub struct Pattern {
     text: Arc<str>,
-    regex: Regex,
+    shape: Shape,
     /// Whether it is about the names of the system, and about no others.
     reserved: bool,
+}
+
+/// What decides about a name.
+#[derive(Clone)]
+enum Shape {
+    /// One name.
+    Exactly(Name),
+    /// How it begins.
+    Begins(Name),
+    /// An expression; what it matches begins with one of these.
+    Regex(Regex, Arc<[Name]>),
 }
 
 impl Pattern {
@@ -170,38 +194,47 @@ impl Pattern {
         if text.len() > MAX_PATTERN {
             return Err(PatternError::TooLong(text.len()));
         }
-        let compile = |regex: &str| {
-            RegexBuilder::new(regex).size_limit(MAX_PATTERN_SIZE).build().map_err(|error| {
-                let reason = match error {
-                    regex::Error::CompiledTooBig(limit) => {
-                        format!("it takes more than {limit} bytes when compiled")
-                    }
-                    // The compiler draws a picture over several lines; its last one says what is wrong.
-                    other => other.to_string().lines().last().unwrap_or("").trim().to_owned(),
-                };
-                PatternError::Invalid { text: text.to_owned(), reason }
-            })
+        let invalid = |reason| PatternError::Invalid { text: text.to_owned(), reason };
+        // On its own first: `a)|(b` would slip out of the group that anchors it. And in there, where
+        // the comment of `(?x)a#` would not end.
+        let parse = |text: &str| regex_syntax::parse(text).map_err(|e| invalid(last_line(&e)));
+        let (parsed, anchored) = (parse(text)?, format!("^(?:{text})$"));
+        parse(&anchored)?;
+        let shape = if let Some(name) = literal(&parsed) {
+            Shape::Exactly(name)
+        } else if let Some(start) = beginning(&parsed) {
+            Shape::Begins(start)
+        } else {
+            let whole = RegexBuilder::new(&anchored)
+                .size_limit(MAX_PATTERN_SIZE)
+                .dfa_size_limit(MAX_PATTERN_SIZE)
+                .build()
+                .map_err(|error| {
+                    invalid(match error {
+                        regex::Error::CompiledTooBig(limit) => {
+                            format!("it takes more than {limit} bytes when compiled")
+                        }
+                        other => last_line(&other),
+                    })
+                })?;
+            Shape::Regex(whole, starts(&parsed))
         };
-        // On its own first: `a)|(b` would slip out of the group that anchors it.
-        compile(text)?;
-        let regex = compile(&format!("^(?:{text})$"))?;
-        Ok(Self { text: text.into(), regex, reserved: false })
+        Ok(Self { text: text.into(), shape, reserved: false })
     }
 
     /// The pattern that matches one name and nothing else.
     #[must_use]
     pub fn exactly(name: &Name) -> Self {
-        let text = regex::escape(name.as_str());
         // An escaped name may be longer than a pattern may be, and is harmless all the same.
-        let regex = Regex::new(&format!("^(?:{text})$")).expect("an escaped text is an expression");
-        Self { text: text.into(), regex, reserved: false }
+        let text = regex::escape(name.as_str());
+        Self { text: text.into(), shape: Shape::Exactly(name.clone()), reserved: false }
     }
 
     /// The pattern that matches the presences of all nodes.
     pub(crate) fn presences() -> Self {
-        let text = format!("{RESERVED_MARK}{RESERVED}:node:.*");
-        let regex = Regex::new(&format!("^(?:{})$", &text[1..])).expect("it is an expression");
-        Self { text: text.into(), regex, reserved: true }
+        let start = format!("{RESERVED}:node:");
+        let text = format!("{RESERVED_MARK}{start}.*");
+        Self { text: text.into(), shape: Shape::Begins(Name(start.into())), reserved: true }
     }
 
     /// Whether it is about the names of the system.
@@ -212,7 +245,25 @@ impl Pattern {
     /// Whether the whole name matches.
     #[must_use]
     pub fn matches(&self, name: &Name) -> bool {
-        self.reserved == name.is_reserved() && self.regex.is_match(name.as_str())
+        self.reserved == name.is_reserved()
+            && match &self.shape {
+                Shape::Exactly(only) => only == name,
+                Shape::Begins(start) => name.as_str().starts_with(start.as_str()),
+                Shape::Regex(regex, _) => regex.is_match(name.as_str()),
+            }
+    }
+
+    /// Whether it matches one name at most.
+    pub(crate) const fn is_exact(&self) -> bool {
+        matches!(self.shape, Shape::Exactly(_))
+    }
+
+    /// What every name that matches begins with: one of these, of which none begins with another.
+    pub(crate) fn starts(&self) -> &[Name] {
+        match &self.shape {
+            Shape::Exactly(start) | Shape::Begins(start) => std::slice::from_ref(start),
+            Shape::Regex(_, starts) => starts,
+        }
     }
 
     /// The pattern as it was written.
@@ -220,6 +271,64 @@ impl Pattern {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+}
+
+/// The compiler draws a picture over several lines; its last one says what is wrong.
+fn last_line(error: &impl fmt::Display) -> String {
+    error.to_string().lines().last().unwrap_or_default().trim().to_owned()
+}
+
+/// The text, where an expression is nothing but text. (As a name it need not be a good one.)
+fn literal(hir: &Hir) -> Option<Name> {
+    match hir.kind() {
+        HirKind::Literal(literal) => {
+            std::str::from_utf8(&literal.0).ok().map(|text| Name(text.into()))
+        }
+        _ => None,
+    }
+}
+
+/// The text before `.*`, where an expression is nothing but that.
+fn beginning(hir: &Hir) -> Option<Name> {
+    let anything = |hir: &Hir| match hir.kind() {
+        HirKind::Repetition(all) => {
+            // Names have no line feeds.
+            let any = [Hir::dot(Dot::AnyChar), Hir::dot(Dot::AnyCharExceptLF)];
+            all.min == 0 && all.max.is_none() && any.contains(&all.sub)
+        }
+        _ => false,
+    };
+    match hir.kind() {
+        HirKind::Repetition(_) if anything(hir) => Some(Name("".into())),
+        HirKind::Concat(parts) => match &parts[..] {
+            [start, rest] if anything(rest) => literal(start),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What all that an expression matches begins with; in the worst case with nothing.
+fn starts(hir: &Hir) -> Arc<[Name]> {
+    let literals = Extractor::new().limit_total(MAX_STARTS).extract(hir);
+    let Some(literals) = literals.literals() else { return Arc::new([Name("".into())]) };
+    let mut all: Vec<&str> = literals
+        .iter()
+        .map(|literal| {
+            let bytes = literal.as_bytes();
+            // It may have been cut within a character.
+            let good = std::str::from_utf8(bytes).map_or_else(|e| e.valid_up_to(), str::len);
+            std::str::from_utf8(&bytes[..good]).unwrap_or_default()
+        })
+        .collect();
+    all.sort_unstable();
+    let mut kept: Vec<&str> = Vec::new();
+    for start in all {
+        if kept.last().is_none_or(|last| !start.starts_with(last)) {
+            kept.push(start);
+        }
+    }
+    kept.into_iter().map(|start| Name(start.into())).collect()
 }
 
 impl FromStr for Pattern {
@@ -280,7 +389,7 @@ impl fmt::Debug for Pattern {
 pub enum Scope {
     /// This process.
     Process,
-    /// The processes of one home. Comes with homes; refused until then.
+    /// The processes of one group of one host.
     Group,
     /// The processes of one host.
     Host,

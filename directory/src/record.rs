@@ -6,7 +6,10 @@ use bytes::Bytes;
 use layercake_wire::id::{ActorAddr, HostId, MAX_HINTS, NodeId, PeerId};
 use serde::{Deserialize, Serialize};
 
-use crate::name::{Name, Scope};
+use crate::{
+    group::Group,
+    name::{Name, Scope},
+};
 
 /// The largest description that may go with a record, in bytes.
 pub const MAX_META: usize = 64 << 10;
@@ -27,6 +30,16 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Nothing comes before it.
+    pub(crate) const FIRST: Self =
+        Self { host: HostId::from_bits(0), node: NodeId::from_bits(0), serial: 0 };
+    /// Nothing comes after it.
+    pub(crate) const LAST: Self = Self {
+        host: HostId::from_bits(u64::MAX),
+        node: NodeId::from_bits(u64::MAX),
+        serial: u64::MAX,
+    };
+
     /// The process that published it.
     #[must_use]
     pub const fn peer(&self) -> PeerId {
@@ -53,23 +66,50 @@ pub struct Record {
     pub name: Name,
     /// How far it is visible.
     pub scope: Scope,
+    /// The group of its publisher. Groups are of one host: elsewhere it means nothing.
+    pub group: Option<Group>,
     /// Whether the name has one holder in its scope; otherwise it may have many instances.
     pub exclusive: bool,
+    /// Whether it waits for the name, which somebody else holds. Subscribers are not shown such a
+    /// record.
+    pub waiting: bool,
     /// The actor behind the name.
     pub address: ActorAddr,
     /// Which publication this is.
     pub instance: Instance,
-    /// When it was granted, in milliseconds since 1970 by the clock of its host. Between two claims
-    /// of an exclusive name the older one stays.
+    /// When it was claimed, in milliseconds since 1970 by the clock of its host. Between two claims
+    /// of an exclusive name the older one stays, and of those that wait the oldest is next.
     pub claimed: u64,
-    /// Rises with every grant that the granting directory knows of: what has a lower number than a
-    /// record seen before of the same exclusive name comes from a former holder.
+    /// The fencing number: it rises with every grant of the same exclusive name, so that what comes with
+    /// a lower one comes from a former holder. Zero while the claim waits. See
+    /// [`FenceGuard`](crate::FenceGuard).
     pub fence: u64,
     /// A description for those who find it, opaque to the directory; at most [`MAX_META`] bytes.
     pub meta: Bytes,
 }
 
+/// What exclusive claims compete for: a name within its scope and, at [`Scope::Group`], in one group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Title {
+    pub(crate) name: Name,
+    pub(crate) scope: Scope,
+    group: Option<Group>,
+}
+
+impl Title {
+    /// Whether a record of the same name competes for it, too.
+    pub(crate) fn covers(&self, record: &Record) -> bool {
+        self.scope == record.scope && (self.scope != Scope::Group || self.group == record.group)
+    }
+}
+
 impl Record {
+    /// What it competes for.
+    pub(crate) fn title(&self) -> Title {
+        let group = self.group.clone().filter(|_| self.scope == Scope::Group);
+        Title { name: self.name.clone(), scope: self.scope, group }
+    }
+
     /// Who of two holders of an exclusive name stays: the lower rank.
     pub(crate) const fn rank(&self) -> (u64, Instance) {
         (self.claimed, self.instance)
@@ -81,7 +121,8 @@ impl Record {
             && self.address.node.peer == from
             && self.address.node.hints.len() <= MAX_HINTS
             && self.meta.len() <= MAX_META
-            && self.scope != Scope::Group
+            && (self.scope != Scope::Group || self.group.is_some())
+            && (!self.waiting || (self.exclusive && self.fence == 0))
             && (!self.name.is_reserved() || self.is_presence(from))
     }
 
@@ -93,9 +134,24 @@ impl Record {
             && self.meta.is_empty()
     }
 
+    /// Whether the same publication may say this later: it does not change what it is about.
+    pub(crate) fn may_become(&self, later: &Self) -> bool {
+        self.instance == later.instance
+            && self.name == later.name
+            && self.scope == later.scope
+            && self.group == later.group
+            && self.exclusive == later.exclusive
+            && (self.waiting || !later.waiting)
+    }
+
+    /// Whether it is there to be found.
+    pub(crate) fn is_offer(&self) -> bool {
+        !self.waiting && !self.name.is_reserved()
+    }
+
     /// Roughly what it takes when encoded, for cutting long lists.
     pub(crate) fn size(&self) -> usize {
-        128 + self.name.as_str().len() + self.meta.len() + 24 * self.address.node.hints.len()
+        192 + self.name.as_str().len() + self.meta.len() + 24 * self.address.node.hints.len()
     }
 }
 

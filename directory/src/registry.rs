@@ -6,7 +6,7 @@
 //!
 //! # What always holds
 //! - A subscription sees a record only if its own scope and the record's reach over the distance
-//!   between the two: the same process, the same host, the mesh.
+//!   between the two: the same process, the same group of one host, the same host, the mesh.
 //! - Of an exclusive name a subscription sees one record at most, and it is the nearest; between two
 //!   equally near it is the older claim. Of a shared name it sees every instance.
 //! - `Dropped` comes before the `Available` that replaces it, and each `Dropped` ends one `Available`.
@@ -22,6 +22,8 @@ use std::{
 use layercake_wire::id::{HostId, PeerId};
 
 use crate::{
+    group::Group,
+    index::{Patterns, Shelf},
     name::{Name, Pattern, Scope},
     record::{DropReason, Instance, Record},
 };
@@ -38,6 +40,34 @@ pub(crate) enum Effect {
     Dropped { subscription: u64, record: Arc<Record>, reason: DropReason },
 }
 
+/// Where a node is: what distances to records are reckoned from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Here {
+    pub(crate) peer: PeerId,
+    pub(crate) group: Option<Group>,
+}
+
+impl From<PeerId> for Here {
+    fn from(peer: PeerId) -> Self {
+        Self { peer, group: None }
+    }
+}
+
+impl Here {
+    /// The smallest scope that holds both this node and a record's publisher.
+    pub(crate) fn distance(&self, record: &Record) -> Scope {
+        if record.instance.peer() == self.peer {
+            Scope::Process
+        } else if record.instance.host != self.peer.host {
+            Scope::Lan
+        } else if self.group.is_some() && self.group == record.group {
+            Scope::Group
+        } else {
+            Scope::Host
+        }
+    }
+}
+
 struct Subscription {
     pattern: Pattern,
     scope: Scope,
@@ -49,19 +79,23 @@ struct Subscription {
 
 /// See the module.
 pub(crate) struct Registry {
-    me: PeerId,
+    here: Here,
     records: BTreeMap<Instance, Arc<Record>>,
-    exclusive: HashMap<Name, BTreeSet<Instance>>,
+    exclusive: Shelf,
+    shared: Shelf,
     subscriptions: BTreeMap<u64, Subscription>,
+    patterns: Patterns<u64>,
 }
 
 impl Registry {
-    pub(crate) fn new(me: PeerId) -> Self {
+    pub(crate) fn new(here: Here) -> Self {
         Self {
-            me,
+            here,
             records: BTreeMap::new(),
-            exclusive: HashMap::new(),
+            exclusive: Shelf::default(),
+            shared: Shelf::default(),
             subscriptions: BTreeMap::new(),
+            patterns: Patterns::default(),
         }
     }
 
@@ -79,14 +113,17 @@ impl Registry {
         }
         self.records.insert(record.instance, record.clone());
         if record.exclusive {
-            self.exclusive.entry(record.name.clone()).or_default().insert(record.instance);
+            self.exclusive.put(record.clone());
             self.choose(&record.name, DropReason::Replaced, out);
             return;
         }
-        for (id, subscription) in &mut self.subscriptions {
-            if subscription.wants(self.me, &record) {
+        self.shared.put(record.clone());
+        for id in self.patterns.candidates(&record.name, ..) {
+            if let Some(subscription) = self.subscriptions.get_mut(&id)
+                && subscription.wants(&self.here, &record)
+            {
                 subscription.shared.insert(record.instance, record.clone());
-                out.push(Effect::Available { subscription: *id, record: record.clone() });
+                out.push(Effect::Available { subscription: id, record: record.clone() });
             }
         }
     }
@@ -95,18 +132,15 @@ impl Registry {
     pub(crate) fn remove(&mut self, instance: Instance, why: DropReason, out: &mut Vec<Effect>) {
         let Some(record) = self.records.remove(&instance) else { return };
         if record.exclusive {
-            if let Some(claims) = self.exclusive.get_mut(&record.name) {
-                claims.remove(&instance);
-                if claims.is_empty() {
-                    self.exclusive.remove(&record.name);
-                }
-            }
+            self.exclusive.remove(&record);
             self.choose(&record.name, why, out);
             return;
         }
-        for (id, subscription) in &mut self.subscriptions {
-            if let Some(record) = subscription.shared.remove(&instance) {
-                out.push(Effect::Dropped { subscription: *id, record, reason: why });
+        self.shared.remove(&record);
+        for id in self.patterns.candidates(&record.name, ..) {
+            let subscription = self.subscriptions.get_mut(&id);
+            if let Some(record) = subscription.and_then(|s| s.shared.remove(&instance)) {
+                out.push(Effect::Dropped { subscription: id, record, reason: why });
             }
         }
     }
@@ -133,7 +167,7 @@ impl Registry {
         missing: impl Fn(&Record) -> DropReason,
         out: &mut Vec<Effect>,
     ) {
-        let me = self.me;
+        let me = self.here.peer;
         let listed: BTreeSet<_> = records.iter().map(|r| r.instance).collect();
         let stale = |r: &Record| {
             r.instance.host == host && r.instance.peer() != me && !listed.contains(&r.instance)
@@ -154,26 +188,39 @@ impl Registry {
         scope: Scope,
         out: &mut Vec<Effect>,
     ) {
-        let mut subscription =
-            Subscription { pattern, scope, shared: BTreeMap::new(), holders: HashMap::new() };
-        for record in self.records.values().filter(|r| !r.exclusive) {
-            if subscription.wants(self.me, record) {
+        self.unsubscribe(id);
+        let mut subscription = Subscription {
+            pattern: pattern.clone(),
+            scope,
+            shared: BTreeMap::new(),
+            holders: HashMap::new(),
+        };
+        for record in self.shared.matching(&pattern) {
+            if subscription.wants(&self.here, record) {
                 subscription.shared.insert(record.instance, record.clone());
                 out.push(Effect::Available { subscription: id, record: record.clone() });
             }
         }
-        for claims in self.exclusive.values() {
-            if let Some(holder) = subscription.nearest(self.me, claims, &self.records) {
+        // They come in the order of their names.
+        let mut last: Option<&Name> = None;
+        for claim in self.exclusive.matching(&pattern) {
+            if last.replace(&claim.name) == Some(&claim.name) {
+                continue;
+            }
+            if let Some(holder) = subscription.nearest(&self.here, &claim.name, &self.exclusive) {
                 out.push(Effect::Available { subscription: id, record: holder.clone() });
                 subscription.holders.insert(holder.name.clone(), holder);
             }
         }
+        self.patterns.insert(&pattern, id);
         self.subscriptions.insert(id, subscription);
     }
 
     /// Forgets a subscription, without a word to it.
     pub(crate) fn unsubscribe(&mut self, id: u64) {
-        self.subscriptions.remove(&id);
+        if let Some(subscription) = self.subscriptions.remove(&id) {
+            self.patterns.remove(&subscription.pattern, id);
+        }
     }
 
     /// What a subscription should see now.
@@ -186,24 +233,19 @@ impl Registry {
     /// The record of this node that a claim at [`Scope::Process`] meets: the holder of an exclusive
     /// name, or any instance of a shared one that is claimed exclusively.
     pub(crate) fn conflict(&self, name: &Name, exclusive: bool) -> Option<&Arc<Record>> {
-        let near = |r: &&Arc<Record>| r.instance.peer() == self.me && r.scope == Scope::Process;
-        let holders = self.exclusive.get(name).into_iter().flatten();
-        let holder = holders.filter_map(|instance| self.records.get(instance)).find(near);
-        // Only an exclusive claim pays for a look at everything.
-        holder.or_else(|| {
-            exclusive.then(|| self.records.values().filter(near).find(|r| r.name == *name))?
-        })
+        let near =
+            |r: &&Arc<Record>| r.instance.peer() == self.here.peer && r.scope == Scope::Process;
+        let holder = self.exclusive.of(name).find(near);
+        holder.or_else(|| exclusive.then(|| self.shared.of(name).find(near))?)
     }
 
     /// Lets each subscription have the nearest holder of a name. `why` is what became of the old one
     /// where it is not known any more.
     fn choose(&mut self, name: &Name, why: DropReason, out: &mut Vec<Effect>) {
-        static NONE: BTreeSet<Instance> = BTreeSet::new();
-        let claims = self.exclusive.get(name).unwrap_or(&NONE);
-        for (id, subscription) in &mut self.subscriptions {
-            let id = *id;
+        for id in self.patterns.candidates(name, ..) {
+            let Some(subscription) = self.subscriptions.get_mut(&id) else { continue };
             let old = subscription.holders.get(name).cloned();
-            let new = subscription.nearest(self.me, claims, &self.records);
+            let new = subscription.nearest(&self.here, name, &self.exclusive);
             if old == new {
                 continue;
             }
@@ -224,29 +266,12 @@ impl Registry {
 }
 
 impl Subscription {
-    fn wants(&self, me: PeerId, record: &Record) -> bool {
-        distance(me, record) <= self.scope.min(record.scope) && self.pattern.matches(&record.name)
+    fn wants(&self, here: &Here, record: &Record) -> bool {
+        here.distance(record) <= self.scope.min(record.scope) && self.pattern.matches(&record.name)
     }
 
-    fn nearest(
-        &self,
-        me: PeerId,
-        claims: &BTreeSet<Instance>,
-        records: &BTreeMap<Instance, Arc<Record>>,
-    ) -> Option<Arc<Record>> {
-        let claims = claims.iter().filter_map(|instance| records.get(instance));
-        let wanted = claims.filter(|record| self.wants(me, record));
-        wanted.min_by_key(|record| (distance(me, record), record.rank())).cloned()
-    }
-}
-
-/// The smallest scope that holds both a node and a record's publisher.
-pub(crate) fn distance(me: PeerId, record: &Record) -> Scope {
-    if record.instance.peer() == me {
-        Scope::Process
-    } else if record.instance.host == me.host {
-        Scope::Host
-    } else {
-        Scope::Lan
+    fn nearest(&self, here: &Here, name: &Name, exclusive: &Shelf) -> Option<Arc<Record>> {
+        let wanted = exclusive.of(name).filter(|record| self.wants(here, record));
+        wanted.min_by_key(|record| (here.distance(record), record.rank())).cloned()
     }
 }

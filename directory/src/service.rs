@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,18 +19,20 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::{
     agent::Draft,
     etcd::{Engine, EngineError},
+    group::{GROUP_VARIABLE, Group},
     hints::{DEFAULT_PORT, SEEDS_VARIABLE, split_seeds},
     inlet::{Inlet, Input, Outlet},
     message::{HostView, Refusal},
     name::{Name, Pattern, Scope},
     presence::NodeGone,
+    publication::{Claim, Publication, Standing},
     queue::{Event, Queue},
     record::{MAX_META, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
     shell,
 };
 
-/// How long a claim waits for a host directory. One is found or made within milliseconds; beyond this
-/// something is broken.
+/// How long a claim waits for a host directory that says nothing. One is found or made within
+/// milliseconds; beyond this something is broken.
 pub const PUBLISH_TIME: Duration = Duration::from_secs(10);
 
 /// How a directory looks for other hosts.
@@ -46,6 +48,9 @@ pub struct DirectoryConfig {
     /// How the hosts know of each other. With etcd, seeds and mDNS are not used. Where it cannot be
     /// used, no node starts with it.
     pub engine: Result<Engine, EngineError>,
+    /// The group that this node belongs to, for [`Scope::Group`]. `None`: in no group. (Where a whole
+    /// node is started, what `LAYERCAKE_GROUP` says.)
+    pub group: Option<Group>,
 }
 
 impl DirectoryConfig {
@@ -67,6 +72,7 @@ impl DirectoryConfig {
             mdns: true,
             port: DEFAULT_PORT,
             engine: Engine::from_env(),
+            group: None,
         }
     }
 
@@ -74,7 +80,8 @@ impl DirectoryConfig {
     /// environment or of a resolver.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT, engine: Ok(Engine::Gossip) }
+        let engine = Ok(Engine::Gossip);
+        Self { seeds: Vec::new(), mdns: true, port: DEFAULT_PORT, engine, group: None }
     }
 }
 
@@ -97,8 +104,8 @@ pub struct Publish {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotPublished {
-    /// Somebody else has the name: exclusively, or it was claimed exclusively here. Pick another name,
-    /// publish it shared, or wait until the holder's record is dropped.
+    /// Somebody else has the name, or is about to have it: exclusively, or it was claimed exclusively
+    /// here. Pick another name, publish it shared, or [`claim`](Directory::claim) it, which waits.
     #[error(
         "`{}` is held at scope {} by node {} on host {}",
         .0.name, .0.scope, .0.instance.node.short(), .0.instance.host.short()
@@ -107,8 +114,10 @@ pub enum NotPublished {
     /// The name is one of the system's: its first field is `layercake`. Pick another one.
     #[error("`{0}` belongs to the system; use another first field")]
     Reserved(Name),
-    /// Groups come with homes.
-    #[error("scope group needs a home, and this process is in none: use scope process or host")]
+    /// This node is in no group: it was started without one, and `LAYERCAKE_GROUP` is not set.
+    #[error(
+        "scope group needs a group, and this node is in none: set {GROUP_VARIABLE}, or use another scope"
+    )]
     Group,
     /// The node has [`MAX_RECORDS`] publications.
     #[error("this node has {MAX_RECORDS} publications already; withdraw some")]
@@ -142,8 +151,10 @@ pub enum NotPublished {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSubscribed {
-    /// Groups come with homes.
-    #[error("scope group needs a home, and this process is in none: use scope process or host")]
+    /// This node is in no group: it was started without one, and `LAYERCAKE_GROUP` is not set.
+    #[error(
+        "scope group needs a group, and this node is in none: set {GROUP_VARIABLE}, or use another scope"
+    )]
     Group,
     /// The pattern is one of the system's own.
     #[error("the pattern belongs to the system")]
@@ -156,17 +167,12 @@ pub enum NotSubscribed {
     Closed,
 }
 
-/// A publication as it stands, and whether it was lost.
-#[derive(Debug, Clone)]
-pub(crate) struct Standing {
-    pub(crate) record: Arc<Record>,
-    pub(crate) lost_to: Option<Arc<Record>>,
-}
-
 pub(crate) type Granted = Result<watch::Receiver<Standing>, NotPublished>;
 
 pub(crate) struct PublishCall {
     pub(crate) draft: Draft,
+    /// Whether it is put in line while somebody else holds the name.
+    pub(crate) waits: bool,
     pub(crate) answer: oneshot::Sender<Granted>,
 }
 
@@ -212,6 +218,8 @@ impl Feed {
 #[derive(Debug, Default)]
 pub(crate) struct Status {
     pub(crate) holder: watch::Sender<bool>,
+    /// Counts what the host directory says.
+    pub(crate) progress: AtomicU64,
     /// Why there is no host directory.
     pub(crate) trouble: Mutex<String>,
 }
@@ -221,9 +229,10 @@ pub(crate) struct Status {
 #[derive(Clone)]
 pub struct Directory {
     endpoint: Endpoint,
+    group: Option<Group>,
     inlet: Inlet,
     status: Arc<Status>,
-    next: Arc<std::sync::atomic::AtomicU64>,
+    next: Arc<AtomicU64>,
     _last: Arc<Last>,
 }
 
@@ -243,14 +252,21 @@ impl Directory {
     #[must_use]
     pub fn start(endpoint: Endpoint, outlet: Outlet, config: DirectoryConfig) -> Self {
         let status = Arc::new(Status::default());
-        let inlet = outlet.inlet.clone();
+        let (inlet, group) = (outlet.inlet.clone(), config.group.clone());
         let task = shell::run(endpoint.clone(), outlet, config, status.clone());
         endpoint.spawn_io(task);
         let last = Arc::new(Last(inlet.clone()));
-        Self { endpoint, inlet, status, next: Arc::default(), _last: last }
+        Self { endpoint, group, inlet, status, next: Arc::default(), _last: last }
     }
 
-    /// Claims a name for an actor of this node.
+    /// The group that this node belongs to.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    /// Claims a name for an actor of this node. A node that publishes and withdraws faster than its
+    /// host directory allows (some thousand changes a second, see `docs/limits.md`) waits here.
     ///
     /// # Errors
     /// [`NotPublished`]; [`NotPublished::Held`] says who holds the name.
@@ -258,12 +274,36 @@ impl Directory {
     /// # Cancel safety
     /// Dropped before it is done, it withdraws the claim.
     pub async fn publish(&self, publish: Publish) -> Result<Publication, NotPublished> {
+        self.put_up(publish, false).await
+    }
+
+    /// Claims a name exclusively, and gets in line where somebody else holds it. Whatever
+    /// [`Publish::exclusive`] says, the claim is an exclusive one. Of those that wait, on all hosts, the
+    /// one that claimed first is granted the name when its holder goes, and hears of it within
+    /// milliseconds. (Claims of the same millisecond are served in the order of their instances.)
+    ///
+    /// With etcd: of those that wait on one host the first is next; between hosts it is whoever reaches
+    /// etcd first.
+    ///
+    /// Returns as soon as the claim is granted or in line.
+    ///
+    /// # Errors
+    /// [`NotPublished`], but for [`NotPublished::Held`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it withdraws the claim.
+    pub async fn claim(&self, publish: Publish) -> Result<Claim, NotPublished> {
+        let publication = self.put_up(Publish { exclusive: true, ..publish }, true).await?;
+        Ok(Claim::new(publication))
+    }
+
+    async fn put_up(&self, publish: Publish, waits: bool) -> Result<Publication, NotPublished> {
         let Publish { name, scope, exclusive, actor, meta } = publish;
         // One that was read from somewhere: by hand it cannot be made.
         if name.is_reserved() {
             return Err(NotPublished::Reserved(name));
         }
-        if scope == Scope::Group {
+        if scope == Scope::Group && self.group.is_none() {
             return Err(NotPublished::Group);
         }
         if meta.len() > MAX_META {
@@ -273,20 +313,25 @@ impl Directory {
             self.endpoint.listen_quic(None).await.map_err(NotPublished::Listen)?;
         }
         let draft = Draft { name, scope, exclusive, actor, meta };
-        let (answer, granted) = oneshot::channel();
-        if !self.inlet.send(Input::Publish(PublishCall { draft, answer })) {
+        let (answer, mut granted) = oneshot::channel();
+        if !self.inlet.send(Input::Publish(PublishCall { draft, waits, answer })) {
             return Err(NotPublished::Closed);
         }
+        let mut heard = self.status.progress.load(Ordering::Relaxed);
         // The task withdraws what nobody waits for any more.
-        let standing = match tokio::time::timeout(PUBLISH_TIME, granted).await {
-            Ok(answer) => answer.unwrap_or(Err(NotPublished::Closed))?,
-            Err(_) => {
+        let standing = loop {
+            if let Ok(answer) = tokio::time::timeout(PUBLISH_TIME, &mut granted).await {
+                break answer.unwrap_or(Err(NotPublished::Closed))?;
+            }
+            // A directory that is busy with what this node has said before is there all the same.
+            let now = self.status.progress.load(Ordering::Relaxed);
+            if std::mem::replace(&mut heard, now) == now {
                 let trouble = self.status.trouble.lock().unwrap_or_else(PoisonError::into_inner);
                 let reason = if trouble.is_empty() { "it does not answer" } else { &trouble };
                 return Err(NotPublished::NoDirectory(reason.to_owned()));
             }
         };
-        Ok(Publication { standing, inlet: self.inlet.clone() })
+        Ok(Publication::new(standing, self.inlet.clone()))
     }
 
     /// Asks for every record whose name matches, up to a scope, now and later.
@@ -304,7 +349,7 @@ impl Directory {
         if pattern.is_reserved() {
             return Err(NotSubscribed::Reserved);
         }
-        if scope == Scope::Group {
+        if scope == Scope::Group && self.group.is_none() {
             return Err(NotSubscribed::Group);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -401,43 +446,6 @@ impl fmt::Debug for Directory {
     }
 }
 
-/// A name held by an actor of this node. Dropped, it is withdrawn.
-#[derive(Debug)]
-pub struct Publication {
-    standing: watch::Receiver<Standing>,
-    inlet: Inlet,
-}
-
-impl Publication {
-    /// The record as others see it; its fence may rise.
-    #[must_use]
-    pub fn record(&self) -> Arc<Record> {
-        self.standing.borrow().record.clone()
-    }
-
-    /// Waits until the name is lost to an older claim, as when a partition heals, and says to whom.
-    /// With etcd: until it is lost because the host's lease may have run out, and then says this
-    /// publication's own record where nobody else is known to hold it. Never returns for a shared name.
-    ///
-    /// # Cancel safety
-    /// Safe: called again, it tells the same.
-    pub async fn lost(&mut self) -> Arc<Record> {
-        let lost = self.standing.wait_for(|standing| standing.lost_to.is_some()).await;
-        match lost.ok().and_then(|standing| standing.lost_to.clone()) {
-            Some(holder) => holder,
-            // The directory has been closed: nobody will tell any more.
-            None => std::future::pending().await,
-        }
-    }
-}
-
-impl Drop for Publication {
-    fn drop(&mut self) {
-        let serial = self.standing.borrow().record.instance.serial;
-        self.inlet.send(Input::Withdraw(serial));
-    }
-}
-
 /// Records that match a pattern. Dropped, it ends.
 pub struct Subscription {
     id: u64,
@@ -467,6 +475,17 @@ impl Subscription {
     /// The next change, if there is one already.
     pub fn try_next(&mut self) -> Option<Event> {
         self.feed.queue().pop()
+    }
+
+    /// Ends the subscription, and waits until the host directory has taken it. While there is no host
+    /// directory it waits for one.
+    ///
+    /// # Cancel safety
+    /// The subscription ends, whether or not somebody waits here.
+    pub async fn end(self) {
+        let inlet = self.inlet.clone();
+        drop(self);
+        inlet.synced().await;
     }
 }
 

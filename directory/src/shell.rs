@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -30,13 +30,15 @@ use crate::{
     inlet::{Inlet, Input, Outlet},
     message::{self, HostView, ToHost, ToNode, ToPeer},
     presence::{Ended, NodeGone, Watches},
+    publication::Standing,
+    registry::Here,
     seat::Held,
-    service::{
-        DirectoryConfig, Feed, Granted, NotSubscribed, PublishCall, Standing, Status,
-        SubscribeCall, WatchCall,
-    },
+    service::{DirectoryConfig, Feed, Granted, Status, WatchCall},
 };
 
+use self::calls::{CALLS, Call};
+
+mod calls;
 mod effects;
 mod network;
 mod seating;
@@ -163,6 +165,12 @@ struct Shell {
     watchers: HashMap<u64, oneshot::Sender<NodeGone>>,
     asked: HashMap<u64, oneshot::Sender<Vec<HostView>>>,
     next_request: u64,
+    /// Who waits until the host directory has dealt with something.
+    syncing: HashMap<u64, oneshot::Sender<()>>,
+    syncing_swept: usize,
+    /// Calls that wait because the host directory is behind, and how many make a sweep worth while.
+    calls: VecDeque<Call>,
+    calls_swept: usize,
     addr: NodeAddr,
     next_address: Instant,
     agent_effects: VecDeque<agent::Effect>,
@@ -177,7 +185,7 @@ impl Shell {
         let started = Instant::now();
         Self {
             me: endpoint.peer(),
-            agent: Agent::new(endpoint.peer()),
+            agent: Agent::new(Here { peer: endpoint.peer(), group: config.group.clone() }),
             addr: endpoint.addr(),
             endpoint,
             inlet,
@@ -193,6 +201,10 @@ impl Shell {
             watchers: HashMap::new(),
             asked: HashMap::new(),
             next_request: 0,
+            syncing: HashMap::new(),
+            syncing_swept: CALLS,
+            calls: VecDeque::new(),
+            calls_swept: CALLS,
             next_address: started + ADDRESS_PERIOD,
             agent_effects: VecDeque::new(),
             host_effects: VecDeque::new(),
@@ -225,7 +237,7 @@ impl Shell {
                 tracing::warn!(%peer, "a peer sends more directory messages than can be read");
                 self.endpoint.close_link(peer.node, "too many directory messages");
             }
-            Input::Publish(call) => self.on_publish(call),
+            Input::Publish(call) => self.on_call(Call::Publish(call)),
             Input::WithdrawAll => {
                 for serial in self.published.keys().copied().collect::<Vec<_>>() {
                     self.on_input(Input::Withdraw(serial));
@@ -235,7 +247,8 @@ impl Shell {
                 self.published.remove(&serial);
                 self.in_agent(|agent, out| agent.withdraw(serial, out));
             }
-            Input::Subscribe(call) => self.on_subscribe(call),
+            Input::Subscribe(call) => self.on_call(Call::Subscribe(call)),
+            Input::Sync(answer) => self.on_sync(answer),
             Input::Unsubscribe(id) => {
                 self.feeds.remove(&id);
                 self.in_agent(|agent, out| agent.unsubscribe(id, out));
@@ -317,12 +330,15 @@ impl Shell {
             Service::Directory if from.host == self.me.host => {
                 message::decode::<ToHost>(body).map(|message| {
                     let wall = self.wall_ms();
-                    self.in_core(|core, _, out| core.on_node(from.node, message, wall, out));
+                    self.in_core(|core, now, out| {
+                        core.on_node(from.node, message, now, wall, out);
+                    });
                 })
             }
             Service::Agent => message::decode::<ToNode>(body).map(|message| {
                 // Only the directory that this node has chosen is believed.
                 if matches!(&self.seat, Seat::Client(directory) if directory == link) {
+                    self.status.progress.fetch_add(1, Ordering::Relaxed);
                     self.in_agent(|agent, out| agent.on_host(message, out));
                 }
             }),
@@ -348,30 +364,6 @@ impl Shell {
         {
             post(link, Service::Peer, &ToPeer::Elsewhere(addr.clone()));
         }
-    }
-
-    fn on_publish(&mut self, call: PublishCall) {
-        let PublishCall { draft, answer } = call;
-        let addr = self.endpoint.addr();
-        let wall = self.wall_ms();
-        let serial = self.in_agent(|agent, out| agent.publish(draft, addr, wall, out));
-        self.published.insert(serial, Published { standing: None, answer: Some(answer) });
-        self.seek_if_needed();
-    }
-
-    fn on_subscribe(&mut self, call: SubscribeCall) {
-        let SubscribeCall { id, pattern, scope, feed, answer } = call;
-        self.feeds.insert(id, feed);
-        let room = self.in_agent(|agent, out| agent.subscribe(id, pattern, scope, out));
-        if !room {
-            self.feeds.remove(&id);
-        }
-        let answered = answer.send(if room { Ok(()) } else { Err(NotSubscribed::TooMany) });
-        if room && answered.is_err() {
-            self.feeds.remove(&id);
-            self.in_agent(|agent, out| agent.unsubscribe(id, out));
-        }
-        self.seek_if_needed();
     }
 
     fn on_watch(&mut self, call: WatchCall) {
@@ -582,6 +574,8 @@ impl Shell {
     async fn end(&mut self) {
         self.tasks.abort_all();
         self.published.clear();
+        self.calls.clear();
+        self.syncing.clear();
         self.watchers.clear();
         for (_, feed) in self.feeds.drain() {
             feed.close();

@@ -27,6 +27,7 @@ use crate::{
     testing::peer,
 };
 
+mod names;
 mod presences;
 mod stories;
 
@@ -42,6 +43,7 @@ struct Told {
     lost: Vec<u64>,
     refused: Vec<u64>,
     granted: Vec<u64>,
+    waiting: Vec<u64>,
     /// What its watches were told, by the number of the watched process.
     gone: Vec<(Duration, u64, NodeGone)>,
 }
@@ -175,7 +177,7 @@ impl World {
         let name = Name::new(name).unwrap();
         let draft = Draft { name, scope, exclusive, actor: 1, meta: Bytes::new() };
         let wall = self.wall();
-        self.agent(peer, |agent, out| agent.publish(draft, addr(peer), wall, out))
+        self.agent(peer, |agent, out| agent.publish(draft, false, addr(peer), wall, out))
     }
 
     /// Everybody says that it is there and watches everybody else, under the number of that process.
@@ -227,7 +229,7 @@ impl World {
                     let message: ToHost = recode(&message);
                     let wall = self.wall();
                     self.directory(peer.host, |core, out| {
-                        core.on_node(peer.node, message, wall, out);
+                        core.on_node(peer.node, message, now, wall, out);
                     });
                 }
                 agent::Effect::Tell(registry::Effect::Available {
@@ -258,7 +260,8 @@ impl World {
                 agent::Effect::Lost { serial, .. } => told.lost.push(serial),
                 agent::Effect::Refused { serial, .. } => told.refused.push(serial),
                 agent::Effect::Granted(record) => told.granted.push(record.instance.serial),
-                agent::Effect::Hosts { .. } | agent::Effect::Reseat => {}
+                agent::Effect::Waiting(record) => told.waiting.push(record.instance.serial),
+                agent::Effect::Hosts { .. } | agent::Effect::Reseat | agent::Effect::Synced(_) => {}
             }
         }
     }
@@ -295,6 +298,7 @@ impl World {
                 }
                 host::Effect::ClosePeer(peer) => self.close(&|a, b| a == peer && b == me),
                 host::Effect::Etcd(_) => {}
+                host::Effect::CloseNode(node) => panic!("{node} says too much"),
             }
         }
     }

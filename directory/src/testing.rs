@@ -17,7 +17,9 @@ pub(crate) fn record(peer: PeerId, serial: u64, name: &str, scope: Scope) -> Rec
     Record {
         name: Name::new(name).expect("a good name"),
         scope,
+        group: None,
         exclusive: false,
+        waiting: false,
         address: ActorAddr { node: NodeAddr::new(peer, &[([10, 0, 0, 1], port).into()]), serial },
         instance: Instance { host: peer.host, node: peer.node, serial },
         claimed: 0,

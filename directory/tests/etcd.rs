@@ -363,6 +363,44 @@ async fn names_are_known_on_both_hosts_and_an_exclusive_one_has_one_holder() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_name_is_told_when_it_is_free_also_after_an_absence_of_etcd() {
+    let Some(mut pair) = Pair::new().await else { return };
+    let [a, b] = pair.nodes();
+    let held = a.claim("leader", true).await.expect("free");
+    let fence = held.record().fence;
+    let wait = |node: &Node| {
+        let (directory, name) = (node.directory.clone(), Name::new("leader").expect("a name"));
+        let meta = Bytes::new();
+        let publish = Publish { name, scope: Scope::Lan, exclusive: true, actor: 1, meta };
+        async move { directory.claim(publish).await.expect("gets in line") }
+    };
+    let next = wait(&b).await;
+    assert!(next.is_waiting());
+    let last = wait(&a).await;
+    drop(held);
+    let granted = tokio::time::timeout(SOON, async {
+        tokio::select! {
+            name = next.granted() => name,
+            name = last.granted() => name,
+        }
+    });
+    let granted = granted.await.expect("in time").expect("granted");
+    assert!(granted.record().fence > fence);
+    // Nobody can be asked for a while, longer than anybody else would wait.
+    pair.etcd.kill();
+    let other = Node::start(&pair.meshes[1], &[pair.ways[1].addr]);
+    let patient = wait(&other).await;
+    drop(granted);
+    tokio::time::sleep(2 * TTL + Duration::from_secs(1)).await;
+    pair.etcd.restart().await;
+    let granted = tokio::time::timeout(SOON, patient.granted()).await.expect("in time");
+    assert!(granted.expect("granted").record().fence > fence);
+    a.stop().await;
+    other.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn of_many_claims_at_once_one_is_granted() {
     let Some(pair) = Pair::new().await else { return };
     let [a, b] = pair.nodes();

@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    Directory, DirectoryConfig, DropReason, Event, Inlet, Name, NodeGone, NodeWatch, NotPublished,
-    NotSubscribed, Pattern, Publication, Publish, Scope, Subscription, inlet,
+    Claim, Directory, DirectoryConfig, DropReason, Event, Inlet, Name, NodeGone, NodeWatch,
+    NotPublished, NotSubscribed, Pattern, Publication, Publish, Scope, Subscription, inlet,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
@@ -84,6 +84,14 @@ impl Node {
         self.directory.publish(publish).await
     }
 
+    /// Gets in line for a name.
+    async fn wait_for(&self, name: &str, scope: Scope) -> Claim {
+        let name = Name::new(name).expect("a good name");
+        let meta = Bytes::new();
+        let publish = Publish { name, scope, exclusive: true, actor: 1, meta };
+        self.directory.claim(publish).await.expect("gets in line")
+    }
+
     async fn subscribe(&self, pattern: &str, scope: Scope) -> Subscription {
         let pattern = Pattern::new(pattern).expect("a good pattern");
         self.directory.subscribe(pattern, scope).await.expect("subscribes")
@@ -146,7 +154,7 @@ async fn eventually(what: &str, mut test: impl FnMut() -> bool) {
     }
 }
 
-/// A process that publishes a name and lives until it is killed, or its parent is.
+/// A process that publishes a name, exclusively where that begins with `only:`, and lives until it is killed, or its parent is.
 struct Worker {
     child: Child,
     /// Of its node; it is present.
@@ -196,7 +204,8 @@ fn a_child_publishes_until_it_is_killed() {
     runtime.block_on(async {
         let mesh = Mesh::open(&folder).expect("opens");
         let node = Node::with_seeds(&mesh, &seeds);
-        let _publication = node.publish(name, Scope::Lan).await;
+        let exclusive = name.starts_with("only:");
+        let _publication = node.claim(name, Scope::Lan, exclusive).await.expect("publishes");
         node.directory.be_present();
         println!("ready {}", node.endpoint.peer().node);
         // End of file on the standard input: the parent is gone.
@@ -247,8 +256,8 @@ async fn an_exclusive_name_has_one_holder_and_the_other_is_told_who() {
     dropped(&mut seen).await;
     let again = two.claim("leader", Scope::Host, true).await.expect("is free again");
     assert!(again.record().fence > fence);
-    let refused = two.claim("x", Scope::Group, false).await.expect_err("no groups yet");
-    assert!(refused.to_string().contains("scope group needs a home"), "{refused}");
+    let refused = two.claim("x", Scope::Group, false).await.expect_err("it is in no group");
+    assert!(refused.to_string().contains("scope group needs a group"), "{refused}");
 }
 
 #[tokio::test]
@@ -263,6 +272,49 @@ async fn a_killed_process_is_dropped_within_100_ms() {
     worker.kill();
     assert_eq!(dropped(&mut seen).await, ("w:child".to_owned(), DropReason::ProcessDied));
     assert!(killed.elapsed() < AT_ONCE, "{:?}", killed.elapsed());
+}
+
+#[tokio::test]
+async fn who_is_next_has_the_name_of_a_killed_process_at_once() {
+    let (folder, mesh) = host();
+    let here = Node::start(&mesh);
+    let mut seen = here.subscribe("only:.*", Scope::Host).await;
+    eventually("the directory is here", || here.directory.is_host_directory()).await;
+    let mut worker = Worker::start(&folder.path().join("mesh"), "only:one", &[]);
+    let Event::Available(held) = next(&mut seen).await else { panic!("it is there") };
+    let claim = here.wait_for("only:one", Scope::Lan).await;
+    assert!(claim.is_waiting() && claim.record().fence == 0);
+    let killed = Instant::now();
+    worker.kill();
+    let granted = tokio::time::timeout(SOON, claim.granted()).await.expect("in time");
+    let fence = granted.expect("granted").record().fence;
+    println!("a holder killed: the next one has the name after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < AT_ONCE && fence > held.fence, "{:?}", killed.elapsed());
+}
+
+#[tokio::test]
+async fn the_line_outlives_the_directory_that_is_killed_together_with_the_holder() {
+    let (folder, mesh) = host();
+    let mut worker = Worker::start(&folder.path().join("mesh"), "only:one", &[]);
+    let (one, two) = (Node::start(&mesh), Node::start(&mesh));
+    let mut seen = one.subscribe("only:.*", Scope::Host).await;
+    let Event::Available(held) = next(&mut seen).await else { panic!("it is there") };
+    let first = two.wait_for("only:one", Scope::Lan).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let second = one.wait_for("only:one", Scope::Lan).await;
+    assert!(first.is_waiting() && second.is_waiting());
+    let killed = Instant::now();
+    worker.kill();
+    // Also this one comes before the new directory knows who is there.
+    let hasty =
+        one.claim("only:one", Scope::Lan, true).await.expect_err("it is held, or waited for");
+    assert!(matches!(hasty, NotPublished::Held(_)), "{hasty}");
+    let granted = tokio::time::timeout(SOON, first.granted()).await.expect("in time");
+    let granted = granted.expect("granted");
+    assert!(killed.elapsed() < TAKEN_OVER, "{:?}", killed.elapsed());
+    assert!(granted.record().fence > held.fence && second.is_waiting());
+    granted.withdraw().await;
+    tokio::time::timeout(SOON, second.granted()).await.expect("in time").expect("granted");
 }
 
 #[tokio::test]

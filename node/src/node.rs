@@ -15,8 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    self as directory, Directory, DirectoryConfig, EngineError, NameError, NotPublished,
-    NotSubscribed, Pattern, PatternError, Publication, Publish, Scope, Subscription,
+    self as directory, Directory, DirectoryConfig, EngineError, GROUP_VARIABLE, Group, GroupError,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
@@ -36,7 +35,6 @@ use crate::{
     fate::Fates,
     here::{Scoped, within},
     mailbox::{Inlet, Mailbox},
-    message::Api,
     packet::Parcel,
     pool::PoolBuilder,
     table::Table,
@@ -51,7 +49,8 @@ pub struct NodeConfig {
     /// The mesh folder; by default `$LAYERCAKE_MESH`, else the user's configuration folder. A mesh
     /// is made there where none is.
     pub mesh: Option<PathBuf>,
-    /// How the directory finds other hosts.
+    /// How the directory finds other hosts, and the group of this node; where that is `None`, what
+    /// `LAYERCAKE_GROUP` says. Child processes inherit the group.
     pub directory: DirectoryConfig,
 }
 
@@ -59,49 +58,6 @@ impl Default for NodeConfig {
     fn default() -> Self {
         Self { mesh: None, directory: DirectoryConfig::from_env() }
     }
-}
-
-/// Why a name is not published.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// It is not a name.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// The directory does not take it.
-    #[error("cannot publish `{name}` at scope {scope}")]
-    Directory {
-        /// The name.
-        name: String,
-        /// The scope.
-        scope: Scope,
-        /// Why.
-        #[source]
-        cause: NotPublished,
-    },
-}
-
-/// Why there is no subscription.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubscribeError {
-    /// It is not a pattern.
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
-    /// It is not a name.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// The directory does not take it.
-    #[error("cannot subscribe to `{pattern}` at scope {scope}")]
-    Directory {
-        /// The pattern.
-        pattern: String,
-        /// The scope.
-        scope: Scope,
-        /// Why.
-        #[source]
-        cause: NotSubscribed,
-    },
 }
 
 /// Why a node does not start.
@@ -117,6 +73,9 @@ pub enum NodeError {
     /// The directory cannot be as it was configured, as by `LAYERCAKE_DIRECTORY`.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// `LAYERCAKE_GROUP` names no group.
+    #[error(transparent)]
+    Group(#[from] GroupError),
 }
 
 /// A process's membership of the mesh. A clone is another handle.
@@ -203,7 +162,10 @@ impl Node {
     }
 
     /// Starts a node whose identity a parent process has chosen.
-    pub(crate) async fn start_as(config: NodeConfig, id: NodeId) -> Result<Self, NodeError> {
+    pub(crate) async fn start_as(mut config: NodeConfig, id: NodeId) -> Result<Self, NodeError> {
+        if config.directory.group.is_none() {
+            config.directory.group = Group::from_env()?;
+        }
         let folder = match config.mesh {
             Some(folder) => folder,
             None => Mesh::default_folder()?,
@@ -278,6 +240,17 @@ impl Node {
     #[must_use]
     pub fn mesh(&self) -> &Mesh {
         self.0.endpoint.mesh()
+    }
+
+    /// The group that it belongs to, for [`Scope::Group`](directory::Scope::Group).
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.0.directory.group()
+    }
+
+    /// What puts a child process into the same group.
+    pub(crate) fn group_variable(&self) -> Option<(&'static str, String)> {
+        self.group().map(|group| (GROUP_VARIABLE, group.to_string()))
     }
 
     /// Its directory, for what the methods of the node do not cover.
@@ -447,76 +420,6 @@ impl Node {
     #[must_use]
     pub fn bind<T: ?Sized>(&self, addr: ActorAddr) -> Address<T> {
         Address::bound(addr, Some(self), None)
-    }
-
-    /// Claims a name for one of this node's actors, as one of many instances of it. The record lives
-    /// until the publication is dropped, or the node ends.
-    ///
-    /// # Errors
-    /// [`PublishError`] says why: a name that is none, a scope that is not to be had, another holder.
-    pub async fn publish<T: ?Sized>(
-        &self,
-        name: &str,
-        address: &Address<T>,
-        scope: Scope,
-    ) -> Result<Publication, PublishError> {
-        self.publish_as(name, address, scope, false).await
-    }
-
-    /// As [`publish`](Self::publish), as the only holder of the name within the scope.
-    ///
-    /// # Errors
-    /// As [`publish`](Self::publish).
-    pub async fn publish_exclusive<T: ?Sized>(
-        &self,
-        name: &str,
-        address: &Address<T>,
-        scope: Scope,
-    ) -> Result<Publication, PublishError> {
-        self.publish_as(name, address, scope, true).await
-    }
-
-    async fn publish_as<T: ?Sized>(
-        &self,
-        name: &str,
-        address: &Address<T>,
-        scope: Scope,
-        exclusive: bool,
-    ) -> Result<Publication, PublishError> {
-        let api = address.inlet().map_or_else(Api::default, |inlet| inlet.api());
-        let meta = Bytes::from(serde_json::to_vec(&api).unwrap_or_default());
-        let actor = address.id().serial;
-        let publish = Publish { name: name.parse()?, scope, exclusive, actor, meta };
-        let failed = |cause| PublishError::Directory { name: name.to_owned(), scope, cause };
-        self.0.directory.publish(publish).await.map_err(failed)
-    }
-
-    /// Hears of all instances of the names that match a pattern, up to a scope.
-    ///
-    /// # Errors
-    /// [`SubscribeError`] says what is wrong with the pattern or the scope.
-    pub async fn subscribe(
-        &self,
-        pattern: &str,
-        scope: Scope,
-    ) -> Result<Subscription, SubscribeError> {
-        let failed =
-            |cause| SubscribeError::Directory { pattern: pattern.to_owned(), scope, cause };
-        self.0.directory.subscribe(pattern.parse()?, scope).await.map_err(failed)
-    }
-
-    /// Hears of all instances of one name, up to a scope.
-    ///
-    /// # Errors
-    /// [`SubscribeError`] says what is wrong with the name or the scope.
-    pub async fn subscribe_to(
-        &self,
-        name: &str,
-        scope: Scope,
-    ) -> Result<Subscription, SubscribeError> {
-        let pattern = Pattern::exactly(&name.parse()?);
-        let failed = |cause| SubscribeError::Directory { pattern: name.to_owned(), scope, cause };
-        self.0.directory.subscribe(pattern, scope).await.map_err(failed)
     }
 
     /// Begins a pool of workers of one type.

@@ -7,7 +7,7 @@
 //!
 //! Checked by `node/tests/testing.rs`.
 
-use layercake_directory::DirectoryConfig;
+use layercake_directory::{DirectoryConfig, Group};
 use layercake_wire::Endpoint;
 pub use layercake_wire::{
     id::{HostId, NodeId},
@@ -45,8 +45,31 @@ pub async fn alone() -> Result<Node, NodeError> {
 /// # Errors
 /// [`NodeError::Wire`] outside of a tokio runtime, or where the network has a node of that id.
 pub async fn start_in(network: &Network, host: HostId, id: NodeId) -> Result<Node, NodeError> {
+    start_with(network, host, id, DirectoryConfig::in_memory())
+}
+
+/// As [`start_in`], in a group of the host.
+///
+/// # Errors
+/// As [`start_in`].
+pub async fn start_in_group(
+    network: &Network,
+    host: HostId,
+    id: NodeId,
+    group: Group,
+) -> Result<Node, NodeError> {
+    let config = DirectoryConfig { group: Some(group), ..DirectoryConfig::in_memory() };
+    start_with(network, host, id, config)
+}
+
+fn start_with(
+    network: &Network,
+    host: HostId,
+    id: NodeId,
+    config: DirectoryConfig,
+) -> Result<Node, NodeError> {
     let wire = |receive| Endpoint::start_in(network, host, id, receive);
-    let node = Node::start_on(wire, DirectoryConfig::in_memory())?;
+    let node = Node::start_on(wire, config)?;
     let (killed, stopped) = (node.endpoint().killed(), node.stop_token());
     // It holds the node as the actors do, until the node is closed.
     let falling = node.clone();

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kitchen::{Add, Allocate, Branch, Fall, Hang, Level, Pay, Pid, Start, Till};
-use layercake::{Limits, prelude::*};
+use kitchen::{Add, Allocate, Branch, Fall, Grouped, Hang, Level, Pay, Pid, Start, Till};
+use layercake::{DirectoryConfig, Limits, NodeConfig, prelude::*};
 
 #[data]
 enum Scene {
@@ -20,6 +20,7 @@ enum Scene {
     Stubborn,
     Limited,
     Foreign,
+    Groups,
     Tree,
 }
 
@@ -159,6 +160,26 @@ async fn main(node: Node, Args { scene, cook, mark }: Args) -> Result<Vec<Outcom
             let since = Instant::now();
             deaf.stop();
             outcomes.push(outcome("deaf", since, deaf.join().await.map(|_| String::new())));
+            Ok(outcomes)
+        }
+        Scene::Groups => {
+            // A node in the group of this process, and one in a group of its own.
+            let directory =
+                DirectoryConfig { group: Some("cellar".parse()?), ..DirectoryConfig::from_env() };
+            let mesh = Some(node.mesh().folder().to_owned());
+            let other = Node::start_with(NodeConfig { mesh, directory }).await?;
+            let mut outcomes = Vec::new();
+            for node in [&node, &other] {
+                let till = node.process::<Till>(till(1)).binary(&cook).launch().await?;
+                let group = till.ask(Grouped {}).await?.unwrap_or_default();
+                outcomes.push(outcome("process", since, Ok(group)));
+                let foreign = node.command("printenv").args(["LAYERCAKE_GROUP"]);
+                let mut foreign = foreign.launch().await?;
+                let group =
+                    foreign.join().await.map(|out| String::from_utf8_lossy(&out).into_owned());
+                outcomes.push(outcome("foreign", since, group));
+            }
+            other.close().await;
             Ok(outcomes)
         }
         Scene::Tree => {

@@ -31,6 +31,10 @@ pub struct Add {
 #[message(reply = u32)]
 pub struct Pid {}
 
+/// In which group its node is.
+#[message(reply = Option<String>)]
+pub struct Grouped {}
+
 /// Ends it; it leaves its bill.
 #[message]
 pub struct Pay {}
@@ -68,6 +72,10 @@ impl Till {
 
     async fn pid(&mut self, _: Pid) -> u32 {
         std::process::id()
+    }
+
+    async fn grouped(&mut self, _: Grouped, ctx: &mut Context<Self>) -> Option<String> {
+        ctx.node().group().map(ToString::to_string)
     }
 
     async fn pay(&mut self, _: Pay, ctx: &mut Context<Self>) {

@@ -30,11 +30,11 @@ fn to_host(out: &mut Vec<Effect>) -> Vec<ToHost> {
 fn a_name_within_the_process_needs_no_directory() {
     let (mut agent, mut out) = agent();
     assert!(agent.subscribe(1, Pattern::new("a").unwrap(), Scope::Process, &mut out));
-    agent.publish(draft("a", Scope::Process, true), addr(), 5, &mut out);
+    agent.publish(draft("a", Scope::Process, true), false, addr(), 5, &mut out);
     assert!(matches!(out[0], Effect::Tell(registry::Effect::Available { .. })), "{out:?}");
     assert!(matches!(out[1], Effect::Granted(_)) && !agent.needs_host());
     out.clear();
-    agent.publish(draft("a", Scope::Process, false), addr(), 5, &mut out);
+    agent.publish(draft("a", Scope::Process, false), false, addr(), 5, &mut out);
     let Effect::Refused { reason: Refusal::Held(holder), .. } = &out[0] else { panic!("{out:?}") };
     assert_eq!(holder.instance.serial, 1, "it says who holds it");
 }
@@ -43,12 +43,12 @@ fn a_name_within_the_process_needs_no_directory() {
 fn a_wider_name_is_visible_once_it_is_granted() {
     let (mut agent, mut out) = agent();
     assert!(agent.subscribe(1, Pattern::new("a").unwrap(), Scope::Process, &mut out));
-    let serial = agent.publish(draft("a", Scope::Lan, false), addr(), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, false), false, addr(), 5, &mut out);
     assert!(out.is_empty() && agent.needs_host());
     agent.on_host_up(&mut out);
     let said = to_host(&mut out);
     assert!(
-        matches!(&said[..], [ToHost::Register, ToHost::Publish(p), ToHost::Registered]
+        matches!(&said[..], [ToHost::Register { .. }, ToHost::Publish(p), ToHost::Registered]
         if p[0].fence == 0),
         "{said:?}"
     );
@@ -59,7 +59,7 @@ fn a_wider_name_is_visible_once_it_is_granted() {
 #[test]
 fn a_new_directory_gets_everything_again_and_subscribers_notice_nothing() {
     let (mut agent, mut out) = agent();
-    let serial = agent.publish(draft("a", Scope::Lan, true), addr(), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, true), false, addr(), 5, &mut out);
     assert!(agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
     agent.on_host_up(&mut out);
     agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
@@ -93,7 +93,7 @@ fn a_new_directory_gets_everything_again_and_subscribers_notice_nothing() {
 fn an_older_claim_takes_a_name_away_and_its_holder_is_told() {
     let (mut agent, mut out) = agent();
     agent.on_host_up(&mut out);
-    let serial = agent.publish(draft("a", Scope::Lan, true), addr(), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, true), false, addr(), 5, &mut out);
     agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
     out.clear();
     let holder = Arc::new(record(peer(2, 1), 1, "a", Scope::Lan));
@@ -107,7 +107,7 @@ fn nobody_else_speaks_for_this_nodes_records() {
     let (mut agent, mut out) = agent();
     assert!(agent.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out));
     agent.on_host_up(&mut out);
-    let serial = agent.publish(draft("a", Scope::Lan, false), addr(), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, false), false, addr(), 5, &mut out);
     agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
     out.clear();
     let me = peer(ME.0, ME.1);
@@ -187,7 +187,7 @@ fn a_moved_node_tells_its_new_address() {
         NodeAddr::new(peer(ME.0, ME.1), &hints)
     };
     agent.on_host_up(&mut out);
-    let serial = agent.publish(draft("a", Scope::Lan, false), at(&[7]), 5, &mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, false), false, at(&[7]), 5, &mut out);
     agent.on_host(ToNode::Granted { serial, claimed: 5, fence: 9 }, &mut out);
     out.clear();
     agent.on_address(&at(&[7, 8]), &mut out);
@@ -202,4 +202,85 @@ fn a_moved_node_tells_its_new_address() {
     );
     agent.on_address(&moved, &mut out);
     assert!(out.is_empty());
+}
+
+#[test]
+fn within_a_process_those_who_wait_are_served_in_order_without_a_directory() {
+    let (mut agent, mut out) = agent();
+    let [holder, second, third] = [5, 6, 6]
+        .map(|wall| agent.publish(draft("a", Scope::Process, true), true, addr(), wall, &mut out));
+    assert!(agent.publish(draft("a", Scope::Process, true), false, addr(), 7, &mut out) > third);
+    let granted = |out: &mut Vec<Effect>| -> Vec<(u64, u64)> {
+        let granted = out.drain(..).filter_map(|effect| match effect {
+            Effect::Granted(r) => Some((r.instance.serial, r.fence)),
+            _ => None,
+        });
+        granted.collect()
+    };
+    assert!(matches!(&out[1], Effect::Waiting(r) if r.instance.serial == second), "{out:?}");
+    assert!(matches!(out.last(), Some(Effect::Refused { .. })), "{out:?}");
+    let mut fences = granted(&mut out);
+    assert_eq!((fences.len(), fences[0].0), (1, holder));
+    agent.withdraw(holder, &mut out);
+    fences.extend(granted(&mut out));
+    agent.withdraw(second, &mut out);
+    fences.extend(granted(&mut out));
+    assert_eq!(
+        fences.iter().map(|(serial, _)| *serial).collect::<Vec<_>>(),
+        [holder, second, third]
+    );
+    assert!(fences.is_sorted_by(|a, b| a.1 < b.1), "{fences:?}");
+    assert!(!agent.needs_host());
+}
+
+#[test]
+fn a_claim_keeps_its_place_in_the_line_through_take_overs() {
+    let (mut agent, mut out) = agent();
+    agent.on_host_up(&mut out);
+    let serial = agent.publish(draft("a", Scope::Lan, true), true, addr(), 5, &mut out);
+    out.clear();
+    agent.on_host(ToNode::Waiting { serial, claimed: 8 }, &mut out);
+    assert!(matches!(&out[..], [Effect::Waiting(r)] if r.waiting && r.claimed == 8), "{out:?}");
+    agent.on_host(ToNode::Fences(900), &mut out);
+    out.clear();
+    agent.on_host_down(None, &mut out);
+    agent.on_host_up(&mut out);
+    let said = to_host(&mut out);
+    let [ToHost::Register { before: Some(900), .. }, ToHost::Publish(again), ..] = &said[..] else {
+        panic!("{said:?}")
+    };
+    assert!(again[0].waiting && again[0].claimed == 8 && again[0].fence == 0);
+    agent.on_host(ToNode::Granted { serial, claimed: 8, fence: 950 }, &mut out);
+    assert!(matches!(out.last(), Some(Effect::Granted(r)) if !r.waiting && r.fence == 950));
+}
+
+#[test]
+fn who_waits_for_the_directory_waits_for_the_next_one_too() {
+    let (mut agent, mut out) = agent();
+    agent.on_host_up(&mut out);
+    out.clear();
+    agent.sync(3, &mut out);
+    assert_eq!(to_host(&mut out), [ToHost::Sync(3)]);
+    agent.on_host_down(None, &mut out);
+    agent.on_host_up(&mut out);
+    assert_eq!(to_host(&mut out)[2..], [ToHost::Registered, ToHost::Sync(3)]);
+    agent.on_host(ToNode::Synced(3), &mut out);
+    agent.on_host(ToNode::Synced(3), &mut out);
+    assert_eq!(out, [Effect::Synced(3)], "told once");
+}
+
+#[test]
+fn a_node_notices_that_its_directory_is_behind() {
+    let (mut agent, mut out) = agent();
+    agent.on_host_up(&mut out);
+    let mut said = 0;
+    while !agent.is_ahead() {
+        let serial = agent.publish(draft("a", Scope::Host, false), false, addr(), 5, &mut out);
+        agent.withdraw(serial, &mut out);
+        said += 2;
+        assert!(said <= WINDOW, "it is told how far the directory is");
+    }
+    assert_eq!(said, WINDOW);
+    agent.on_host(ToNode::Synced(MARKED), &mut out);
+    assert!(!agent.is_ahead());
 }

@@ -251,17 +251,21 @@ impl EtcdCore {
         for instance in dropped {
             self.unwant(instance);
         }
-        for record in put {
+        // Who waits does so here, not in etcd.
+        for record in put.iter().filter(|record| !record.waiting) {
             self.want(record, true);
         }
     }
 
-    /// A node of this host claims an exclusive name. `false` when too many are waiting.
-    #[must_use]
-    pub(crate) fn claim(&mut self, record: &Arc<Record>) -> bool {
-        let room = self.waiting.len() + self.fresh.len() < MAX_CLAIMS;
+    /// A node of this host claims an exclusive name. One that `waits` is not refused because etcd cannot
+    /// be reached. `false` when too many are waiting for etcd.
+    pub(crate) fn claim(&mut self, record: &Arc<Record>, waits: bool) -> bool {
+        let room = waits || self.waiting.len() + self.fresh.len() < MAX_CLAIMS;
         if room {
             self.want(record, false);
+            if waits {
+                self.fresh.remove(&record.instance);
+            }
         }
         room
     }

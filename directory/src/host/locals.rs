@@ -1,26 +1,36 @@
 //! The nodes of this host: what they publish and ask for.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::RangeBounds,
     sync::Arc,
+    time::Duration,
 };
 
 use layercake_wire::id::{HostId, NodeId, PeerId};
 
-use super::{Change, Effect, HostCore, changed};
+use super::{
+    Change, Effect, HostCore, changed,
+    pace::{self, Pace},
+};
 use crate::{
-    agent,
+    group::Group,
     message::{self, Refusal, ToHost, ToNode, ToPeer},
     name::{Pattern, Scope},
     record::{DropReason, Instance, MAX_RECORDS, MAX_SUBSCRIPTIONS, Record},
-    registry,
+    registry::Here,
 };
 
 /// A node of this host.
-#[derive(Default)]
 pub(super) struct Local {
+    here: Here,
     pub(super) records: BTreeMap<u64, Arc<Record>>,
     subscriptions: BTreeMap<u64, (Pattern, Scope)>,
+    pace: Pace,
+    /// What it has said beyond its allowance.
+    backlog: VecDeque<ToHost>,
+    /// What that costs.
+    behind: u32,
     /// The foreign records that it has been told of, or will be once it is registered.
     pub(super) sent: BTreeSet<Instance>,
     pub(super) registered: bool,
@@ -29,78 +39,193 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// Whether a foreign record is for this node.
-    pub(super) fn wants(&self, me: PeerId, record: &Record) -> bool {
-        let distance = registry::distance(me, record);
-        distance > Scope::Process
-            && distance <= record.scope
-            && self
-                .subscriptions
-                .values()
-                .any(|(pattern, scope)| distance <= *scope && pattern.matches(&record.name))
+    fn new(peer: PeerId) -> Self {
+        Self {
+            here: peer.into(),
+            records: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            pace: Pace::default(),
+            backlog: VecDeque::new(),
+            behind: 0,
+            sent: BTreeSet::new(),
+            registered: false,
+            fresh: BTreeSet::new(),
+        }
+    }
+
+    /// When something of what has been put off may be dealt with.
+    pub(super) fn ready(&self) -> Option<Duration> {
+        (!self.backlog.is_empty()).then(|| self.pace.ready())
+    }
+
+    /// Whether a record is near enough for one of this node's subscriptions. Of its own it knows.
+    fn reaches(&self, record: &Record, scope: Scope) -> bool {
+        let distance = self.here.distance(record);
+        !record.waiting && distance > Scope::Process && distance <= record.scope.min(scope)
     }
 }
 
 impl HostCore {
-    /// A node of this host says something.
+    /// The nodes that a record is for.
+    pub(super) fn wanted_by(&self, record: &Record) -> BTreeSet<NodeId> {
+        self.wanting(record, ..).collect()
+    }
+
+    /// Whether a record is for a node.
+    fn wants(&self, node: NodeId, record: &Record) -> bool {
+        self.wanting(record, (node, 0)..=(node, u64::MAX)).next().is_some()
+    }
+
+    /// The nodes within a range that a record is for, once for each subscription.
+    fn wanting<'a>(
+        &'a self,
+        record: &'a Record,
+        range: impl RangeBounds<(NodeId, u64)> + Clone + 'a,
+    ) -> impl Iterator<Item = NodeId> + 'a {
+        let candidates = self.patterns.candidates(&record.name, range);
+        candidates.filter_map(|(node, id)| {
+            let local = self.nodes.get(&node)?;
+            let (pattern, scope) = local.subscriptions.get(&id)?;
+            let wanted = local.reaches(record, *scope) && pattern.matches(&record.name);
+            wanted.then_some(node)
+        })
+    }
+
+    /// A node of this host says something. What it says too fast is put off, and then so is
+    /// everything after it.
     pub(crate) fn on_node(
         &mut self,
         node: NodeId,
         message: ToHost,
+        now: Duration,
         wall_ms: u64,
         out: &mut Vec<Effect>,
     ) {
-        if message == ToHost::Register {
-            let local = self.nodes.entry(node).or_default();
-            local.registered = false;
-            local.subscriptions.clear();
-            local.sent.clear();
-            local.fresh.clear();
-            if let Some(etcd) = &mut self.etcd {
-                etcd.give_up_all(node);
+        self.set_clock(now, wall_ms);
+        match message {
+            ToHost::Register { group, before } => {
+                return self.on_register(node, group, before, out);
             }
-            let message = ToNode::Welcome { addr: self.config.addr.clone() };
-            out.push(Effect::ToNode { node, message });
-            return;
+            ToHost::Hosts(request) => {
+                let message = ToNode::Hosts { request, hosts: self.hosts() };
+                out.push(Effect::ToNode { node, message });
+                return;
+            }
+            ToHost::Bye => return self.on_node_down(node, false, out),
+            _ => {}
         }
         let Some(local) = self.nodes.get_mut(&node) else { return };
+        // Who registers again after a take-over must not wait.
+        if local.registered {
+            let cost = pace::cost(&message);
+            if !local.backlog.is_empty() || !local.pace.take(cost, now) {
+                local.behind = local.behind.saturating_add(cost);
+                // The node that embeds this directory has no link that could be closed.
+                if local.behind <= pace::MAX_BACKLOG || node == self.me.node {
+                    local.backlog.push_back(message);
+                } else {
+                    tracing::warn!(%node, "a node says more than it may, and does not wait");
+                    self.on_node_down(node, false, out);
+                    out.push(Effect::CloseNode(node));
+                }
+                return;
+            }
+        }
+        self.deal_with(node, message, out);
+    }
+
+    /// Does what was put off and is due.
+    pub(super) fn work_off(&mut self, out: &mut Vec<Effect>) {
+        let now = self.now;
+        let due = self.nodes.iter().filter(|(_, local)| local.ready().is_some_and(|at| at <= now));
+        for node in due.map(|(node, _)| *node).collect::<Vec<_>>() {
+            while let Some(local) = self.nodes.get_mut(&node)
+                && let Some(message) = local.backlog.front()
+            {
+                let cost = pace::cost(message);
+                if !local.pace.take(cost, now) {
+                    break;
+                }
+                local.behind = local.behind.saturating_sub(cost);
+                if let Some(message) = local.backlog.pop_front() {
+                    self.deal_with(node, message, out);
+                }
+            }
+        }
+    }
+
+    fn on_register(
+        &mut self,
+        node: NodeId,
+        group: Option<Group>,
+        before: Option<u64>,
+        out: &mut Vec<Effect>,
+    ) {
+        let peer = PeerId { host: self.me.host, node };
+        let local = self.nodes.entry(node).or_insert_with(|| Local::new(peer));
+        local.here.group = group;
+        local.registered = false;
+        local.backlog.clear();
+        local.behind = 0;
+        local.sent.clear();
+        local.fresh.clear();
+        for (id, (pattern, _)) in std::mem::take(&mut local.subscriptions) {
+            self.patterns.remove(&pattern, (node, id));
+        }
+        self.drop_held_back(node, None);
+        if let Some(etcd) = &mut self.etcd {
+            etcd.give_up_all(node);
+        }
+        if let Some(fences) = before {
+            self.succeed(fences, out);
+        }
+        let message = ToNode::Welcome { addr: self.config.addr.clone() };
+        out.push(Effect::ToNode { node, message });
+    }
+
+    fn deal_with(&mut self, node: NodeId, message: ToHost, out: &mut Vec<Effect>) {
+        let Some(local) = self.nodes.get_mut(&node) else { return };
         match message {
-            ToHost::Register => {}
-            ToHost::Publish(records) => self.publish(node, records, wall_ms, out),
+            ToHost::Publish(records) => self.publish(node, records, out),
             ToHost::Withdraw(serial) => {
                 if let Some(record) = local.records.get(&serial).cloned() {
                     self.forget(&record);
                     let dropped = vec![(record, DropReason::Withdrawn)];
                     self.spread(Change { dropped, ..Change::default() }, out);
-                } else if let Some(etcd) = &mut self.etcd {
-                    etcd.give_up(Instance { host: self.me.host, node, serial });
+                } else {
+                    self.drop_held_back(node, Some(serial));
+                    if let Some(etcd) = &mut self.etcd {
+                        etcd.give_up(Instance { host: self.me.host, node, serial });
+                    }
                 }
             }
             ToHost::Subscribe { id, pattern, scope } => {
                 // The node keeps the limit itself; this is for one that does not.
                 let limit = MAX_SUBSCRIPTIONS + usize::from(pattern.is_reserved());
-                if local.subscriptions.len() >= limit {
-                    tracing::warn!(%node, limit, "too many subscriptions");
+                if local.subscriptions.len() >= limit || local.subscriptions.contains_key(&id) {
+                    tracing::warn!(%node, limit, "a subscription too many");
                     return;
                 }
-                local.subscriptions.insert(id, (pattern, scope));
-                if local.registered {
-                    self.tell_new(node, out);
+                local.subscriptions.insert(id, (pattern.clone(), scope));
+                self.patterns.insert(&pattern, (node, id));
+                if self.nodes.get(&node).is_some_and(|local| local.registered) {
+                    self.tell_new(node, Some(id), out);
                 }
                 if scope == Scope::Lan {
                     self.want_lan(out);
                 }
             }
             ToHost::Unsubscribe(id) => {
-                local.subscriptions.remove(&id);
-                self.tell_unwanted(node, out);
+                if let Some((pattern, _)) = local.subscriptions.remove(&id) {
+                    self.patterns.remove(&pattern, (node, id));
+                    self.tell_unwanted(node, &pattern, out);
+                }
             }
             ToHost::Registered => self.on_registered(node, out),
-            ToHost::Hosts(request) => {
-                let message = ToNode::Hosts { request, hosts: self.hosts() };
-                out.push(Effect::ToNode { node, message });
+            ToHost::Sync(id) => {
+                out.push(Effect::ToNode { node, message: ToNode::Synced(id) });
             }
-            ToHost::Bye => self.on_node_down(node, false, out),
+            ToHost::Register { .. } | ToHost::Hosts(_) | ToHost::Bye => {}
         }
     }
 
@@ -124,6 +249,10 @@ impl HostCore {
         for record in gone.values() {
             self.claims.remove(record);
         }
+        for (id, (pattern, _)) in &local.subscriptions {
+            self.patterns.remove(pattern, (node, *id));
+        }
+        self.drop_held_back(node, None);
         let dropped = gone.into_values().map(|record| (record, reason)).collect();
         self.spread(Change { dropped, ..Change::default() }, out);
         if died {
@@ -147,9 +276,8 @@ impl HostCore {
         } else {
             records.iter().map(|r| r.instance.node).collect()
         };
+        let wanted: Vec<_> = records.into_iter().filter(|r| self.wants(node, r)).collect();
         let Some(local) = self.nodes.get_mut(&node) else { return };
-        let me = PeerId { host: self.me.host, node };
-        let wanted: Vec<_> = records.into_iter().filter(|r| local.wants(me, r)).collect();
         local.sent.retain(|instance| instance.host != host);
         local.sent.extend(wanted.iter().map(|r| r.instance));
         let parts = message::parts(wanted);
@@ -160,21 +288,21 @@ impl HostCore {
         }
     }
 
-    fn publish(
+    pub(super) fn publish(
         &mut self,
         node: NodeId,
         records: Vec<Arc<Record>>,
-        wall_ms: u64,
         out: &mut Vec<Effect>,
     ) {
         let from = PeerId { host: self.me.host, node };
         let mut change = Change::default();
         for record in records {
-            if !record.is_sound(from) || record.scope < Scope::Host {
+            let Some(local) = self.nodes.get_mut(&node) else { return };
+            let own = record.is_sound(from) && record.group == local.here.group;
+            if !own || record.scope == Scope::Process {
                 tracing::warn!(%node, name = %record.name, "a node says what it may not say");
                 continue;
             }
-            let Some(local) = self.nodes.get_mut(&node) else { return };
             let serial = record.instance.serial;
             let refuse =
                 |reason| Effect::ToNode { node, message: ToNode::Refused { serial, reason } };
@@ -184,33 +312,62 @@ impl HostCore {
                 continue;
             }
             local.fresh.insert(serial);
-            let known = local.records.get(&serial);
+            let known = local.records.get(&serial).cloned();
             let registered = local.registered;
-            let record = if record.fence > 0 {
-                if known.is_none() && registered && self.is_for_etcd(&record) {
+            if known.as_ref().is_some_and(|k| k.title() != record.title()) {
+                tracing::warn!(%node, name = %record.name, "a record cannot become another one");
+                continue;
+            }
+            let record = if record.fence > 0 || (record.waiting && record.claimed > 0) {
+                let granted = record.fence > 0 && self.is_for_etcd(&record);
+                if known.is_none() && registered && granted {
                     continue; // Its loss is on its way to the node.
                 }
-                record
+                // Granted, or put in line, by a directory before this one, or by this one.
+                match known.filter(|known| known.fence > record.fence) {
+                    // The node has not heard of its last grant yet.
+                    Some(known) => {
+                        let (claimed, fence) = (known.claimed, known.fence);
+                        Arc::new(Record { claimed, fence, waiting: false, ..(*record).clone() })
+                    }
+                    None => record,
+                }
             } else if let Some(known) = known {
                 // Told twice, as by a node that moved while its first claim was on the way.
-                let (claimed, fence) = (known.claimed, known.fence);
-                Arc::new(Record { claimed, fence, ..(*record).clone() })
-            } else if self.is_for_etcd(&record) {
-                if !self.ask_etcd(&record, wall_ms) {
+                let Record { claimed, fence, waiting, .. } = *known;
+                Arc::new(Record { claimed, fence, waiting, ..(*record).clone() })
+            } else if self.is_for_etcd(&record) && !record.waiting {
+                if !self.ask_etcd(&record) {
                     out.push(refuse(Refusal::TooMany));
                 }
                 self.want_lan(out);
                 continue;
-            } else if let Some(holder) = self.claims.conflict(&record) {
-                out.push(refuse(Refusal::Held(holder)));
+            } else if record.exclusive && self.is_taking_over() {
+                if !self.hold_back(node, record) {
+                    out.push(refuse(Refusal::TooMany));
+                }
                 continue;
+            } else if let Some(holder) = self.conflict(&record) {
+                if !record.waiting {
+                    out.push(refuse(Refusal::Held(holder)));
+                    continue;
+                }
+                Arc::new(Record { claimed: self.wall_ms().max(1), ..(*record).clone() })
+            } else if self.is_for_etcd(&record) {
+                // In line by itself: it is asked for as soon as that is known.
+                Arc::new(Record { claimed: self.wall_ms().max(1), ..(*record).clone() })
             } else {
-                let fence = agent::fence(self.last_fence, wall_ms);
-                Arc::new(Record { claimed: wall_ms, fence, ..(*record).clone() })
+                let (claimed, fence) = (self.wall_ms(), self.next_fence(out));
+                Arc::new(Record { claimed, fence, waiting: false, ..(*record).clone() })
             };
             self.keep(&record);
-            let (claimed, fence) = (record.claimed, record.fence);
-            out.push(Effect::ToNode { node, message: ToNode::Granted { serial, claimed, fence } });
+            let Record { claimed, fence, .. } = *record;
+            let message = if record.waiting {
+                ToNode::Waiting { serial, claimed }
+            } else {
+                ToNode::Granted { serial, claimed, fence }
+            };
+            out.push(Effect::ToNode { node, message });
             if record.scope == Scope::Lan {
                 self.want_lan(out);
             }
@@ -237,6 +394,7 @@ impl HostCore {
             let gone = PeerId { host: self.me.host, node: departed };
             out.push(Effect::ToNode { node, message: ToNode::ProcessGone(gone) });
         }
+        self.tell_fences(node, out);
         // What is known completely is told completely, the rest as far as it is known.
         if self.settles.is_none() {
             self.view(node, self.me.host, out);
@@ -246,35 +404,35 @@ impl HostCore {
         for host in synced {
             self.view(node, host, out);
         }
-        self.tell_new(node, out);
+        self.tell_new(node, None, out);
         if self.known.is_none() {
             out.push(Effect::ToNode { node, message: self.known_message() });
         }
     }
 
-    /// Tells a node what it wants and has not been told of.
-    fn tell_new(&mut self, node: NodeId, out: &mut Vec<Effect>) {
-        let me = PeerId { host: self.me.host, node };
-        let hosts = std::iter::once(me.host).chain(self.remotes.keys().copied());
-        let records: Vec<_> = hosts.flat_map(|host| self.records_of(host)).collect();
+    /// Tells a node what it wants and has not been told of, for one subscription or for all.
+    fn tell_new(&mut self, node: NodeId, only: Option<u64>, out: &mut Vec<Effect>) {
         let Some(local) = self.nodes.get_mut(&node) else { return };
-        let wanted: Vec<_> = records
-            .into_iter()
-            .filter(|r| !local.sent.contains(&r.instance) && local.wants(me, r))
-            .collect();
-        local.sent.extend(wanted.iter().map(|r| r.instance));
+        let mut wanted = Vec::new();
+        let mut sent = std::mem::take(&mut local.sent);
+        let asked =
+            local.subscriptions.iter().filter(|(id, _)| only.is_none_or(|only| only == **id));
+        for (_, (pattern, scope)) in asked {
+            let matching = self.claims.matching(pattern);
+            let new = matching.filter(|r| local.reaches(r, *scope) && sent.insert(r.instance));
+            wanted.extend(new.cloned());
+        }
+        local.sent = sent;
         changed(node, wanted, Vec::new(), out);
     }
 
-    /// Takes from a node what it does not want any more.
-    fn tell_unwanted(&mut self, node: NodeId, out: &mut Vec<Effect>) {
-        let me = PeerId { host: self.me.host, node };
+    /// Takes from a node what it does not want any more, of what matches.
+    fn tell_unwanted(&mut self, node: NodeId, pattern: &Pattern, out: &mut Vec<Effect>) {
         let Some(local) = self.nodes.get(&node) else { return };
-        let unwanted: Vec<_> = local
-            .sent
-            .iter()
-            .filter(|instance| !self.record(**instance).is_some_and(|r| local.wants(me, r)))
-            .map(|instance| (*instance, DropReason::Withdrawn))
+        let matching = self.claims.matching(pattern);
+        let unwanted: Vec<_> = matching
+            .filter(|r| local.sent.contains(&r.instance) && !self.wants(node, r))
+            .map(|r| (r.instance, DropReason::Withdrawn))
             .collect();
         if let Some(local) = self.nodes.get_mut(&node) {
             for (instance, _) in &unwanted {
@@ -282,13 +440,5 @@ impl HostCore {
             }
         }
         changed(node, Vec::new(), unwanted, out);
-    }
-
-    fn record(&self, instance: Instance) -> Option<&Arc<Record>> {
-        if instance.host == self.me.host {
-            self.nodes.get(&instance.node)?.records.get(&instance.serial)
-        } else {
-            self.remotes.get(&instance.host)?.records.get(&instance)
-        }
     }
 }

@@ -42,9 +42,11 @@ impl HostCore {
     }
 
     /// Asks for a grant that comes later. `false` when too many claims are waiting.
-    pub(super) fn ask_etcd(&mut self, claim: &Record, wall_ms: u64) -> bool {
+    pub(super) fn ask_etcd(&mut self, claim: &Record) -> bool {
+        let claimed = if claim.waiting { claim.claimed } else { self.wall_ms() };
         let Some(etcd) = &mut self.etcd else { return false };
-        etcd.claim(&Arc::new(Record { claimed: wall_ms, ..claim.clone() }))
+        let record = Arc::new(Record { claimed, waiting: false, ..claim.clone() });
+        etcd.claim(&record, claim.waiting)
     }
 
     pub(super) fn in_etcd(
@@ -111,6 +113,9 @@ impl HostCore {
     fn on_refused(&mut self, instance: Instance, reason: Refusal, out: &mut Vec<Effect>) {
         let Instance { node, serial, .. } = instance;
         let known = self.nodes.get(&node).and_then(|local| local.records.get(&serial)).cloned();
+        if known.as_ref().is_some_and(|record| record.waiting) {
+            return; // It stays in line, and is asked for again when the holder goes.
+        }
         let message = ToNode::Refused { serial, reason };
         out.push(Effect::ToNode { node, message });
         if let Some(record) = known {
@@ -148,8 +153,14 @@ mod tests {
         let mesh = MeshId { name: "cake".into(), fingerprint: [7; 32] };
         core.meet_in_etcd(&mesh, Duration::from_secs(10), Duration::ZERO);
         core.start_lan(addr, Duration::ZERO);
-        core.on_node(peer(1, 2).node, ToHost::Register, WALL, &mut Vec::new());
-        core.on_node(peer(1, 2).node, ToHost::Registered, WALL, &mut Vec::new());
+        core.on_node(
+            peer(1, 2).node,
+            ToHost::Register { group: None, before: None },
+            Duration::ZERO,
+            WALL,
+            &mut Vec::new(),
+        );
+        core.on_node(peer(1, 2).node, ToHost::Registered, Duration::ZERO, WALL, &mut Vec::new());
         core
     }
 
@@ -157,7 +168,7 @@ mod tests {
         let mut out = Vec::new();
         let record = record(peer(1, 2), serial, "a", Scope::Lan);
         let message = ToHost::Publish(vec![Arc::new(Record { exclusive, ..record })]);
-        core.on_node(peer(1, 2).node, message, WALL, &mut out);
+        core.on_node(peer(1, 2).node, message, Duration::ZERO, WALL, &mut out);
         out
     }
 

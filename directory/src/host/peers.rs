@@ -8,7 +8,7 @@ use std::{
 
 use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 
-use super::{Change, Effect, HostCore, LINKLESS, MEETING, digest};
+use super::{Change, Effect, HostCore, LINKLESS, MEETING, digest, grants::Acquaintance};
 use crate::{
     dial::{MAX_TARGETS, Target},
     membership::{self, Identity},
@@ -41,6 +41,7 @@ pub(super) struct Remote {
     sequence: u64,
     /// Whether a snapshot of the present incarnation has come, so that deltas make sense.
     primed: bool,
+    pub(super) acquaintance: Acquaintance,
     /// Whether a complete snapshot has ever come to this directory.
     pub(super) synced: bool,
     /// Whether a snapshot is on its way because of a gap.
@@ -77,7 +78,7 @@ impl Remote {
             linked: self.link.is_some(),
             alive: self.member,
             nodes: nodes.len(),
-            records: self.records.values().filter(|r| !r.name.is_reserved()).count(),
+            records: self.records.values().filter(|r| r.is_offer()).count(),
         }
     }
 }
@@ -131,6 +132,7 @@ impl HostCore {
             );
             return;
         }
+        self.now = now;
         self.heard(from, now);
         match message {
             ToPeer::Hello { incarnation, renewal, addr, host_name } => {
@@ -197,6 +199,7 @@ impl HostCore {
             }
             ToPeer::Pull => self.snapshot(from, out),
             ToPeer::ProcessGone(node) => self.on_process_gone(PeerId { node, ..from }, out),
+            ToPeer::Fence(above) => self.on_fence(above, out),
             ToPeer::Bye => {
                 remote.link = None;
                 remote.member = false;
@@ -390,6 +393,7 @@ impl HostCore {
         if let Some(departed) = self.config.departed {
             out.push(Effect::ToPeer { peer: from, message: ToPeer::ProcessGone(departed) });
         }
+        self.tell_peer_fences(from.host, out);
         self.snapshot(from, out);
         if let Some(them) = identity {
             self.in_membership(now, out, |m, out| m.meet(them, now, out));
@@ -418,7 +422,7 @@ impl HostCore {
                 change.dropped.push((record, reason));
             }
         }
-        change.put = self.accept(host, records);
+        self.accept(host, records, &mut change);
         self.spread(change, out);
         if first {
             // A node may remember more of that host, from a directory before this one.
@@ -443,13 +447,12 @@ impl HostCore {
                 change.dropped.push((record, *reason));
             }
         }
-        change.put = self.accept(host, put);
+        self.accept(host, put, &mut change);
         self.spread(change, out);
     }
 
-    /// Stores what a host may say, and returns what of it is new.
-    fn accept(&mut self, host: HostId, records: Vec<Arc<Record>>) -> Vec<Arc<Record>> {
-        let mut accepted = Vec::new();
+    /// Stores what a host may say, and notes what of it is new.
+    fn accept(&mut self, host: HostId, records: Vec<Arc<Record>>, change: &mut Change) {
         for record in records {
             let own = record.instance.host == host && record.is_sound(record.instance.peer());
             if !own || record.scope != Scope::Lan {
@@ -457,19 +460,18 @@ impl HostCore {
                 continue;
             }
             let Some(remote) = self.remotes.get(&host) else { break };
-            let known = remote.records.get(&record.instance);
+            let known = remote.records.get(&record.instance).cloned();
             let full = known.is_none() && remote.records.len() >= MAX_HOST_RECORDS;
-            if full || known.is_some_and(|known| *known == record) {
+            if full || known.as_ref().is_some_and(|known| *known == record) {
                 continue;
             }
-            if let Some(known) = known.cloned() {
-                // By the rules its name never changes, but nobody enforces that over there.
+            if let Some(known) = known.filter(|known| !known.may_become(&record)) {
                 self.forget(&known);
+                change.dropped.push((known, DropReason::Withdrawn));
             }
             self.keep(&record);
-            accepted.push(record);
+            change.put.push(record);
         }
-        accepted
     }
 
     pub(super) fn on_process_gone(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
@@ -511,6 +513,9 @@ impl HostCore {
         remote.challenged = None;
         remote.part.clear();
         remote.since = now;
+        if remote.acquaintance == Acquaintance::Close {
+            remote.acquaintance = Acquaintance::Parted;
+        }
         self.dialer.unlinked(host, why == DropReason::Withdrawn, now);
         let gone: Vec<_> = remote.records.values().cloned().collect();
         for record in &gone {

@@ -4,11 +4,15 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
+    group::Group,
     message::{Refusal, ToHost},
     name::{Name, Pattern},
     record::MAX_RECORDS,
     testing::{peer, record},
 };
+
+mod lines;
+mod paces;
 
 const T0: Duration = Duration::ZERO;
 const WALL: u64 = 1000;
@@ -29,21 +33,25 @@ fn directory() -> HostCore {
 
 /// Node `node` registers and asks for everything.
 fn join(core: &mut HostCore, node: u64) {
+    join_in(core, node, None);
+}
+
+fn join_in(core: &mut HostCore, node: u64, group: Option<&Group>) {
     let node = peer(1, node).node;
     let pattern = Pattern::new(".*").unwrap();
     for message in [
-        ToHost::Register,
+        ToHost::Register { group: group.cloned(), before: None },
         ToHost::Subscribe { id: 1, pattern, scope: Scope::Lan },
         ToHost::Registered,
     ] {
-        core.on_node(node, message, WALL, &mut Vec::new());
+        core.on_node(node, message, T0, WALL, &mut Vec::new());
     }
 }
 
 fn publish(core: &mut HostCore, node: u64, record: Record) -> Vec<Effect> {
     let mut out = Vec::new();
     let message = ToHost::Publish(vec![Arc::new(record)]);
-    core.on_node(peer(1, node).node, message, WALL, &mut out);
+    core.on_node(peer(1, node).node, message, T0, WALL, &mut out);
     out
 }
 
@@ -110,6 +118,32 @@ fn a_record_goes_as_far_as_its_scope() {
         e,
         Effect::ToPeer { message: ToPeer::Delta { sequence: 1, put, .. }, .. } if put.len() == 1
     )));
+}
+
+#[test]
+fn a_group_keeps_its_names_to_itself_and_has_holders_of_its_own() {
+    let mut core = directory();
+    let [kitchen, cellar] = ["kitchen", "cellar"].map(|name| Group::new(name).unwrap());
+    for (node, group) in [(2, Some(&kitchen)), (3, Some(&kitchen)), (4, Some(&cellar)), (5, None)] {
+        join_in(&mut core, node, group);
+    }
+    meet(&mut core, peer(2, 9), 5);
+    let leader = |node, group: Option<&Group>, scope| Record {
+        group: group.cloned(),
+        exclusive: true,
+        ..record(peer(1, node), 1, "leader", scope)
+    };
+    let out = publish(&mut core, 2, leader(2, Some(&kitchen), Scope::Group));
+    assert_eq!([3, 4, 5].map(|node| put_to(&out, node).len()), [1, 0, 0]);
+    assert!(!out.iter().any(|e| matches!(e, Effect::ToPeer { .. })));
+    let out = publish(&mut core, 4, leader(4, Some(&cellar), Scope::Group));
+    assert!(matches!(out[0], Effect::ToNode { message: ToNode::Granted { .. }, .. }), "{out:?}");
+    let out = publish(&mut core, 3, leader(3, Some(&kitchen), Scope::Group));
+    assert!(matches!(out[0], Effect::ToNode { message: ToNode::Refused { .. }, .. }), "{out:?}");
+    let out = publish(&mut core, 3, leader(3, Some(&kitchen), Scope::Host));
+    assert_eq!([2, 4, 5].map(|node| put_to(&out, node).len()), [1, 1, 1]);
+    assert!(publish(&mut core, 5, leader(5, Some(&cellar), Scope::Group)).is_empty(), "a lie");
+    assert!(publish(&mut core, 5, leader(5, None, Scope::Group)).is_empty(), "of no group");
 }
 
 #[test]
@@ -213,10 +247,11 @@ fn a_node_has_only_so_many_records() {
     };
     let mut out = Vec::new();
     let node = peer(1, 2).node;
-    core.on_node(node, ToHost::Publish(records(0..MAX_RECORDS as u64)), WALL, &mut out);
+    core.on_node(node, ToHost::Publish(records(0..MAX_RECORDS as u64)), T0, WALL, &mut out);
     out.clear();
     let one_more = MAX_RECORDS as u64..MAX_RECORDS as u64 + 1;
-    core.on_node(node, ToHost::Publish(records(one_more)), WALL, &mut out);
+    let later = Duration::from_secs(60);
+    core.on_node(node, ToHost::Publish(records(one_more)), later, WALL, &mut out);
     assert!(matches!(
         &out[..],
         [Effect::ToNode { message: ToNode::Refused { reason: Refusal::TooMany, .. }, .. }]
@@ -230,7 +265,7 @@ fn what_is_not_asked_for_any_more_is_taken_away() {
     join(&mut core, 3);
     publish(&mut core, 3, record(peer(1, 3), 1, "a", Scope::Host));
     let mut out = Vec::new();
-    core.on_node(peer(1, 2).node, ToHost::Unsubscribe(1), WALL, &mut out);
+    core.on_node(peer(1, 2).node, ToHost::Unsubscribe(1), T0, WALL, &mut out);
     assert!(matches!(
         &out[..],
         [Effect::ToNode { message: ToNode::Changed { put, dropped }, .. }]
@@ -252,7 +287,7 @@ fn presences_are_for_those_who_ask_for_them_alone() {
     let node = peer(1, 3).node;
     let (pattern, scope) = (Pattern::presences(), Scope::Lan);
     let message = ToHost::Subscribe { id: 2, pattern, scope };
-    core.on_node(node, message, WALL, &mut Vec::new());
+    core.on_node(node, message, T0, WALL, &mut Vec::new());
     let out = publish(&mut core, 2, presence(peer(1, 2)));
     assert_eq!(put_to(&out, 3), [Name::presence(peer(1, 2).node).to_string()]);
     assert_eq!(core.hosts()[0].records, 0, "it is not offered to anybody");
@@ -280,7 +315,7 @@ fn a_node_may_have_its_own_presence_and_no_other_name_of_the_system() {
     join(&mut core, 4);
     let (pattern, scope) = (Pattern::presences(), Scope::Lan);
     let message = ToHost::Subscribe { id: 2, pattern, scope };
-    core.on_node(peer(1, 4).node, message, WALL, &mut Vec::new());
+    core.on_node(peer(1, 4).node, message, T0, WALL, &mut Vec::new());
     snapshot(&mut core, them, 1, Vec::new());
     let lie = Record { name: Name::presence(peer(2, 8).node), ..presence(them) };
     assert!(put_to(&delta(&mut core, them, 2, vec![lie]), 4).is_empty());

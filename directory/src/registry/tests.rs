@@ -8,7 +8,7 @@ use super::*;
 use crate::testing::{peer, record};
 
 fn registry() -> Registry {
-    Registry::new(peer(1, 1))
+    Registry::new(peer(1, 1).into())
 }
 
 /// `+host/node/serial` and `-host/node/serial reason`, without the subscription.
@@ -86,6 +86,26 @@ fn a_record_is_seen_no_further_than_its_scope() {
 }
 
 #[test]
+fn a_group_sees_its_own_names_and_nearer_ones_first() {
+    let kitchen = Group::new("kitchen").unwrap();
+    let here = Here { peer: peer(1, 1), group: Some(kitchen.clone()) };
+    let (mut registry, mut out) = (Registry::new(here), Vec::new());
+    let of = |record: Arc<Record>, group: &str| {
+        Arc::new(Record { group: Some(Group::new(group).unwrap()), ..(*record).clone() })
+    };
+    registry.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out);
+    registry.subscribe(2, Pattern::new(".*").unwrap(), Scope::Group, &mut out);
+    registry.put(of(exclusive(1, 2, Scope::Group), "cellar"), &mut out);
+    assert!(out.is_empty(), "another group is another world");
+    registry.put(of(exclusive(1, 2, Scope::Host), "cellar"), &mut out);
+    assert_eq!(told(&mut out), ["+1/2/1"], "beyond its group it is seen");
+    registry.put(of(exclusive(1, 3, Scope::Lan), "kitchen"), &mut out);
+    assert_eq!(told(&mut out), ["-1/2/1 replaced by a nearer one", "+1/3/1", "+1/3/1"]);
+    registry.put(of(exclusive(2, 1, Scope::Group), "kitchen"), &mut out);
+    assert!(out.is_empty(), "groups are of one host");
+}
+
+#[test]
 fn a_complete_set_changes_only_what_differs() {
     let (mut registry, mut out) = (registry(), Vec::new());
     registry.subscribe(1, Pattern::new(".*").unwrap(), Scope::Lan, &mut out);
@@ -124,25 +144,44 @@ enum Step {
     SetHost(u64, Vec<Record>),
 }
 
+/// Nodes 1 and 2 of each host are in its group, the third is in none. All groups have the same name.
+fn group_of(peer: PeerId) -> Option<Group> {
+    (peer.node.to_bits() < 3).then(|| Group::new("kitchen").unwrap())
+}
+
+fn any_scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![Just(Scope::Process), Just(Scope::Group), Just(Scope::Host), Just(Scope::Lan)]
+}
+
+/// The smallest scope that holds two nodes, worked out the long way.
+fn model_distance(me: PeerId, record: &Record) -> Scope {
+    let them = record.instance.peer();
+    match (me == them, me.host == them.host, group_of(me), group_of(them)) {
+        (true, ..) => Scope::Process,
+        (_, false, ..) => Scope::Lan,
+        (_, _, Some(ours), Some(theirs)) if ours == theirs => Scope::Group,
+        _ => Scope::Host,
+    }
+}
+
 fn any_record() -> impl Strategy<Value = Record> {
-    let scope = prop_oneof![Just(Scope::Process), Just(Scope::Host), Just(Scope::Lan)];
-    (1..4_u64, 1..3_u64, 0..3_u64, 0..2_u8, scope, 0..3_u64, any::<bool>()).prop_map(
+    (1..4_u64, 1..4_u64, 0..3_u64, 0..2_u8, any_scope(), 0..3_u64, any::<bool>()).prop_map(
         |(host, node, serial, name, scope, claimed, exclusive)| {
             let name = ["a", "b"][usize::from(name)];
             let mut record = record(peer(host, node), serial, name, scope);
             record.exclusive = exclusive;
             record.claimed = claimed;
+            record.group = group_of(peer(host, node));
             record
         },
     )
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let scope = prop_oneof![Just(Scope::Process), Just(Scope::Host), Just(Scope::Lan)];
     prop_oneof![
         4 => any_record().prop_map(Step::Put),
         2 => any_record().prop_map(|r| Step::Remove(r.instance)),
-        1 => (0..3_u64, 0..3_u8, scope).prop_map(|(id, p, s)| Step::Subscribe(id, p, s)),
+        1 => (0..3_u64, 0..3_u8, any_scope()).prop_map(|(id, p, s)| Step::Subscribe(id, p, s)),
         1 => (0..3_u64).prop_map(Step::Unsubscribe),
         1 => (1..4_u64, prop::collection::vec(any_record(), 0..4)).prop_map(|(host, mut records)| {
             records.iter_mut().for_each(|r| {
@@ -163,7 +202,7 @@ fn expected(
     scope: Scope,
 ) -> BTreeMap<Instance, Record> {
     let reach = |r: &&Record| {
-        let distance = distance(me, r);
+        let distance = model_distance(me, r);
         distance <= scope && distance <= r.scope && pattern.matches(&r.name)
     };
     let mut seen = BTreeMap::new();
@@ -171,8 +210,8 @@ fn expected(
         let beaten = records.values().filter(reach).any(|other| {
             other.exclusive
                 && other.name == record.name
-                && (distance(me, other), other.claimed, other.instance)
-                    < (distance(me, record), record.claimed, record.instance)
+                && (model_distance(me, other), other.claimed, other.instance)
+                    < (model_distance(me, record), record.claimed, record.instance)
         });
         if !record.exclusive || !beaten {
             seen.insert(record.instance, record.clone());
@@ -183,9 +222,12 @@ fn expected(
 
 proptest! {
     #[test]
-    fn subscribers_see_the_nearest_under_any_order(steps in prop::collection::vec(any_step(), 1..60)) {
-        let me = peer(1, 1);
-        let mut registry = Registry::new(me);
+    fn subscribers_see_the_nearest_under_any_order(
+        node in 1..4_u64,
+        steps in prop::collection::vec(any_step(), 1..60),
+    ) {
+        let me = peer(1, node);
+        let mut registry = Registry::new(Here { peer: me, group: group_of(me) });
         let mut records = BTreeMap::new();
         let mut views: BTreeMap<u64, (Pattern, Scope, BTreeMap<Instance, Record>)> = BTreeMap::new();
         for step in steps {

@@ -6,15 +6,19 @@ use layercake_wire::{
 };
 use tokio::sync::watch;
 
+use std::sync::{Arc, atomic::Ordering};
+
 use super::{Seat, Shell, post};
 use crate::{
     agent::{self, PRESENCES},
     host,
     inlet::Input,
     message::Refusal,
+    publication::Standing,
     queue::Event,
+    record::Record,
     registry,
-    service::{NotPublished, Standing},
+    service::NotPublished,
 };
 
 impl Shell {
@@ -24,8 +28,27 @@ impl Shell {
                 self.on_agent_effect(effect);
             } else if let Some(effect) = self.host_effects.pop_front() {
                 self.on_host_effect(effect);
+            } else if !self.agent.is_ahead()
+                && let Some(call) = self.calls.pop_front()
+            {
+                self.on_next_call(call);
             } else {
                 return;
+            }
+        }
+    }
+
+    /// The publication stands: granted, or in line.
+    fn on_standing(&mut self, record: Arc<Record>) {
+        let serial = record.instance.serial;
+        let Some(published) = self.published.get_mut(&serial) else { return };
+        if let Some(standing) = &published.standing {
+            standing.send_modify(|standing| standing.record = record);
+        } else if let Some(answer) = published.answer.take() {
+            let (sender, standing) = watch::channel(Standing { record, lost_to: None });
+            published.standing = Some(sender);
+            if answer.send(Ok(standing)).is_err() {
+                self.on_input(Input::Withdraw(serial));
             }
         }
     }
@@ -36,21 +59,16 @@ impl Shell {
                 Seat::Client(link) => post(link, Service::Directory, &message),
                 Seat::Holder(_) => {
                     let (node, wall) = (self.me.node, self.wall_ms());
-                    self.in_core(|core, _, out| core.on_node(node, message, wall, out));
+                    self.in_core(|core, now, out| core.on_node(node, message, now, wall, out));
                 }
                 Seat::None | Seat::Seeking | Seat::Broken(_) => {}
             },
-            agent::Effect::Granted(record) => {
-                let serial = record.instance.serial;
-                let Some(published) = self.published.get_mut(&serial) else { return };
-                if let Some(standing) = &published.standing {
-                    standing.send_modify(|standing| standing.record = record);
-                } else if let Some(answer) = published.answer.take() {
-                    let (sender, standing) = watch::channel(Standing { record, lost_to: None });
-                    published.standing = Some(sender);
-                    if answer.send(Ok(standing)).is_err() {
-                        self.on_input(Input::Withdraw(serial));
-                    }
+            agent::Effect::Granted(record) | agent::Effect::Waiting(record) => {
+                self.on_standing(record);
+            }
+            agent::Effect::Synced(id) => {
+                if let Some(answer) = self.syncing.remove(&id) {
+                    let _ = answer.send(());
                 }
             }
             agent::Effect::Refused { serial, reason } => {
@@ -121,6 +139,7 @@ impl Shell {
     fn on_host_effect(&mut self, effect: host::Effect) {
         match effect {
             host::Effect::ToNode { node, message } if node == self.me.node => {
+                self.status.progress.fetch_add(1, Ordering::Relaxed);
                 self.in_agent(|agent, out| agent.on_host(message, out));
             }
             host::Effect::ToNode { node, message } => {
@@ -137,6 +156,9 @@ impl Shell {
                 if let Some(link) = self.links.get(&peer) {
                     link.datagram(packet);
                 }
+            }
+            host::Effect::CloseNode(node) => {
+                self.endpoint.close_link(node, "more changes than its directory can take");
             }
             host::Effect::StartLan => self.start_lan(),
             host::Effect::ClosePeer(peer) => {

@@ -27,7 +27,8 @@ use crate::{
     address::{ASK_DEADLINE, Address},
     error::AskError,
     message::{Api, Message},
-    node::{Node, SubscribeError},
+    names::SubscribeError,
+    node::Node,
     service::{self, Call, Service},
 };
 

@@ -107,7 +107,8 @@ impl<'a> CommandBuilder<'a> {
         let exec = serde_json::to_string(&exec).map_err(ProcessError::Arguments)?;
         let mut command = Command::new(own);
         let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
-        command.arg(EXEC_ARGUMENT).arg(exec).envs(variables).stdin(stdin);
+        command.arg(EXEC_ARGUMENT).arg(exec).envs(node.group_variable()).envs(variables);
+        command.stdin(stdin);
         let mut process = Process::start(command, true).await.map_err(failed)?;
         if let Some(mut stdin) = process.take_stdin() {
             node.tasks().spawn(async move {

@@ -145,6 +145,7 @@ impl WorkerProcess {
         command
             .arg(WORKER_ARGUMENT)
             .arg(start)
+            .envs(node.group_variable())
             .envs(spec.variables)
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
         let process = Process::start(command, false).await.map_err(failed)?;

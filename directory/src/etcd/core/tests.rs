@@ -450,8 +450,8 @@ fn many_records_go_in_few_transactions() {
 #[test]
 fn an_exclusive_name_has_one_holder_and_the_next_one_a_higher_number() {
     let mut world = World::new(2);
-    assert!(world.sites[0].core.claim(&claim(1, 1, "leader")));
-    assert!(world.sites[1].core.claim(&claim(2, 1, "leader")));
+    assert!(world.sites[0].core.claim(&claim(1, 1, "leader"), false));
+    assert!(world.sites[1].core.claim(&claim(2, 1, "leader"), false));
     world.settle();
     world.check_agreement();
     let first = world.sites[0].held[&claim(1, 1, "x").instance].clone();
@@ -459,12 +459,12 @@ fn an_exclusive_name_has_one_holder_and_the_next_one_a_higher_number() {
     let held = Refusal::Held(first.clone());
     assert_eq!(world.sites[1].refused, [(claim(2, 1, "x").instance, held)]);
     // Another node of the same host has no advantage.
-    assert!(world.sites[0].core.claim(&claim(1, 2, "leader")));
+    assert!(world.sites[0].core.claim(&claim(1, 2, "leader"), false));
     world.settle();
     assert_eq!(world.sites[0].refused.len(), 1);
 
     world.sites[0].drop_it(first.instance);
-    assert!(world.sites[1].core.claim(&claim(2, 2, "leader")));
+    assert!(world.sites[1].core.claim(&claim(2, 2, "leader"), false));
     world.settle();
     let second = world.sites[1].held.values().next().expect("granted");
     assert!(second.fence > first.fence);
@@ -474,21 +474,21 @@ fn an_exclusive_name_has_one_holder_and_the_next_one_a_higher_number() {
 #[test]
 fn who_cannot_reach_etcd_holds_nothing_when_others_may_have_it() {
     let mut world = World::new(2);
-    assert!(world.sites[0].core.claim(&claim(1, 1, "leader")));
+    assert!(world.sites[0].core.claim(&claim(1, 1, "leader"), false));
     world.settle();
     let first = world.sites[0].held.values().next().expect("granted").clone();
     world.sites[0].cut = true;
     // `pass` checks that there are never two holders.
     let mut granted = false;
     for serial in 0..200 {
-        assert!(world.sites[1].core.claim(&claim(2, serial, "leader")));
+        assert!(world.sites[1].core.claim(&claim(2, serial, "leader"), false));
         world.pass(STEP);
         granted = granted || !world.sites[1].held.is_empty();
     }
     assert!(granted);
     assert_eq!(world.sites[0].refused, [(first.instance, Refusal::NoLease)]);
     // While cut off it is not kept waiting for ever.
-    assert!(world.sites[0].core.claim(&claim(1, 9, "other")));
+    assert!(world.sites[0].core.claim(&claim(1, 9, "other"), false));
     world.pass(CLAIM_PATIENCE + STEP);
     assert_eq!(world.sites[0].refused[1], (claim(1, 9, "x").instance, Refusal::NoLease));
     world.sites[0].cut = false;
@@ -502,7 +502,7 @@ fn who_cannot_reach_etcd_holds_nothing_when_others_may_have_it() {
 fn a_short_absence_of_etcd_is_no_news() {
     let mut world = World::new(2);
     world.sites[0].offer(&shared(1, 1, "a"));
-    assert!(world.sites[0].core.claim(&claim(1, 2, "leader")));
+    assert!(world.sites[0].core.claim(&claim(1, 2, "leader"), false));
     world.settle();
     for site in &mut world.sites {
         site.cut = true;
@@ -521,7 +521,7 @@ fn a_short_absence_of_etcd_is_no_news() {
 fn an_answer_that_is_lost_is_found_in_what_the_watch_shows() {
     let mut world = World::new(2);
     world.sites[0].mute = true;
-    assert!(world.sites[0].core.claim(&claim(1, 1, "leader")));
+    assert!(world.sites[0].core.claim(&claim(1, 1, "leader"), false));
     world.sites[0].offer(&shared(1, 2, "a"));
     world.settle();
     assert_eq!(world.sites[0].held.len(), 1);
@@ -550,7 +550,7 @@ fn the_next_directory_of_a_host_goes_on_under_the_same_lease() {
     let (kept, dead) = (shared(1, 1, "kept"), record(peer(1, 2), 1, "dead", Scope::Lan));
     world.sites[0].offer(&kept);
     world.sites[0].core.offer(&[Arc::new(dead.clone())], []);
-    assert!(world.sites[0].core.claim(&claim(1, 2, "leader")));
+    assert!(world.sites[0].core.claim(&claim(1, 2, "leader"), false));
     world.settle();
     let leader = world.sites[0].held.values().next().expect("granted").clone();
     let leases = world.etcd.leases.len();
@@ -629,7 +629,7 @@ fn an_etcd_that_lost_everything_is_filled_again_and_nobody_is_lost_who_comes_bac
     for host in [1, 2] {
         world.sites[host as usize - 1].offer(&shared(host, 1, "a"));
     }
-    assert!(world.sites[0].core.claim(&claim(1, 2, "leader")));
+    assert!(world.sites[0].core.claim(&claim(1, 2, "leader"), false));
     world.settle();
     let fence = world.sites[0].held.values().next().expect("granted").fence;
     for site in &mut world.sites {
@@ -649,7 +649,7 @@ fn an_etcd_that_lost_everything_is_filled_again_and_nobody_is_lost_who_comes_bac
     world.sites[2].cut = false;
     world.pass(2 * TTL);
     world.check_agreement();
-    assert!(world.sites[2].core.claim(&claim(3, 1, "leader")));
+    assert!(world.sites[2].core.claim(&claim(3, 1, "leader"), false));
     world.settle();
     let next = world.sites[2].held.values().next().expect("granted");
     assert!(next.fence > fence, "although etcd counts from one again");
@@ -671,7 +671,7 @@ fn random_story(seed: u64) {
         let site = &mut world.sites[at];
         match rng.random_range(0..12) {
             0 | 1 => site.offer(&shared(host, serial, name)),
-            2..=4 => assert!(site.core.claim(&claim(host, serial, name))),
+            2..=4 => assert!(site.core.claim(&claim(host, serial, name), false)),
             5 => {
                 let any = site.held.keys().chain(site.shared.keys()).next().copied();
                 any.into_iter().for_each(|instance| site.drop_it(instance));
