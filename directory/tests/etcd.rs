@@ -336,6 +336,17 @@ async fn names_are_known_on_both_hosts_and_an_exclusive_one_has_one_holder() {
     drop(two);
     assert_eq!(dropped(&mut seen).await, ("kitchen:sink".to_owned(), DropReason::Withdrawn));
 
+    let mut times = Vec::new();
+    for at in 0..200 {
+        let began = Instant::now();
+        let one = a.publish(&format!("dish:{at}")).await;
+        available(&mut seen).await;
+        times.push(began.elapsed());
+        drop(one);
+        dropped(&mut seen).await;
+    }
+    times.sort();
+    println!("published to available: p50 {:?}, p99 {:?}", times[100], times[197]);
     let held = a.claim("leader", true).await.expect("nobody holds it");
     let (name, fence) = available(&mut seen).await;
     assert_eq!((name.as_str(), fence), ("leader", held.record().fence));
