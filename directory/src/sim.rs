@@ -323,6 +323,7 @@ impl World {
                     directory.as_mut().unwrap().1.start_lan(addr(me), now);
                 }
                 host::Effect::ClosePeer(peer) => self.close(&|a, b| a == peer && b == me),
+                host::Effect::Etcd(_) => {}
                 host::Effect::CloseNode(node) => panic!("{node} says too much"),
             }
         }
