@@ -4,12 +4,12 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    About, Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason, Event, FENCES,
-    FenceGuard, Fences, Group, GroupError, HostState, HostView, Name, Network, NetworkChange,
-    NetworkEvent, NetworkEvents, NetworkHost, NetworkNode, NetworkRecord, NetworkSubscription,
-    NoNetwork, NoPong, NotPublished, NotSubscribed, Pattern, Publication, Record, Route,
-    SEEDS_FILE, SEEDS_VARIABLE, Scope, Session, Stale, Subscription, Transport, Trouble,
-    TroubleKind,
+    About, Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason, Engine,
+    EngineError, EtcdConfig, EtcdTls, Event, FENCES, FenceGuard, Fences, Group, GroupError,
+    HostState, HostView, Name, Network, NetworkChange, NetworkEvent, NetworkEvents, NetworkHost,
+    NetworkNode, NetworkRecord, NetworkSubscription, NoNetwork, NoPong, NotPublished,
+    NotSubscribed, Pattern, Publication, Record, Route, SEEDS_FILE, SEEDS_VARIABLE, Scope, Session,
+    Stale, Subscription, Transport, Trouble, TroubleKind,
 };
 pub use layercake_gateway::{Drained, GatewayConfig};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};

@@ -556,6 +556,13 @@ impl Agent {
                 });
                 out.push(Effect::Lost { serial, holder });
             }
+            Refusal::NoLease if own.granted => {
+                let instance = own.record.instance;
+                self.in_registry(out, |registry, out| {
+                    registry.remove(instance, DropReason::Withdrawn, out);
+                });
+                out.push(Effect::Lost { serial, holder: own.record });
+            }
             reason => {
                 let instance = own.record.instance;
                 self.in_registry(out, |registry, out| {

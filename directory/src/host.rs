@@ -29,6 +29,7 @@ use layercake_wire::id::{HostId, NodeAddr, NodeId, PeerId};
 
 use crate::{
     dial::{Attempt, Dialer, Missing, Target},
+    etcd::core::{Ask, EtcdCore},
     index::Patterns,
     membership::{self, Identity, Membership, Patience},
     message::{self, HostView, ToNode, ToPeer},
@@ -43,6 +44,8 @@ mod audit;
 mod claims;
 mod grants;
 mod locals;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "nobody meets there"))]
+mod meeting;
 pub(crate) mod pace;
 mod peers;
 mod ping;
@@ -82,6 +85,8 @@ pub(crate) enum Effect {
     StartLan,
     /// Give up a link to another host's directory.
     ClosePeer(PeerId),
+    /// Ask etcd, and give what it says to [`HostCore::on_etcd`].
+    Etcd(Ask),
     /// Give up the link to a node of this host that says more than can be dealt with.
     CloseNode(NodeId),
 }
@@ -119,6 +124,8 @@ pub(crate) struct HostCore {
     lan_wanted: bool,
     membership: Option<Membership>,
     patience: Patience,
+    /// In place of membership and of links to other directories.
+    etcd: Option<EtcdCore>,
     dialer: Dialer,
     next_round: Duration,
     next_digest: Duration,
@@ -160,6 +167,7 @@ impl HostCore {
             lan_wanted: false,
             membership: None,
             patience: Patience::default(),
+            etcd: None,
             next_round: now,
             next_digest: now + DIGEST_PERIOD,
             raised: 0,
@@ -179,7 +187,9 @@ impl HostCore {
     /// Begins to look for other hosts; `addr` is where they reach this one.
     pub(crate) fn start_lan(&mut self, addr: NodeAddr, now: Duration) {
         self.config.addr = addr;
-        if self.membership.is_none() {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.start(self.config.addr.clone());
+        } else if self.membership.is_none() {
             let me = Identity::new(&self.config.addr, self.config.incarnation, 0);
             self.membership = Some(Membership::new(me, self.config.seed, self.patience, now));
         }
@@ -194,6 +204,9 @@ impl HostCore {
 
     /// This host is reached at other addresses now: those who come are told the new ones.
     pub(crate) fn set_addr(&mut self, addr: NodeAddr) {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.set_addr(addr.clone());
+        }
         self.config.addr = addr;
     }
 
@@ -283,8 +296,9 @@ impl HostCore {
             self.known,
             due,
             linked.then_some(self.next_digest),
-            unsettled.then_some(self.next_round),
+            (unsettled && membership.is_some()).then_some(self.next_round),
             self.view.deadline(),
+            self.etcd.as_ref().and_then(EtcdCore::next_deadline),
             self.nodes.values().filter_map(Local::ready).min(),
             self.next_dispute(),
         ]
@@ -309,6 +323,9 @@ impl HostCore {
         self.settle_remotes(now, out);
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
+            if let Some(etcd) = &mut self.etcd {
+                etcd.settle(&self.nodes.keys().copied().collect());
+            }
             self.grant_held_back(out);
             for node in self.registered() {
                 self.view(node, self.me.host, out);
@@ -317,13 +334,19 @@ impl HostCore {
                 self.snapshot(peer, out);
             }
         }
+        self.in_etcd(now, out, |etcd, out| etcd.on_time(now, out));
+        if self.lan_wanted && self.etcd.as_ref().is_some_and(|etcd| !etcd.is_known()) {
+            // Not known yet: what the nodes remember of other hosts stays.
+            self.known = self.known.map(|at| at.max(now + ROUND));
+        }
         if self.known.is_some_and(|at| at <= now) {
             self.known = None;
             for node in self.registered() {
                 out.push(Effect::ToNode { node, message: self.known_message() });
             }
         }
-        if self.next_round <= now {
+        // Where hosts meet in etcd there are no links to miss.
+        if self.membership.is_some() && self.next_round <= now {
             self.next_round = now + ROUND;
             self.round(now, out);
         }
@@ -356,6 +379,10 @@ impl HostCore {
         if last {
             self.in_membership(now, out, |m, out| m.leave(now, out));
         }
+        if let Some(etcd) = &mut self.etcd {
+            etcd.leave(last);
+        }
+        self.flush(now, out);
     }
 
     /// Another node of this host has become the directory: all nodes are to turn to that one. To other
@@ -369,7 +396,7 @@ impl HostCore {
 
     /// Whether everybody who is there has heard it leave.
     pub(crate) fn has_left(&self) -> bool {
-        self.leaving.is_empty()
+        self.leaving.is_empty() && self.etcd.as_ref().is_none_or(EtcdCore::has_left)
     }
 
     /// This host and all others that are known.
@@ -440,6 +467,10 @@ impl HostCore {
         mut dropped: Vec<(Instance, DropReason)>,
         out: &mut Vec<Effect>,
     ) {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.offer(&put, dropped.into_iter().map(|(instance, _)| instance));
+            return;
+        }
         let peers = self.linked();
         for put in message::parts(put) {
             self.sequence += 1;

@@ -2,8 +2,9 @@
 //!
 //! One queue, so that everything keeps its order. It has no bound of its own; it is bounded by what
 //! may be in it: link events by the number of links, calls by those who wait for their answers or by
-//! the publications and subscriptions that were dropped, and posts and datagrams by [`MAX_INBOX`]
-//! bytes. A link whose posts exceed that is closed, since its peer and we would disagree from then on.
+//! the publications and subscriptions that were dropped, what etcd says by the client's own count, and
+//! posts and datagrams by [`MAX_INBOX`] bytes. A link whose posts exceed that is closed, since its peer
+//! and we would disagree from then on.
 
 use std::{
     collections::HashSet,
@@ -78,6 +79,9 @@ pub(crate) enum Input {
     Settled(TroubleKind, String),
     /// Other hosts can reach this node now, or cannot.
     Listening(Result<NodeAddr, String>),
+    /// Etcd says something. It says more when what is held with it is dropped.
+    #[cfg(feature = "etcd")]
+    Etcd(crate::etcd::core::Said, tokio::sync::OwnedSemaphorePermit),
 }
 
 /// Where a node's [`Receive`](layercake_wire::Receive) puts what is for the directory. No

@@ -13,13 +13,16 @@
 //! is about), `agent` (a node's side), `host` (a host's side; `host::grants` for exclusive names,
 //! `host::view` for what operators see), `survey` and `journal` (asking everybody, and what happened),
 //! `presence` (who waits for the end of which node), `membership` (which hosts are there), `dial` (whom to
-//! dial when). Around them: `seat` (finding or becoming the directory), `discovery`, `seeds` and `hints`
-//! (where other hosts may be), `trouble` (what of that does not work), `shell` (the task that carries it
-//! all out) and `service`, `publication` and `overview`, the interface.
+//! dial when), `etcd` (the engine in place of the last two). Around them: `seat` (finding or becoming the
+//! directory), `discovery`, `seeds` and `hints` (where other hosts may be), `trouble` (what of that does
+//! not work), `shell` (the task that carries it all out) and `service`, `publication` and `overview`, the
+//! interface.
 
 mod agent;
 mod dial;
 mod discovery;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "it is asked by nobody"))]
+mod etcd;
 mod fence;
 mod group;
 mod hints;
@@ -48,6 +51,10 @@ mod survey;
 mod testing;
 mod trouble;
 
+pub use etcd::{
+    DEFAULT_TTL, ENGINE_VARIABLE, ETCD_CA_VARIABLE, ETCD_CERT_VARIABLES, ETCD_TTL_VARIABLE,
+    ETCD_VARIABLE, Engine, EngineError, EtcdConfig, EtcdTls, MAX_ENDPOINTS, TTL_RANGE,
+};
 pub use fence::{FENCES, FenceGuard, Fences, Stale};
 pub use group::{GROUP_VARIABLE, Group, GroupError, MAX_GROUP};
 pub use inlet::{Inlet, MAX_INBOX, Outlet, inlet};

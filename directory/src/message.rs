@@ -174,6 +174,8 @@ pub(crate) enum Refusal {
     Held(Arc<Record>),
     /// The node has as many records as it may have.
     TooMany,
+    /// Only etcd could grant it, or let it go on, and it cannot be reached.
+    NoLease,
 }
 
 /// Between host directories. Each speaks for the host that its link proves, and no other.
@@ -252,9 +254,10 @@ pub struct HostView {
     /// The node that embeds its directory and where that is reached; of a host that was never
     /// reached the node is unknown.
     pub directory: Option<NodeAddr>,
-    /// Whether the two directories have a link. Of the own host: true.
+    /// Whether the two directories have a link. Of the own host: true. Where hosts meet in etcd they
+    /// need none.
     pub linked: bool,
-    /// Whether it answers probes. Of the own host: true.
+    /// Whether it answers probes or, where hosts meet in etcd, is there. Of the own host: true.
     pub alive: bool,
     /// Nodes of the own host that are registered; of others those that published something or talk to
     /// other hosts.

@@ -36,6 +36,8 @@ impl Publication {
     }
 
     /// Waits until the name is lost to an older claim, as when a partition heals, and says to whom.
+    /// With etcd: until it is lost because the host's lease may have run out, and then says this
+    /// publication's own record where nobody else is known to hold it.
     /// Who wants it back [claims](crate::Directory::claim) it again, and is told when it may have it. Never
     /// returns for a shared name.
     ///

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use crate::{
     agent::Draft,
+    etcd::{Engine, EngineError},
     group::{GROUP_VARIABLE, Group},
     inlet::{Inlet, Input, Outlet},
     membership::PATIENCE,
@@ -61,6 +62,9 @@ pub struct DirectoryConfig {
     pub remember: bool,
     /// The UDP port that the host directory listens on, where it is free.
     pub port: u16,
+    /// How the hosts know of each other. With etcd, seeds and mDNS are not used. Where it cannot be
+    /// used, no node starts with it.
+    pub engine: Result<Engine, EngineError>,
     /// The group that this node belongs to, for [`Scope::Group`]. `None`: in no group. (Where a whole
     /// node is started, what `LAYERCAKE_GROUP` says.)
     pub group: Option<Group>,
@@ -77,11 +81,20 @@ pub struct DirectoryConfig {
 }
 
 impl DirectoryConfig {
-    /// What the environment says: `LAYERCAKE_SEEDS`, `LAYERCAKE_DISCOVERY`, `LAYERCAKE_INTERFACES`. Otherwise
-    /// everything is used, and the default port. What is not understood there is passed over and told.
+    /// Whether a directory can be started with it.
+    ///
+    /// # Errors
+    /// [`EngineError`] says which value cannot be used.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.engine.as_ref().map_err(Clone::clone)?.check()
+    }
+
+    /// What the environment says: `LAYERCAKE_SEEDS`, `LAYERCAKE_DISCOVERY`, `LAYERCAKE_INTERFACES`, and the
+    /// engine that `LAYERCAKE_DIRECTORY` names. Otherwise everything is used, and the default port. What is not understood there is passed over and told.
     #[must_use]
     pub fn from_env() -> Self {
-        Self::from_variables(|name| std::env::var(name).ok())
+        let engine = Engine::from_env();
+        Self { engine, ..Self::from_variables(|name| std::env::var(name).ok()) }
     }
 
     fn from_variables(read: impl Fn(&str) -> Option<String>) -> Self {
@@ -127,6 +140,7 @@ impl DirectoryConfig {
             mdns: true,
             remember: false,
             port: DEFAULT_PORT,
+            engine: Ok(Engine::Gossip),
             group: None,
             interfaces: Interfaces::default(),
             complaints: Vec::new(),
@@ -180,6 +194,12 @@ pub enum NotPublished {
         /// The size of its description.
         size: usize,
     },
+    /// With etcd: an exclusive name for the whole mesh is granted by etcd alone, and the directory of
+    /// this host could not reach it for some seconds. Try again.
+    #[error(
+        "etcd cannot be reached, which alone grants exclusive names for the whole mesh; try again"
+    )]
+    NoLease,
     /// Other hosts could not reach this node.
     #[error("cannot be reached by other hosts")]
     Listen(#[source] StartError),
@@ -348,6 +368,9 @@ impl Directory {
     /// [`Publish::exclusive`] says, the claim is an exclusive one. Of those that wait, on all hosts, the
     /// one that claimed first is granted the name when its holder goes, and hears of it within
     /// milliseconds. (Claims of the same millisecond are served in the order of their instances.)
+    ///
+    /// With etcd: of those that wait on one host the first is next; between hosts it is whoever reaches
+    /// etcd first.
     ///
     /// Returns as soon as the claim is granted or in line.
     ///
@@ -637,6 +660,7 @@ impl From<Refusal> for NotPublished {
         match refusal {
             Refusal::Held(holder) => Self::Held(holder),
             Refusal::TooMany => Self::TooMany,
+            Refusal::NoLease => Self::NoLease,
         }
     }
 }

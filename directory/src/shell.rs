@@ -134,6 +134,8 @@ struct Holder {
     yielding: Option<Instant>,
     lan: Lan,
     seeds: Option<AbortHandle>,
+    #[cfg(feature = "etcd")]
+    etcd: Option<crate::etcd::client::Client>,
     stored: Vec<(HostId, Vec<std::net::SocketAddr>)>,
 }
 
@@ -318,6 +320,8 @@ impl Shell {
             Input::Trouble(kind, about, why) => self.trouble(kind, &about, &why),
             Input::Settled(kind, about) => self.settle(kind, &about),
             Input::Listening(result) => self.on_listening(result),
+            #[cfg(feature = "etcd")]
+            Input::Etcd(said, _room) => self.in_core(|core, now, out| core.on_etcd(said, now, out)),
             Input::Close(_) => {}
         }
     }
@@ -586,6 +590,7 @@ impl Shell {
         if let Seat::Holder(holder) = &mut self.seat {
             let mut out = Vec::new();
             act(&mut holder.core, now, &mut out);
+            holder.core.flush(now, &mut out);
             self.host_effects.extend(out);
         }
     }

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use layercake_directory::{
-    self as directory, Directory, DirectoryConfig, GROUP_VARIABLE, Group, GroupError,
+    self as directory, Directory, DirectoryConfig, EngineError, GROUP_VARIABLE, Group, GroupError,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
@@ -70,6 +70,9 @@ pub enum NodeError {
     /// The wire does not start.
     #[error(transparent)]
     Wire(#[from] StartError),
+    /// The directory cannot be as it was configured, as by `LAYERCAKE_DIRECTORY`.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// `LAYERCAKE_GROUP` names no group.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -177,6 +180,7 @@ impl Node {
         wire: impl FnOnce(Arc<dyn Receive>) -> Result<Endpoint, StartError>,
         config: DirectoryConfig,
     ) -> Result<Self, NodeError> {
+        config.check()?;
         let (inlet, outlet) = directory::inlet();
         let switch = Arc::new(Switch {
             node: OnceLock::new(),

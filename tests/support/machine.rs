@@ -13,15 +13,25 @@ const URL: &str = "http://127.0.0.1:5050/Xy?x=2&y=2";
 pub struct Machine {
     pub host: Host,
     pub mesh: PathBuf,
+    /// What every command is told.
+    pub env: Vec<(String, String)>,
 }
 
 impl Machine {
     pub fn new(lab: &Lab, folders: &Folders, name: &str) -> Self {
-        Self { host: lab.host(name), mesh: folders.mesh(name) }
+        Self { host: lab.host(name), mesh: folders.mesh(name), env: Vec::new() }
+    }
+
+    pub fn with_env(mut self, variables: &[(&str, &str)]) -> Self {
+        let owned = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        self.env.extend(owned);
+        self
     }
 
     pub fn command(&self, arguments: &[&str]) -> std::process::Command {
-        of_mesh(self.host.command(LAYER_CAKE), &self.mesh, arguments)
+        let mut command = of_mesh(self.host.command(LAYER_CAKE), &self.mesh, arguments);
+        command.envs(self.env.clone());
+        command
     }
 
     pub fn start(&self, arguments: &[&str]) -> Program {

@@ -5,8 +5,9 @@ use std::{env, fs, path::Path, process::Command};
 use anyhow::{Context, Result, ensure};
 
 /// Programs that must be there, with the package of each.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 12] = [
     ("curl", "curl"),
+    ("etcd", "etcd-server"),
     ("wrk", "wrk"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),

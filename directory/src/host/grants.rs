@@ -177,6 +177,9 @@ impl HostCore {
         let claims = change.put.iter().filter(|r| r.exclusive && !r.waiting);
         let titles: BTreeSet<_> = claims.map(|r| r.title()).collect();
         for title in titles {
+            if self.etcd.is_some() && title.scope == Scope::Lan {
+                continue; // Settled there, before anybody was told.
+            }
             let mut holders = self.claims.holders(&title);
             if holders.len() < 2 {
                 continue;
@@ -288,6 +291,10 @@ impl HostCore {
         }
         let next = self.claims.next(title).filter(|next| next.instance.host == self.me.host);
         if let Some(next) = next.cloned() {
+            if self.is_for_etcd(&next) {
+                self.ask_etcd(&next);
+                return;
+            }
             let fence = self.next_fence(out);
             self.grant(Record { waiting: false, fence, ..(*next).clone() }, change, out);
         }

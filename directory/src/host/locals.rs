@@ -184,6 +184,9 @@ impl HostCore {
             self.patterns.remove(&pattern, (node, id));
         }
         self.drop_held_back(node, None);
+        if let Some(etcd) = &mut self.etcd {
+            etcd.give_up_all(node);
+        }
         if let Some(fences) = before {
             self.succeed(fences, out);
         }
@@ -202,6 +205,9 @@ impl HostCore {
                     self.spread(Change { dropped, ..Change::default() }, out);
                 } else {
                     self.drop_held_back(node, Some(serial));
+                    if let Some(etcd) = &mut self.etcd {
+                        etcd.give_up(Instance { host: self.me.host, node, serial });
+                    }
                 }
             }
             ToHost::Subscribe { id, pattern, scope } => {
@@ -248,6 +254,12 @@ impl HostCore {
     /// word; otherwise it left, or may come back.
     pub(crate) fn on_node_down(&mut self, node: NodeId, died: bool, out: &mut Vec<Effect>) {
         let Some(mut local) = self.nodes.remove(&node) else { return };
+        if let Some(etcd) = &mut self.etcd {
+            etcd.give_up_all(node);
+            if died {
+                etcd.mourn(node);
+            }
+        }
         if died {
             for peer in self.linked() {
                 out.push(Effect::ToPeer { peer, message: ToPeer::ProcessGone(node) });
@@ -325,11 +337,16 @@ impl HostCore {
             }
             local.fresh.insert(serial);
             let known = local.records.get(&serial).cloned();
+            let registered = local.registered;
             if known.as_ref().is_some_and(|k| k.title() != record.title()) {
                 tracing::warn!(%node, name = %record.name, "a record cannot become another one");
                 continue;
             }
             let record = if record.fence > 0 || (record.waiting && record.claimed > 0) {
+                let granted = record.fence > 0 && self.is_for_etcd(&record);
+                if known.is_none() && registered && granted {
+                    continue; // Its loss is on its way to the node.
+                }
                 // Granted, or put in line, by a directory before this one, or by this one.
                 match known.filter(|known| known.fence > record.fence) {
                     // The node has not heard of its last grant yet.
@@ -343,6 +360,12 @@ impl HostCore {
                 // Told twice, as by a node that moved while its first claim was on the way.
                 let Record { claimed, fence, waiting, .. } = *known;
                 Arc::new(Record { claimed, fence, waiting, ..(*record).clone() })
+            } else if self.is_for_etcd(&record) && !record.waiting {
+                if !self.ask_etcd(&record) {
+                    out.push(refuse(Refusal::TooMany));
+                }
+                self.want_lan(out);
+                continue;
             } else if record.exclusive && self.is_taking_over() {
                 if !self.hold_back(node, record) {
                     out.push(refuse(Refusal::TooMany));
@@ -353,6 +376,9 @@ impl HostCore {
                     out.push(refuse(Refusal::Held(holder)));
                     continue;
                 }
+                Arc::new(Record { claimed: self.wall_ms().max(1), ..(*record).clone() })
+            } else if self.is_for_etcd(&record) {
+                // In line by itself: it is asked for as soon as that is known.
                 Arc::new(Record { claimed: self.wall_ms().max(1), ..(*record).clone() })
             } else {
                 let (claimed, fence) = (self.wall_ms(), self.next_fence(out));

@@ -467,6 +467,9 @@ impl HostCore {
         now: Duration,
         out: &mut Vec<Effect>,
     ) {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.tell_once("a host of this mesh gossips; all of them are to use the same engine");
+        }
         if addr.peer != from || self.membership.is_none() || !self.make_room(from.host) {
             return;
         }
@@ -551,7 +554,7 @@ impl HostCore {
     }
 
     /// `nodes` are those that the host has, where the snapshot is complete.
-    fn on_snapshot(
+    pub(super) fn on_snapshot(
         &mut self,
         host: HostId,
         nodes: Option<&BTreeSet<NodeId>>,
@@ -581,7 +584,7 @@ impl HostCore {
         }
     }
 
-    fn on_delta(
+    pub(super) fn on_delta(
         &mut self,
         host: HostId,
         put: Vec<Arc<Record>>,
@@ -626,7 +629,7 @@ impl HostCore {
         }
     }
 
-    fn on_process_gone(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
+    pub(super) fn on_process_gone(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
         let Some(remote) = self.remotes.get(&peer.host) else { return };
         let gone: Vec<_> =
             remote.records.values().filter(|r| r.instance.peer() == peer).cloned().collect();
@@ -703,6 +706,48 @@ impl HostCore {
             remote.up = Some(now);
             self.view.journal.host_up(host);
             self.tell_events(out);
+        }
+    }
+
+    /// A host is there, as etcd says. `false` when no more can be known.
+    pub(super) fn appear_in_etcd(
+        &mut self,
+        host: HostId,
+        addr: NodeAddr,
+        mut host_name: String,
+        now: Duration,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        if host == self.me.host || !self.make_room(host) {
+            return false;
+        }
+        if host_name.len() > MAX_HOST_NAME {
+            host_name.clear();
+        }
+        let remote = self.remotes.entry(host).or_default();
+        if !remote.member || remote.lost {
+            tracing::info!(%host, host_name, "host is up");
+            remote.since = now;
+        }
+        remote.member = true;
+        remote.lost = false;
+        remote.host_name = host_name;
+        remote.addr = Some(addr);
+        self.appear(host, now, out);
+        true
+    }
+
+    /// A host is gone, as etcd says.
+    pub(super) fn disappear(
+        &mut self,
+        host: HostId,
+        why: DropReason,
+        now: Duration,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(remote) = self.remotes.get_mut(&host) {
+            remote.member = false;
+            self.lose(host, why, now, out);
         }
     }
 

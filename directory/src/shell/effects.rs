@@ -170,6 +170,16 @@ impl Shell {
             host::Effect::ClosePeer(peer) => {
                 self.endpoint.close_link(peer.node, "the host does not answer probes");
             }
+            #[cfg(feature = "etcd")]
+            host::Effect::Etcd(ask) => {
+                if let Seat::Holder(holder) = &mut self.seat
+                    && let Some(client) = &mut holder.etcd
+                {
+                    client.ask(ask, &mut self.tasks);
+                }
+            }
+            #[cfg(not(feature = "etcd"))]
+            host::Effect::Etcd(_) => {}
         }
     }
 

@@ -7,6 +7,7 @@ use super::{Beacon, Lan, RETRY, Seat, Shell, THIS_HOST};
 use crate::{
     dial::Target,
     discovery::{self, Announce, Mdns},
+    etcd::Engine,
     inlet::{Inlet, Input},
     seeds::{self, SEEDS_FILE},
     trouble::{TroubleKind, chain},
@@ -40,12 +41,13 @@ impl Shell {
             }
         };
         self.settle(TroubleKind::Listen, THIS_HOST);
-        let beacon = if self.config.mdns { self.start_beacon(&addr) } else { None };
-        let seeds = self.start_seeds();
+        let gossip = matches!(self.config.engine, Ok(Engine::Gossip));
+        let beacon = if gossip && self.config.mdns { self.start_beacon(&addr) } else { None };
+        let seeds = gossip.then(|| self.start_seeds());
         let Seat::Holder(holder) = &mut self.seat else { return };
         holder.core.start_lan(addr, now);
         holder.lan = Lan::On { beacon, next_store: Instant::now() + RETRY };
-        holder.seeds = Some(seeds);
+        holder.seeds = seeds;
         self.in_core(|core, _, out| core.tell_addr(out));
     }
 

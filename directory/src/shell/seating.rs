@@ -7,6 +7,8 @@ use layercake_wire::{
 use tokio::time::Instant;
 
 use super::{Beacon, Holder, Lan, RETRY, Seat, Shell, THIS_HOST, post};
+#[cfg(feature = "etcd")]
+use crate::etcd::{Engine, client::Client, keys::Keys};
 use crate::{
     agent::Agent,
     dial::Target,
@@ -26,6 +28,10 @@ impl Shell {
     }
 
     pub(super) fn seek(&mut self) {
+        if let Err(error) = self.config.check() {
+            self.on_seated(Seated::Failed(error.to_string()));
+            return;
+        }
         self.seat = Seat::Seeking;
         let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
         let (wall, remember) = (self.wall_ms(), self.config.remember);
@@ -162,6 +168,20 @@ impl Shell {
         }
     }
 
+    #[cfg(feature = "etcd")]
+    fn choose_engine(&self, holder: &mut Holder, now: std::time::Duration) {
+        if let Ok(Engine::Etcd(config)) = &self.config.engine {
+            let mesh = self.endpoint.mesh().id();
+            holder.core.meet_in_etcd(mesh, config.ttl, now);
+            let prefix = Keys::new(mesh).prefix().to_owned();
+            holder.etcd = Some(Client::new(config, prefix, self.inlet.clone()));
+        }
+    }
+
+    #[cfg(not(feature = "etcd"))]
+    #[expect(clippy::unused_self, reason = "as with etcd")]
+    const fn choose_engine(&self, _: &mut Holder, _: std::time::Duration) {}
+
     pub(super) fn hold(&mut self, held: Held) {
         let now = self.now();
         tracing::info!(incarnation = held.incarnation, "this node embeds the host directory");
@@ -178,8 +198,17 @@ impl Shell {
             core.on_hint(Target::Host(*host), addrs, now);
         }
         let stored = held.peers.clone();
-        let yielding = None;
-        let holder = Holder { core, held, yielding, lan: Lan::Off, seeds: None, stored };
+        let mut holder = Holder {
+            core,
+            held,
+            yielding: None,
+            lan: Lan::Off,
+            seeds: None,
+            #[cfg(feature = "etcd")]
+            etcd: None,
+            stored,
+        };
+        self.choose_engine(&mut holder, now);
         self.seat = Seat::Holder(Box::new(holder));
         self.set_trouble(String::new());
         self.settle(TroubleKind::Seat, THIS_HOST);

@@ -379,6 +379,8 @@ impl World {
                 self.after(Duration::from_millis(50), Event::Announce(me));
             }
             host::Effect::ClosePeer(peer) => self.close(&|a, b| a == peer && b == me),
+            // None of these meets others there.
+            host::Effect::Etcd(_) => {}
             host::Effect::CloseNode(node) => self.fail(&format!("{node} says too much")),
         }
     }
