@@ -13,6 +13,7 @@
 //!   when nothing connects the two for [`LINKLESS`], or when a complete snapshot lacks them.
 //! - A directory that has just taken over only adds until it has [settled](SETTLE): what it does not
 //!   know yet is not gone.
+//! - A directory that leaves grants nothing more and meets nobody: its nodes would not hear of it.
 //!
 //! Stories in `host/tests.rs`; several of these with membership under loss, partition, crash and
 //! take-over in `sim.rs`.
@@ -131,6 +132,8 @@ pub(crate) struct HostCore {
     next_digest: Duration,
     /// How often its incarnation was raised above one that others remember.
     raised: u32,
+    /// Whether it has told its nodes that it leaves: they do not hear it any more.
+    leaves: bool,
     /// Peers that have not yet said that they heard this directory leave.
     leaving: BTreeSet<PeerId>,
     view: View,
@@ -171,6 +174,7 @@ impl HostCore {
             next_round: now,
             next_digest: now + DIGEST_PERIOD,
             raised: 0,
+            leaves: false,
             leaving: BTreeSet::new(),
             view: View::new(me.host, now),
             pings: Pings::default(),
@@ -364,10 +368,9 @@ impl HostCore {
     /// The node that embeds this directory stops. Where other nodes of the host live on, one of them
     /// takes over and nobody should forget what they published; otherwise the host leaves.
     pub(crate) fn leave(&mut self, now: Duration, out: &mut Vec<Effect>) {
-        // One that leaves does not rise above its successor.
-        self.raised = u32::MAX;
         self.on_node_down(self.me.node, false, out);
         self.tell_all(&ToNode::Leaving, out);
+        self.leaves = true;
         let last = self.nodes.is_empty();
         for peer in self.linked() {
             if last {

@@ -217,6 +217,9 @@ impl HostCore {
 
     /// Grants a name of this host's again, with a number above all that are known.
     fn raise(&mut self, record: &Record, change: &mut Change, out: &mut Vec<Effect>) {
+        if self.leaves {
+            return;
+        }
         let fence = self.next_fence(out);
         self.grant(Record { fence, ..record.clone() }, change, out);
     }
@@ -286,7 +289,7 @@ impl HostCore {
     fn grant_next(&mut self, title: &Title, change: &mut Change, out: &mut Vec<Effect>) {
         // A directory that takes over does not know yet who holds what.
         let disputed = self.grants.disputes.contains_key(title);
-        if self.settles.is_some() || disputed || !self.claims.is_free(title) {
+        if self.settles.is_some() || self.leaves || disputed || !self.claims.is_free(title) {
             return;
         }
         let next = self.claims.next(title).filter(|next| next.instance.host == self.me.host);

@@ -470,7 +470,12 @@ impl HostCore {
         if let Some(etcd) = &mut self.etcd {
             etcd.tell_once("a host of this mesh gossips; all of them are to use the same engine");
         }
-        if addr.peer != from || self.membership.is_none() || !self.make_room(from.host) {
+        // They meet the successor of one that leaves.
+        if self.leaves
+            || addr.peer != from
+            || self.membership.is_none()
+            || !self.make_room(from.host)
+        {
             return;
         }
         let checked = self.looks_at_incarnations();
@@ -527,7 +532,8 @@ impl HostCore {
     /// Others remember this host under a later incarnation: its memory is gone and its clock was set
     /// back. What a former directory of it said must not stand above what this one says.
     fn rise_above(&mut self, known: u64, now: Duration, out: &mut Vec<Effect>) {
-        if known < self.config.incarnation {
+        // One that leaves does not rise above its successor.
+        if known < self.config.incarnation || self.leaves {
             return;
         }
         if self.raised >= MAX_RAISES {
