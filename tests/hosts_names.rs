@@ -253,6 +253,8 @@ fn partition_leaves_one_holder_of_each_exclusive_name() {
         for side in [first, second] {
             let answer = heralds[side].obey(&format!("exclusive chief:{number}"), SOON);
             assert!(answer.starts_with("done exclusive"), "each side grants: {answer}");
+            // Claims are dated by the millisecond; the next one is to be younger.
+            std::thread::sleep(Duration::from_millis(5));
         }
         let third = &heralds[(number + 1) % 3];
         let name = format!("chief:{number}");
