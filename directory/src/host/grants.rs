@@ -50,6 +50,8 @@ pub(super) struct Grants {
     /// that it has seen of one.
     given: u64,
     seen: u64,
+    /// The highest of those that have gone again.
+    passed: u64,
     /// Up to where the nodes know that numbers may have been given.
     promised: u64,
     /// The wall clock at the time zero, in milliseconds.
@@ -132,7 +134,8 @@ impl HostCore {
             Acquaintance::Close => 0,
             // What the directory before this one has given nobody knows exactly.
             _ if succeeds => self.grants.last.max((wall_ms + NEAR).saturating_mul(1000)),
-            Acquaintance::New => self.grants.given,
+            // Whom this one has seen come and go the other one may not have met.
+            Acquaintance::New => self.grants.given.max(self.grants.passed),
             Acquaintance::Parted => self.grants.seen,
         };
         if above > 0 {
@@ -249,9 +252,12 @@ impl HostCore {
         }
     }
 
-    /// Some holder has lost its name to a claim of which this host may not know.
+    /// Some holder has gone, maybe because it has lost its name to a claim of which this host may not know.
     pub(super) fn note_disputes(&mut self, change: &Change) {
         for (loser, why) in &change.dropped {
+            if loser.exclusive && loser.scope == Scope::Lan {
+                self.grants.passed = self.grants.passed.max(loser.fence);
+            }
             let title = loser.title();
             let room = self.grants.disputes.len() < MAX_DISPUTES;
             if *why == DropReason::Outranked && room && self.claims.is_free(&title) {

@@ -482,7 +482,12 @@ impl HostCore {
         let heard_of = self.membership.as_ref().and_then(|m| m.incarnation_of(from.host));
         let remote = self.remotes.entry(from.host).or_default();
         let known = remote.incarnation.max(heard_of.unwrap_or(0));
-        if checked && incarnation < known {
+        // Two lives of a host without memory may have risen to the same one.
+        let twice = remote
+            .identity
+            .as_ref()
+            .is_some_and(|before| before.incarnation == incarnation && before.node != from.node);
+        if checked && (incarnation < known || twice) {
             // One that has died does not hear it; one whose host has lost its memory and its clock must.
             tracing::debug!(%from, "a former directory says hello");
             let message = ToPeer::Later(known);
