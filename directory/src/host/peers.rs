@@ -502,6 +502,10 @@ impl HostCore {
             remote.primed = false;
             remote.settles.get_or_insert(now + KNOWN_AFTER);
             remote.confirmed.clear();
+            // It has met nobody yet, whomever the directory before it had met.
+            if remote.acquaintance == Acquaintance::Close {
+                remote.acquaintance = Acquaintance::New;
+            }
         }
         if remote.link != Some(from) {
             tracing::info!(host = %from.host, host_name, "linked to a host directory");
