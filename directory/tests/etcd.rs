@@ -5,31 +5,27 @@
 //! without it the tests say so and do nothing.
 #![cfg(feature = "etcd")]
 
+mod common;
+
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use common::{Node, SOON, described, dropped, eventually, found, next};
 use layercake_directory::{
-    Directory, DirectoryConfig, DropReason, Engine, EtcdConfig, EtcdTls, Event, Inlet, MAX_META,
-    Name, NodeGone, NotPublished, Pattern, Publication, Publish, Scope, Subscription, inlet,
+    DirectoryConfig, DropReason, Engine, EtcdConfig, EtcdTls, Event, MAX_META, Name, NodeGone,
+    NotPublished, Publication, Publish, Scope, Subscription,
 };
-use layercake_wire::{
-    Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
-    id::NodeId,
-    trust::{self, Mesh},
-};
+use layercake_wire::trust::{self, Mesh};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use tokio::{net, sync::watch};
 
-/// How long anything may take on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_secs(3);
 
 /// A real etcd, with its data in a folder of its own.
@@ -84,11 +80,7 @@ impl Etcd {
 
     /// Waits until it has a leader.
     async fn wait(&self) {
-        let deadline = Instant::now() + SOON;
-        while self.post("kv/range", r#"{"key":"YQ=="}"#).is_none() {
-            assert!(Instant::now() < deadline, "etcd does not come up");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        found("etcd comes up", async || self.post("kv/range", r#"{"key":"YQ=="}"#)).await;
     }
 
     fn post(&self, path: &str, body: &str) -> Option<String> {
@@ -186,88 +178,22 @@ impl Way {
     }
 }
 
-struct Forward(Inlet);
-
-impl Receive for Forward {
-    fn on_up(&self, link: Link) {
-        self.0.on_up(link);
-    }
-    fn on_down(&self, link: &Link, down: LinkDown) {
-        self.0.on_down(link, down);
-    }
-    fn on_post(&self, from: &Link, service: Service, body: Bytes) {
-        self.0.on_post(from, service, body);
-    }
-    fn on_datagram(&self, from: &Link, body: Bytes) {
-        self.0.on_datagram(from, body);
-    }
-    fn on_message(&self, _: Inbound) {}
+/// With endpoints of etcd in the order they are tried.
+fn start(mesh: &Mesh, etcd: &[SocketAddr]) -> Node {
+    start_by(mesh, etcd, None)
 }
 
-struct Node {
-    endpoint: Endpoint,
-    directory: Directory,
+fn start_by(mesh: &Mesh, etcd: &[SocketAddr], tls: Option<EtcdTls>) -> Node {
+    let endpoints = etcd.iter().map(ToString::to_string).collect();
+    let engine = Ok(Engine::Etcd(EtcdConfig { endpoints, ttl: TTL, tls }));
+    let config = DirectoryConfig { port: 0, mdns: false, engine, ..DirectoryConfig::in_memory() };
+    config.check().expect("can be used");
+    Node::of(mesh, config)
 }
 
-impl Node {
-    /// With endpoints of etcd in the order they are tried.
-    fn start(mesh: &Mesh, etcd: &[SocketAddr]) -> Self {
-        Self::encrypted(mesh, etcd, None)
-    }
-
-    fn encrypted(mesh: &Mesh, etcd: &[SocketAddr], tls: Option<EtcdTls>) -> Self {
-        let (inlet, outlet) = inlet();
-        let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
-        let endpoint = Endpoint::start(config, Arc::new(Forward(inlet))).expect("starts");
-        let endpoints = etcd.iter().map(ToString::to_string).collect();
-        let engine = Ok(Engine::Etcd(EtcdConfig { endpoints, ttl: TTL, tls }));
-        let config =
-            DirectoryConfig { port: 0, mdns: false, engine, ..DirectoryConfig::in_memory() };
-        config.check().expect("can be used");
-        let directory = Directory::start(endpoint.clone(), outlet, config);
-        Self { endpoint, directory }
-    }
-
-    async fn publish(&self, name: &str) -> Publication {
-        self.claim(name, false).await.expect("publishes")
-    }
-
-    async fn claim(&self, name: &str, exclusive: bool) -> Result<Publication, NotPublished> {
-        self.describe(name, exclusive, Bytes::from_static(b"api")).await
-    }
-
-    async fn describe(
-        &self,
-        name: &str,
-        exclusive: bool,
-        meta: Bytes,
-    ) -> Result<Publication, NotPublished> {
-        let name = Name::new(name).expect("a good name");
-        let publish = Publish { name, scope: Scope::Lan, exclusive, actor: 1, meta };
-        self.directory.publish(publish).await
-    }
-
-    /// Claims until it is granted.
-    async fn claim_at_last(&self, name: &str) -> Publication {
-        let deadline = Instant::now() + SOON;
-        loop {
-            match self.claim(name, true).await {
-                Ok(publication) => return publication,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn subscribe(&self, pattern: &str) -> Subscription {
-        let pattern = Pattern::new(pattern).expect("a good pattern");
-        self.directory.subscribe(pattern, Scope::Lan).await.expect("subscribes")
-    }
-
-    async fn stop(self) {
-        self.directory.close().await;
-        self.endpoint.close().await;
-    }
+/// Claims a name for the mesh until it is granted.
+async fn claim_at_last(node: &Node, name: &str) -> Publication {
+    found("the name is granted", async || node.claim(name, Scope::Lan, true).await.ok()).await
 }
 
 /// Two hosts that meet in one etcd, and the way of each to it.
@@ -288,7 +214,7 @@ impl Pair {
         let folder = tempfile::tempdir().expect("a folder");
         let a = Mesh::init(&folder.path().join("a"), None).expect("a mesh");
         let ways = [Way::to(etcd.addr()).await, Way::to(etcd.addr()).await];
-        let first = Node::encrypted(&a, &[ways[0].addr], etcd.tls.clone());
+        let first = start_by(&a, &[ways[0].addr], etcd.tls.clone());
         let addr = first.endpoint.listen_quic(None).await.expect("listens");
         let token = a.invite(Duration::from_secs(60), &addr.hints).expect("invites");
         let b = trust::join(&token, &folder.path().join("b"), Some("b")).await.expect("joins");
@@ -298,12 +224,8 @@ impl Pair {
 
     fn nodes(&self) -> [Node; 2] {
         let tls = || self.etcd.tls.clone();
-        [0, 1].map(|at| Node::encrypted(&self.meshes[at], &[self.ways[at].addr], tls()))
+        [0, 1].map(|at| start_by(&self.meshes[at], &[self.ways[at].addr], tls()))
     }
-}
-
-async fn next(subscription: &mut Subscription) -> Event {
-    tokio::time::timeout(SOON, subscription.next()).await.expect("in time").expect("not closed")
 }
 
 async fn available(subscription: &mut Subscription) -> (String, u64) {
@@ -313,24 +235,17 @@ async fn available(subscription: &mut Subscription) -> (String, u64) {
     }
 }
 
-async fn dropped(subscription: &mut Subscription) -> (String, DropReason) {
-    match next(subscription).await {
-        Event::Dropped(record, reason) => (record.name.to_string(), reason),
-        other => panic!("{other:?}"),
-    }
-}
-
 #[tokio::test]
 async fn names_are_known_on_both_hosts_and_an_exclusive_one_has_one_holder() {
     let Some(pair) = Pair::new().await else { return };
     let [a, b] = pair.nodes();
-    let mut seen = b.subscribe(".*").await;
+    let mut seen = b.subscribe(".*", Scope::Lan).await;
     let began = Instant::now();
-    let one = a.publish("kitchen:oven").await;
+    let one = a.publish("kitchen:oven", Scope::Lan).await;
     assert_eq!(available(&mut seen).await.0, "kitchen:oven");
     println!("first name of a host on the other after {:?}", began.elapsed());
     let began = Instant::now();
-    let two = a.publish("kitchen:sink").await;
+    let two = a.publish("kitchen:sink", Scope::Lan).await;
     assert_eq!(available(&mut seen).await.0, "kitchen:sink");
     println!("next name on the other host after {:?}", began.elapsed());
     drop(two);
@@ -339,7 +254,7 @@ async fn names_are_known_on_both_hosts_and_an_exclusive_one_has_one_holder() {
     let mut times = Vec::new();
     for at in 0..200 {
         let began = Instant::now();
-        let one = a.publish(&format!("dish:{at}")).await;
+        let one = a.publish(&format!("dish:{at}"), Scope::Lan).await;
         available(&mut seen).await;
         times.push(began.elapsed());
         drop(one);
@@ -347,19 +262,22 @@ async fn names_are_known_on_both_hosts_and_an_exclusive_one_has_one_holder() {
     }
     times.sort();
     println!("published to available: p50 {:?}, p99 {:?}", times[100], times[197]);
-    let held = a.claim("leader", true).await.expect("nobody holds it");
+    let held = a.claim("leader", Scope::Lan, true).await.expect("nobody holds it");
     let (name, fence) = available(&mut seen).await;
     assert_eq!((name.as_str(), fence), ("leader", held.record().fence));
-    match b.claim("leader", true).await {
+    match b.claim("leader", Scope::Lan, true).await {
         Err(NotPublished::Held(holder)) => assert_eq!(*holder, *held.record()),
         other => panic!("{other:?}"),
     }
     // Also within the host.
-    let neighbour = Node::start(&pair.meshes[0], &[pair.ways[0].addr]);
-    assert!(matches!(neighbour.claim("leader", true).await, Err(NotPublished::Held(_))));
+    let neighbour = start(&pair.meshes[0], &[pair.ways[0].addr]);
+    assert!(matches!(
+        neighbour.claim("leader", Scope::Lan, true).await,
+        Err(NotPublished::Held(_))
+    ));
     neighbour.stop().await;
     drop(held);
-    let successor = b.claim_at_last("leader").await;
+    let successor = claim_at_last(&b, "leader").await;
     assert!(successor.record().fence > fence, "the fencing number rises");
 
     // One leaves in order, and the other is told so.
@@ -377,7 +295,7 @@ async fn names_are_known_on_both_hosts_and_an_exclusive_one_has_one_holder() {
 async fn who_waits_for_a_name_is_told_when_it_is_free_also_after_an_absence_of_etcd() {
     let Some(mut pair) = Pair::new().await else { return };
     let [a, b] = pair.nodes();
-    let held = a.claim("leader", true).await.expect("free");
+    let held = a.claim("leader", Scope::Lan, true).await.expect("free");
     let fence = held.record().fence;
     let wait = |node: &Node| {
         let (directory, name) = (node.directory.clone(), Name::new("leader").expect("a name"));
@@ -399,7 +317,7 @@ async fn who_waits_for_a_name_is_told_when_it_is_free_also_after_an_absence_of_e
     assert!(granted.record().fence > fence);
     // Nobody can be asked for a while, longer than anybody else would wait.
     pair.etcd.kill();
-    let other = Node::start(&pair.meshes[1], &[pair.ways[1].addr]);
+    let other = start(&pair.meshes[1], &[pair.ways[1].addr]);
     let patient = wait(&other).await;
     drop(granted);
     tokio::time::sleep(2 * TTL + Duration::from_secs(1)).await;
@@ -417,7 +335,8 @@ async fn of_many_claims_at_once_one_is_granted() {
     let [a, b] = pair.nodes();
     let mut last = 0;
     for round in 0..10 {
-        let (one, other) = tokio::join!(a.claim("leader", true), b.claim("leader", true));
+        let (one, other) =
+            tokio::join!(a.claim("leader", Scope::Lan, true), b.claim("leader", Scope::Lan, true));
         let granted: Vec<_> = [one, other].into_iter().filter_map(Result::ok).collect();
         assert_eq!(granted.len(), 1, "round {round}");
         let fence = granted[0].record().fence;
@@ -425,10 +344,10 @@ async fn of_many_claims_at_once_one_is_granted() {
         last = fence;
         drop(granted);
         // Whoever comes next waits until etcd has heard that it is free.
-        drop(a.claim_at_last("leader").await);
-        drop(b.claim_at_last("leader").await);
-        last = last.max(a.claim_at_last("leader").await.record().fence);
-        b.claim_at_last("leader").await;
+        drop(claim_at_last(&a, "leader").await);
+        drop(claim_at_last(&b, "leader").await);
+        last = last.max(claim_at_last(&a, "leader").await.record().fence);
+        claim_at_last(&b, "leader").await;
     }
     a.stop().await;
     b.stop().await;
@@ -438,25 +357,25 @@ async fn of_many_claims_at_once_one_is_granted() {
 async fn etcd_is_killed_and_comes_back_and_nobody_has_gone() {
     let Some(mut pair) = Pair::new().await else { return };
     let [a, b] = pair.nodes();
-    let mut seen = b.subscribe(".*").await;
-    let mut own = a.subscribe(".*").await;
-    let _stays = a.publish("stays").await;
-    let mut held = a.claim("leader", true).await.expect("free");
+    let mut seen = b.subscribe(".*", Scope::Lan).await;
+    let mut own = a.subscribe(".*", Scope::Lan).await;
+    let _stays = a.publish("stays", Scope::Lan).await;
+    let mut held = a.claim("leader", Scope::Lan, true).await.expect("free");
     for _ in 0..2 {
         available(&mut seen).await;
         available(&mut own).await;
     }
     pair.etcd.kill();
     // This host's own names go on working.
-    let late = a.publish("meanwhile").await;
+    let late = a.publish("meanwhile", Scope::Lan).await;
     assert_eq!(available(&mut own).await.0, "meanwhile");
     pair.etcd.restart().await;
     let back = Instant::now();
     assert_eq!(available(&mut seen).await.0, "meanwhile", "and nothing was dropped");
     println!("published while etcd was down: known {:?} after its return", back.elapsed());
-    let _later = a.publish("later").await;
+    let _later = a.publish("later", Scope::Lan).await;
     assert_eq!(available(&mut seen).await.0, "later");
-    assert!(matches!(b.claim("leader", true).await, Err(NotPublished::Held(_))));
+    assert!(matches!(b.claim("leader", Scope::Lan, true).await, Err(NotPublished::Held(_))));
     let lost = tokio::time::timeout(TTL, held.lost()).await;
     assert!(lost.is_err(), "its holder keeps it: {lost:?}");
     drop((late, held));
@@ -468,14 +387,14 @@ async fn etcd_is_killed_and_comes_back_and_nobody_has_gone() {
 async fn who_is_cut_off_from_etcd_loses_its_exclusive_names_before_anybody_gets_them() {
     let Some(pair) = Pair::new().await else { return };
     let [a, b] = pair.nodes();
-    let mut seen = a.subscribe("leader|shared").await;
+    let mut seen = a.subscribe("leader|shared", Scope::Lan).await;
     b.directory.be_present();
-    let mut held = b.claim("leader", true).await.expect("free");
+    let mut held = b.claim("leader", Scope::Lan, true).await.expect("free");
     assert_eq!(available(&mut seen).await.0, "leader");
-    let _shared = b.publish("shared").await;
+    let _shared = b.publish("shared", Scope::Lan).await;
     assert_eq!(available(&mut seen).await.0, "shared");
-    let mut view = b.subscribe(".*").await;
-    let _far = a.publish("far").await;
+    let mut view = b.subscribe(".*", Scope::Lan).await;
+    let _far = a.publish("far", Scope::Lan).await;
     let names =
         [available(&mut view).await.0, available(&mut view).await.0, available(&mut view).await.0];
     assert!(names.contains(&"far".to_owned()));
@@ -490,7 +409,7 @@ async fn who_is_cut_off_from_etcd_loses_its_exclusive_names_before_anybody_gets_
             Instant::now()
         },
         async {
-            let taken = a.claim_at_last("leader").await;
+            let taken = claim_at_last(&a, "leader").await;
             (Instant::now(), taken)
         }
     );
@@ -498,7 +417,7 @@ async fn who_is_cut_off_from_etcd_loses_its_exclusive_names_before_anybody_gets_
     assert!(told < taken.0, "told before somebody else has it");
     assert!(told - cut < TTL, "{:?}", told - cut);
     assert!(taken.1.record().fence > held.record().fence);
-    assert!(matches!(b.claim("other", true).await, Err(NotPublished::NoLease)));
+    assert!(matches!(b.claim("other", Scope::Lan, true).await, Err(NotPublished::NoLease)));
     // Others took it for lost; it keeps what it knew of them.
     assert_eq!(tokio::time::timeout(SOON, gone.gone()).await, Ok(NodeGone::HostLost));
     assert_eq!(dropped(&mut view).await.0, "leader");
@@ -528,24 +447,24 @@ async fn who_is_cut_off_from_etcd_loses_its_exclusive_names_before_anybody_gets_
 async fn another_process_takes_the_directory_over_and_nobody_notices() {
     let Some(pair) = Pair::new().await else { return };
     let [a, b] = pair.nodes();
-    let mut seen = b.subscribe(".*").await;
-    let first = a.publish("first").await;
+    let mut seen = b.subscribe(".*", Scope::Lan).await;
+    let first = a.publish("first", Scope::Lan).await;
     assert_eq!(available(&mut seen).await.0, "first");
-    let second = Node::start(&pair.meshes[0], &[pair.ways[0].addr]);
-    let _name = second.publish("second").await;
-    let mut held = second.claim("leader", true).await.expect("free");
+    let second = start(&pair.meshes[0], &[pair.ways[0].addr]);
+    let _name = second.publish("second", Scope::Lan).await;
+    let mut held = second.claim("leader", Scope::Lan, true).await.expect("free");
     for name in ["second", "leader"] {
         assert_eq!(available(&mut seen).await.0, name);
     }
     assert!(a.directory.is_host_directory());
     a.stop().await;
     assert_eq!(dropped(&mut seen).await, ("first".to_owned(), DropReason::Withdrawn));
-    let _more = second.publish("more").await;
+    let _more = second.publish("more", Scope::Lan).await;
     assert!(second.directory.is_host_directory());
     assert_eq!(available(&mut seen).await.0, "more", "and nothing was dropped");
     let lost = tokio::time::timeout(2 * TTL, held.lost()).await;
     assert!(lost.is_err(), "its holder keeps it: {lost:?}");
-    assert!(matches!(b.claim("leader", true).await, Err(NotPublished::Held(_))));
+    assert!(matches!(b.claim("leader", Scope::Lan, true).await, Err(NotPublished::Held(_))));
     assert!(seen.try_next().is_none());
     drop((first, held));
     second.stop().await;
@@ -556,20 +475,16 @@ async fn another_process_takes_the_directory_over_and_nobody_notices() {
 async fn who_was_away_while_etcd_forgot_reads_everything_again() {
     let Some(pair) = Pair::new().await else { return };
     let [a, b] = pair.nodes();
-    let mut view = b.subscribe(".*").await;
-    let old = a.publish("old").await;
-    let _kept = a.publish("kept").await;
+    let mut view = b.subscribe(".*", Scope::Lan).await;
+    let old = a.publish("old", Scope::Lan).await;
+    let _kept = a.publish("kept", Scope::Lan).await;
     let names = [available(&mut view).await.0, available(&mut view).await.0];
     assert_eq!(names, ["old", "kept"]);
     pair.ways[1].open.send_replace(false);
     let before = pair.etcd.revision();
     drop(old);
-    let _new = a.publish("new").await;
-    let deadline = Instant::now() + SOON;
-    while pair.etcd.revision() < before + 2 {
-        assert!(Instant::now() < deadline, "etcd was not told");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let _new = a.publish("new", Scope::Lan).await;
+    eventually("etcd is told", || pair.etcd.revision() >= before + 2).await;
     let body = format!(r#"{{"revision":"{}"}}"#, pair.etcd.revision());
     pair.etcd.post("kv/compaction", &body).expect("compacts");
     pair.ways[1].open.send_replace(true);
@@ -595,10 +510,10 @@ async fn where_one_endpoint_is_dead_the_next_one_is_used() {
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
     // It takes connections and never answers.
     let silent = nobody.local_addr().expect("bound");
-    let a = Node::start(&pair.meshes[0], &[silent, pair.ways[0].addr]);
-    let b = Node::start(&pair.meshes[1], &[pair.ways[1].addr]);
-    let mut view = b.subscribe(".*").await;
-    let _one = a.publish("one").await;
+    let a = start(&pair.meshes[0], &[silent, pair.ways[0].addr]);
+    let b = start(&pair.meshes[1], &[pair.ways[1].addr]);
+    let mut view = b.subscribe(".*", Scope::Lan).await;
+    let _one = a.publish("one", Scope::Lan).await;
     assert_eq!(available(&mut view).await.0, "one");
     a.stop().await;
     b.stop().await;
@@ -608,16 +523,16 @@ async fn where_one_endpoint_is_dead_the_next_one_is_used() {
 async fn connections_to_etcd_are_encrypted_and_both_ends_known() {
     let Some(pair) = Pair::with(true).await else { return };
     let [a, b] = pair.nodes();
-    let mut view = b.subscribe(".*").await;
-    let _one = a.publish("one").await;
+    let mut view = b.subscribe(".*", Scope::Lan).await;
+    let _one = a.publish("one", Scope::Lan).await;
     assert_eq!(available(&mut view).await.0, "one");
     // One of another authority gets nothing.
     let folder = tempfile::tempdir().expect("a folder");
     let strange = certificates(folder.path());
     a.stop().await;
     dropped(&mut view).await;
-    let stranger = Node::encrypted(&pair.meshes[0], &[pair.ways[0].addr], Some(strange));
-    assert!(matches!(stranger.claim("leader", true).await, Err(NotPublished::NoLease)));
+    let stranger = start_by(&pair.meshes[0], &[pair.ways[0].addr], Some(strange));
+    assert!(matches!(stranger.claim("leader", Scope::Lan, true).await, Err(NotPublished::NoLease)));
     assert!(view.try_next().is_none());
     stranger.stop().await;
     b.stop().await;
@@ -627,25 +542,30 @@ async fn connections_to_etcd_are_encrypted_and_both_ends_known() {
 async fn a_thousand_names_and_the_largest_descriptions_come_through() {
     let Some(pair) = Pair::new().await else { return };
     let [a, b] = pair.nodes();
-    let mut early = b.subscribe(".*").await;
+    let mut early = b.subscribe(".*", Scope::Lan).await;
     let mut names = Vec::new();
     let began = Instant::now();
     for at in 0..200 {
         let meta = Bytes::from(vec![at; MAX_META]);
         let name = format!("large:{at}");
-        names.push(a.describe(&name, false, meta).await.expect("publishes"));
+        names.push(
+            a.directory
+                .publish(described(&name, Scope::Lan, false, meta))
+                .await
+                .expect("publishes"),
+        );
     }
     for at in 0..1000 {
-        names.push(a.publish(&format!("small:{at}")).await);
+        names.push(a.publish(&format!("small:{at}"), Scope::Lan).await);
     }
     for _ in 0..1200 {
         available(&mut early).await;
     }
     println!("1,200 names, 12.5 MiB, on the other host after {:?}", began.elapsed());
     b.stop().await;
-    let late = Node::start(&pair.meshes[1], &[pair.ways[1].addr]);
+    let late = start(&pair.meshes[1], &[pair.ways[1].addr]);
     let began = Instant::now();
-    let mut view = late.subscribe(".*").await;
+    let mut view = late.subscribe(".*", Scope::Lan).await;
     for _ in 0..1200 {
         available(&mut view).await;
     }

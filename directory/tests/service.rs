@@ -1,28 +1,27 @@
 //! Directories over real endpoints: one mesh folder is one host, two joined folders are two hosts that
 //! reach each other over QUIC. What is to be killed is a child process: this test binary again.
 
+mod common;
+
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use common::{Node, SOON, available, dropped, eventually, found, later_than, next};
 use layercake_directory::{
-    Claim, Directory, DirectoryConfig, DropReason, Event, Inlet, Name, NodeGone, NodeWatch,
-    NotPublished, NotSubscribed, Pattern, Publication, Publish, Scope, Subscription, Trouble,
-    TroubleKind, inlet,
+    DirectoryConfig, DropReason, Event, Name, NodeGone, NodeWatch, NotPublished, NotSubscribed,
+    Publish, Scope, Subscription, Trouble, TroubleKind,
 };
 use layercake_wire::{
-    Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
     id::{NodeId, PeerId},
     trust::{self, Mesh},
 };
 
-const SOON: Duration = Duration::from_secs(10);
 /// What takes a few milliseconds, and is promised within 100, on a machine that is busy with other
 /// tests.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -30,82 +29,17 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 const TAKEN_OVER: Duration = Duration::from_secs(3);
 const CHILD: &str = "LAYERCAKE_TEST_CHILD";
 
-struct Forward(Inlet);
-
-impl Receive for Forward {
-    fn on_up(&self, link: Link) {
-        self.0.on_up(link);
-    }
-    fn on_down(&self, link: &Link, down: LinkDown) {
-        self.0.on_down(link, down);
-    }
-    fn on_post(&self, from: &Link, service: Service, body: Bytes) {
-        self.0.on_post(from, service, body);
-    }
-    fn on_datagram(&self, from: &Link, body: Bytes) {
-        self.0.on_datagram(from, body);
-    }
-    fn on_message(&self, _: Inbound) {}
-}
-
-struct Node {
-    endpoint: Endpoint,
-    directory: Directory,
-}
-
 impl Node {
     fn start(mesh: &Mesh) -> Self {
         Self::with_seeds(mesh, &[])
     }
 
     fn with_seeds(mesh: &Mesh, seeds: &[SocketAddr]) -> Self {
-        let (inlet, outlet) = inlet();
-        let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
-        let endpoint = Endpoint::start(config, Arc::new(Forward(inlet))).expect("starts");
         let seeds = seeds.iter().map(ToString::to_string).collect();
-        let config = DirectoryConfig {
-            seeds,
-            mdns: false,
-            port: 0,
-            remember: true,
-            ..DirectoryConfig::in_memory()
-        };
-        let directory = Directory::start(endpoint.clone(), outlet, config);
-        Self { endpoint, directory }
-    }
-
-    async fn publish(&self, name: &str, scope: Scope) -> Publication {
-        self.claim(name, scope, false).await.expect("publishes")
-    }
-
-    async fn claim(
-        &self,
-        name: &str,
-        scope: Scope,
-        exclusive: bool,
-    ) -> Result<Publication, NotPublished> {
-        let name = Name::new(name).expect("a good name");
-        let publish =
-            Publish { name, scope, exclusive, actor: 1, meta: Bytes::from_static(b"api") };
-        self.directory.publish(publish).await
-    }
-
-    /// Gets in line for a name.
-    async fn wait_for(&self, name: &str, scope: Scope) -> Claim {
-        let name = Name::new(name).expect("a good name");
-        let meta = Bytes::new();
-        let publish = Publish { name, scope, exclusive: true, actor: 1, meta };
-        self.directory.claim(publish).await.expect("gets in line")
-    }
-
-    async fn subscribe(&self, pattern: &str, scope: Scope) -> Subscription {
-        let pattern = Pattern::new(pattern).expect("a good pattern");
-        self.directory.subscribe(pattern, scope).await.expect("subscribes")
-    }
-
-    async fn stop(self) {
-        self.directory.close().await;
-        self.endpoint.close().await;
+        let (mdns, port, remember) = (false, 0, true);
+        let config =
+            DirectoryConfig { seeds, mdns, port, remember, ..DirectoryConfig::in_memory() };
+        Self::of(mesh, config)
     }
 }
 
@@ -127,36 +61,10 @@ async fn two_hosts() -> (tempfile::TempDir, Node, Mesh, Vec<SocketAddr>) {
     (folder, first, joined, addr.hints.to_vec())
 }
 
-async fn next(subscription: &mut Subscription) -> Event {
-    tokio::time::timeout(SOON, subscription.next()).await.expect("in time").expect("not closed")
-}
-
-async fn available(subscription: &mut Subscription) -> String {
-    match next(subscription).await {
-        Event::Available(record) => record.name.to_string(),
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn dropped(subscription: &mut Subscription) -> (String, DropReason) {
-    match next(subscription).await {
-        Event::Dropped(record, reason) => (record.name.to_string(), reason),
-        other => panic!("{other:?}"),
-    }
-}
-
 /// Nothing more is told for a while.
 async fn quiet(subscription: &mut Subscription, time: Duration) {
     if let Ok(event) = tokio::time::timeout(time, subscription.next()).await {
         panic!("{event:?}");
-    }
-}
-
-async fn eventually(what: &str, mut test: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !test() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -306,7 +214,7 @@ async fn the_line_outlives_the_directory_that_is_killed_together_with_the_holder
     let mut seen = one.subscribe("only:.*", Scope::Host).await;
     let Event::Available(held) = next(&mut seen).await else { panic!("it is there") };
     let first = two.wait_for("only:one", Scope::Lan).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    later_than(&first).await;
     let second = one.wait_for("only:one", Scope::Lan).await;
     assert!(first.is_waiting() && second.is_waiting());
     let killed = Instant::now();
@@ -612,16 +520,11 @@ async fn what_does_not_work_is_listed_for_every_node_of_the_host() {
     let _name = embeds.publish("w:1", Scope::Lan).await;
     let other = Node::start(&mesh);
     let _seen = other.subscribe("w:.*", Scope::Host).await;
-    let deadline = Instant::now() + SOON;
-    let told = loop {
+    let told = found("the seed is a trouble", async || {
         let troubles = other.directory.troubles().await;
-        let of_seed = |trouble: &&Trouble| trouble.about == silent.to_string();
-        if let Some(trouble) = troubles.iter().find(of_seed) {
-            break trouble.clone();
-        }
-        assert!(Instant::now() < deadline, "{troubles:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+        troubles.into_iter().find(|trouble: &Trouble| trouble.about == silent.to_string())
+    })
+    .await;
     assert_eq!(told.kind, TroubleKind::Dial);
     assert!(told.why.contains(&silent.to_string()), "{told}");
     assert!(told.since_ms > 0 && told.last_ms >= told.since_ms);
