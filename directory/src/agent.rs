@@ -515,11 +515,7 @@ impl Agent {
         NodeAnswer {
             published: own.map(|own| (&*own.record).into()).collect(),
             subscribed: asked
-                .map(|(id, (pattern, scope))| NetworkSubscription {
-                    id: *id,
-                    pattern: pattern.clone(),
-                    scope: *scope,
-                })
+                .map(|(id, (pattern, scope))| NetworkSubscription::new(*id, pattern, *scope))
                 .collect(),
             ..NodeAnswer::default()
         }
@@ -575,8 +571,7 @@ impl Agent {
 
     fn on_process_gone(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
         self.in_registry(out, |registry, out| {
-            let died = |r: &Record| (r.instance.peer() == peer).then_some(DropReason::ProcessDied);
-            registry.remove_where(died, out);
+            registry.remove_of(peer, DropReason::ProcessDied, out);
         });
         out.push(Effect::CloseProcess(peer));
     }

@@ -185,6 +185,10 @@ impl Dialer {
 
     /// The attempts to be made now.
     pub(crate) fn due(&mut self, now: Duration) -> Vec<Attempt> {
+        // Asked at every turn; each entry comes up within ten seconds, and what is unheard goes then.
+        if self.next_deadline().is_none_or(|next| next > now) {
+            return Vec::new();
+        }
         self.forget_unheard(now);
         let linked = self.linked_hosts();
         let own = self.own;

@@ -184,7 +184,9 @@ impl EtcdConfig {
             _ => {}
         }
         for text in &self.endpoints {
-            endpoint(text)?;
+            if endpoint(text)? != *text {
+                return Err(EngineError::Endpoint(text.clone()));
+            }
         }
         if self.ttl < TTL_RANGE.0 || self.ttl > TTL_RANGE.1 || self.ttl.subsec_nanos() > 0 {
             return Err(EngineError::Ttl(format!("{:?}", self.ttl)));

@@ -12,7 +12,10 @@ pub const FENCES: usize = 65_536;
 
 /// The number belongs to a former holder of the name: what it asks for must not be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` comes with the number {fence}, and only {lowest} and above may pass")]
+#[error(
+    "`{name}` comes with the number {fence}, and only {lowest} and above may \
+     pass: the sender has lost the name, and is to claim it again"
+)]
 pub struct Stale {
     /// The name.
     pub name: Name,

@@ -15,7 +15,7 @@ pub const MAX_GROUP: usize = 64;
 #[non_exhaustive]
 pub enum GroupError {
     /// Nothing is no name.
-    #[error("a group needs a name")]
+    #[error("a group needs a name: some letters or digits")]
     Empty,
     /// It is longer than [`MAX_GROUP`].
     #[error("the name of the group has {0} bytes; at most {MAX_GROUP} are allowed")]

@@ -79,6 +79,8 @@ pub(crate) enum Effect {
     ToNode { node: NodeId, message: ToNode },
     /// Post to the directory of another host.
     ToPeer { peer: PeerId, message: ToPeer },
+    /// Post the same to the directories of several other hosts.
+    ToPeers { peers: Vec<PeerId>, message: ToPeer },
     /// Send a datagram to the directory of another host.
     Datagram { peer: PeerId, packet: Bytes },
     /// Somebody on this host needs the mesh: listen, announce, browse, and call
@@ -356,11 +358,12 @@ impl HostCore {
         }
         if self.next_digest <= now {
             self.next_digest = now + DIGEST_PERIOD;
-            let (count, sum) = self.digest();
-            let (incarnation, sequence) = (self.config.incarnation, self.sequence);
-            for peer in self.linked() {
+            let peers = self.linked();
+            if !peers.is_empty() {
+                let (count, sum) = self.digest();
+                let (incarnation, sequence) = (self.config.incarnation, self.sequence);
                 let message = ToPeer::Digest { incarnation, sequence, count, sum };
-                out.push(Effect::ToPeer { peer, message });
+                out.push(Effect::ToPeers { peers, message });
             }
         }
     }
@@ -475,15 +478,17 @@ impl HostCore {
             return;
         }
         let peers = self.linked();
+        if peers.is_empty() {
+            // Whoever comes is sent everything.
+            self.sequence += 1;
+            return;
+        }
         for put in message::parts(put) {
             self.sequence += 1;
             let (incarnation, sequence) = (self.config.incarnation, self.sequence);
             let dropped = std::mem::take(&mut dropped);
-            for peer in &peers {
-                let (put, dropped) = (put.clone(), dropped.clone());
-                let message = ToPeer::Delta { incarnation, sequence, put, dropped };
-                out.push(Effect::ToPeer { peer: *peer, message });
-            }
+            let message = ToPeer::Delta { incarnation, sequence, put, dropped };
+            out.push(Effect::ToPeers { peers: peers.clone(), message });
         }
     }
 

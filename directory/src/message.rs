@@ -29,7 +29,9 @@ pub(crate) const MAX_PART: usize = 256 << 10;
 /// Why a message is not understood.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MessageError {
-    #[error("directory messages of version {0}; this build speaks version {VERSION}")]
+    #[error(
+        "directory messages of version {0}; this build speaks version {VERSION}; run builds of one version on all hosts"
+    )]
     Version(u8),
     #[error("an empty directory message")]
     Empty,

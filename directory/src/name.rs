@@ -194,6 +194,22 @@ impl Pattern {
         if text.len() > MAX_PATTERN {
             return Err(PatternError::TooLong(text.len()));
         }
+        Self::compile(text)
+    }
+
+    /// Reads a pattern as it travels: also one of the system's, and one that means a name exactly, whose
+    /// text may be longer than a user's, for at worst each character of the name is escaped.
+    pub(crate) fn read(text: &str) -> Result<Self, PatternError> {
+        if text.len() > 2 * MAX_NAME {
+            return Err(PatternError::TooLong(text.len()));
+        }
+        match text.strip_prefix(RESERVED_MARK) {
+            Some(inner) => Ok(Self { reserved: true, text: text.into(), ..Self::compile(inner)? }),
+            None => Self::compile(text),
+        }
+    }
+
+    fn compile(text: &str) -> Result<Self, PatternError> {
         let invalid = |reason| PatternError::Invalid { text: text.to_owned(), reason };
         // On its own first: `a)|(b` would slip out of the group that anchors it. And in there, where
         // the comment of `(?x)a#` would not end.
@@ -225,7 +241,7 @@ impl Pattern {
     /// The pattern that matches one name and nothing else.
     #[must_use]
     pub fn exactly(name: &Name) -> Self {
-        // An escaped name may be longer than a pattern may be, and is harmless all the same.
+        // The text may be longer than a pattern may be, and is harmless all the same.
         let text = regex::escape(name.as_str());
         Self { text: text.into(), shape: Shape::Exactly(name.clone()), reserved: false }
     }
@@ -351,12 +367,7 @@ impl TryFrom<Text> for Pattern {
     type Error = PatternError;
 
     fn try_from(Text(text): Text) -> Result<Self, PatternError> {
-        match text.strip_prefix(RESERVED_MARK) {
-            Some(inner) => {
-                Ok(Self { reserved: true, text: text.as_str().into(), ..Self::new(inner)? })
-            }
-            None => Self::new(&text),
-        }
+        Self::read(&text)
     }
 }
 
@@ -496,6 +507,17 @@ mod tests {
         let pattern: Pattern = serde_json::from_str(&text).unwrap();
         assert!(pattern.is_reserved() && pattern.matches(&presence));
         assert_eq!(pattern, Pattern::presences());
+    }
+
+    #[test]
+    fn a_pattern_for_any_name_travels() {
+        let name = Name::new(&format!("a{}:b", "-.".repeat(120))).unwrap();
+        let pattern = Pattern::exactly(&name);
+        assert!(pattern.as_str().len() > MAX_PATTERN);
+        let text = serde_json::to_string(&pattern).unwrap();
+        let read: Pattern = serde_json::from_str(&text).unwrap();
+        assert!(read.is_exact() && read.matches(&name));
+        assert!(Pattern::new(pattern.as_str()).is_err(), "a user's is shorter");
     }
 
     #[test]

@@ -204,25 +204,22 @@ impl From<&Record> for NetworkRecord {
 }
 
 /// A pattern that is asked for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkSubscription {
     /// The number of the subscription within its node.
     pub id: u64,
-    /// The pattern.
-    pub pattern: Pattern,
+    /// The text of the pattern: as a regular expression it would be compiled wherever it passes.
+    pub pattern: String,
     /// How far it looks.
     #[serde(with = "text")]
     pub scope: Scope,
 }
 
-impl PartialEq for NetworkSubscription {
-    fn eq(&self, other: &Self) -> bool {
-        (self.id, self.pattern.as_str(), self.scope)
-            == (other.id, other.pattern.as_str(), other.scope)
+impl NetworkSubscription {
+    pub(crate) fn new(id: u64, pattern: &Pattern, scope: Scope) -> Self {
+        Self { id, pattern: pattern.as_str().to_owned(), scope }
     }
 }
-
-impl Eq for NetworkSubscription {}
 
 /// A link of a node to another one, as that node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -462,6 +459,7 @@ impl Network {
         for (from_host, from) in self.nodes() {
             let me = PeerId { host: from_host.host, node: from.node };
             for subscription in &from.subscribed {
+                let Ok(pattern) = Pattern::read(&subscription.pattern) else { continue };
                 let mut nearest = BTreeMap::new();
                 for (to_host, to) in self.nodes() {
                     let them = PeerId { host: to_host.host, node: to.node };
@@ -470,7 +468,7 @@ impl Network {
                         continue;
                     }
                     for record in to.published.iter().filter(|record| !record.waiting) {
-                        if distance > record.scope || !subscription.pattern.matches(&record.name) {
+                        if distance > record.scope || !pattern.matches(&record.name) {
                             continue;
                         }
                         let route = Route {

@@ -1,6 +1,6 @@
 //! Records: what a publication looks like to everybody else.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 use bytes::Bytes;
 use layercake_wire::id::{ActorAddr, HostId, MAX_HINTS, NodeId, PeerId};
@@ -39,6 +39,11 @@ impl Instance {
         node: NodeId::from_bits(u64::MAX),
         serial: u64::MAX,
     };
+
+    /// All that a process may publish, for looking it up in order.
+    pub(crate) const fn all_of(PeerId { host, node }: PeerId) -> RangeInclusive<Self> {
+        Self { host, node, serial: 0 }..=Self { host, node, serial: u64::MAX }
+    }
 
     /// The process that published it.
     #[must_use]

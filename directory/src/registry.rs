@@ -157,6 +157,12 @@ impl Registry {
         self.remove_all(doomed, out);
     }
 
+    /// Takes away whatever a process has published.
+    pub(crate) fn remove_of(&mut self, peer: PeerId, why: DropReason, out: &mut Vec<Effect>) {
+        let doomed = self.records.range(Instance::all_of(peer)).map(|(at, _)| (*at, why)).collect();
+        self.remove_all(doomed, out);
+    }
+
     /// Takes several records away: the nearest holder of a name last, so that none that goes with it
     /// takes its place for a moment.
     pub(crate) fn remove_all(

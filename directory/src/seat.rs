@@ -24,7 +24,7 @@ use layercake_wire::{
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::sync::Notify;
 
-use crate::{hints, trouble::chain};
+use crate::{hints, shell, trouble::chain};
 
 /// The lock of the host directory, in the mesh's runtime folder.
 pub(crate) const LOCK_FILE: &str = "directory.lock";
@@ -74,15 +74,20 @@ impl Held {
         if self.lock.is_none()
             && let Ok(folder) = folder(endpoint)
         {
-            let path = folder.as_deref().unwrap_or(Path::new("")).join(LOCK_FILE);
-            self.lock = endpoint.try_lock(&path).ok().flatten();
+            let place = folder.as_deref().unwrap_or(Path::new(""));
+            self.lock = endpoint.try_lock(&place.join(LOCK_FILE)).ok().flatten();
+            if self.lock.is_some() {
+                // Whoever had it for a moment may have taken the name, too.
+                drop(self.socket.take());
+                self.socket = endpoint.serve_socket(&place.join(SOCKET)).ok();
+            }
         }
         self.lock.is_some()
     }
 }
 
 /// Looks for the directory until it is found or this node holds it.
-pub(crate) async fn seek(endpoint: Endpoint, wall_ms: u64, remember: bool) -> Seated {
+pub(crate) async fn seek(endpoint: Endpoint, remember: bool) -> Seated {
     let folder = match folder(&endpoint) {
         Ok(folder) => folder,
         Err(failed) => return failed,
@@ -93,7 +98,7 @@ pub(crate) async fn seek(endpoint: Endpoint, wall_ms: u64, remember: bool) -> Se
         if let Ok(Ok(link)) = tokio::time::timeout(ANSWER, endpoint.dial_socket(&socket)).await {
             return Seated::Client(link);
         }
-        if let Some(seated) = hold(&endpoint, folder.as_deref(), wall_ms, remember) {
+        if let Some(seated) = hold(&endpoint, folder.as_deref(), remember) {
             return seated;
         }
         tokio::time::sleep(Duration::from_millis(rng.random_range(POLL_MS))).await;
@@ -101,18 +106,13 @@ pub(crate) async fn seek(endpoint: Endpoint, wall_ms: u64, remember: bool) -> Se
 }
 
 /// Waits until the lock is free, while another node is the directory. `freed` says when to look at once.
-pub(crate) async fn wait_turn(
-    endpoint: Endpoint,
-    wall_ms: u64,
-    remember: bool,
-    freed: Arc<Notify>,
-) -> Seated {
+pub(crate) async fn wait_turn(endpoint: Endpoint, remember: bool, freed: Arc<Notify>) -> Seated {
     let folder = match folder(&endpoint) {
         Ok(folder) => folder,
         Err(failed) => return failed,
     };
     loop {
-        if let Some(seated) = hold(&endpoint, folder.as_deref(), wall_ms, remember) {
+        if let Some(seated) = hold(&endpoint, folder.as_deref(), remember) {
             return seated;
         }
         tokio::select! {
@@ -132,13 +132,8 @@ fn folder(endpoint: &Endpoint) -> Result<Option<PathBuf>, Seated> {
 }
 
 /// Ends a search where the lock is free, or cannot be had at all.
-fn hold(
-    endpoint: &Endpoint,
-    folder: Option<&Path>,
-    wall_ms: u64,
-    remember: bool,
-) -> Option<Seated> {
-    match try_hold(endpoint, folder, wall_ms, remember) {
+fn hold(endpoint: &Endpoint, folder: Option<&Path>, remember: bool) -> Option<Seated> {
+    match try_hold(endpoint, folder, remember) {
         Ok(held) => held.map(|held| Seated::Holder(Box::new(held))),
         Err(error) => {
             let place = folder.unwrap_or(Path::new("memory")).display();
@@ -151,7 +146,6 @@ fn hold(
 fn try_hold(
     endpoint: &Endpoint,
     folder: Option<&Path>,
-    wall_ms: u64,
     remember: bool,
 ) -> io::Result<Option<Held>> {
     let place = folder.unwrap_or(Path::new(""));
@@ -159,6 +153,8 @@ fn try_hold(
     let socket = place.join(SOCKET);
     let me = endpoint.peer();
     let departed = endpoint.served_by(&socket).filter(|node| *node != me.node);
+    // Now, for whoever waits may have waited for days.
+    let wall_ms = shell::wall_ms(endpoint);
     let incarnation = match (folder, endpoint.network()) {
         (Some(folder), _) => hints::next_incarnation(folder, wall_ms)?,
         (None, Some(network)) => network.rise(me.host, wall_ms),

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use layercake_wire::{
     Endpoint, Link, LinkDown, Service,
     id::{HostId, NodeAddr, NodeId, PeerId},
@@ -486,6 +487,11 @@ impl Shell {
         while self.tasks.try_join_next().is_some() {}
         if self.next_address <= now {
             self.next_address = now + ADDRESS_PERIOD;
+            // A daemon that could not wait for its turn, for a full disk say, tries again.
+            let waits = self.waiting.as_ref().is_some_and(|waiting| !waiting.is_finished());
+            if self.serve && !waits && matches!(self.seat, Seat::Client(_)) {
+                self.wait_turn();
+            }
             self.look_at_address();
             self.look_at_interfaces();
             self.forget_abandoned();
@@ -672,12 +678,14 @@ impl Shell {
 
 /// Encodes and posts; a link that is closed is noticed elsewhere.
 fn post<T: Serialize>(link: &Link, service: Service, message: &T) {
-    match message::encode(message) {
-        Ok(body) => {
-            let _ = link.post(service, body);
-        }
-        Err(error) => tracing::error!(%error, "a directory message cannot be encoded"),
+    if let Some(body) = encoded(message) {
+        let _ = link.post(service, body);
     }
+}
+
+fn encoded<T: Serialize>(message: &T) -> Option<Bytes> {
+    let body = message::encode(message);
+    body.inspect_err(|error| tracing::error!(%error, "a directory message cannot be encoded")).ok()
 }
 
 /// Milliseconds since 1970, by the clock that the node lives by.

@@ -103,9 +103,11 @@ impl Troubles {
             known.last_ms = now_ms;
             return !fresh;
         }
-        if self.0.len() >= MAX_TROUBLES
-            && let Some(oldest) = (0..self.0.len()).min_by_key(|at| self.0[*at].last_ms)
-        {
+        if self.0.len() >= MAX_TROUBLES {
+            // What is over goes; and what repeats itself before what is told once.
+            let goes = |t: &Trouble| t.is_over(now_ms) || (t.kind.repeats() && !kind.repeats());
+            let old = (0..self.0.len()).filter(|at| goes(&self.0[*at]));
+            let Some(oldest) = old.min_by_key(|at| self.0[*at].last_ms) else { return false };
             self.0.remove(oldest);
         }
         let (about, why) = (cut(about).to_owned(), why.to_owned());
@@ -131,10 +133,16 @@ impl Troubles {
     }
 }
 
+impl TroubleKind {
+    /// Whether it is told again for as long as it lasts.
+    const fn repeats(self) -> bool {
+        matches!(self, Self::Dial | Self::Seed)
+    }
+}
+
 impl Trouble {
     const fn is_over(&self, now_ms: u64) -> bool {
-        let repeats = matches!(self.kind, TroubleKind::Dial | TroubleKind::Seed);
-        repeats && now_ms.saturating_sub(self.last_ms) > FRESH_MS
+        self.kind.repeats() && now_ms.saturating_sub(self.last_ms) > FRESH_MS
     }
 }
 
@@ -186,7 +194,16 @@ mod tests {
         }
         let list = troubles.list(1000);
         assert_eq!(list.len(), MAX_TROUBLES);
-        assert_eq!(list[0].about, (1000 - MAX_TROUBLES).to_string(), "the oldest have gone");
+        assert_eq!(list[0].about, "0", "those that last stay");
+        assert!(!troubles.note(TroubleKind::Dial, "another", "", 1000), "and are not told anew");
+        assert!(
+            troubles.note(TroubleKind::Mdns, "this host", "", 1000),
+            "what is told once has room"
+        );
+        assert!(
+            troubles.note(TroubleKind::Dial, "another", "", 1000 + 2 * FRESH_MS),
+            "those are over"
+        );
         assert!(list.iter().all(|trouble| trouble.why.len() <= MAX_WHY));
     }
 }

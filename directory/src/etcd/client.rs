@@ -37,7 +37,10 @@ use super::{
     json::{self, LeaseAnswer, Line, RangeAnswer, Trouble, TxnAnswer, WatchAnswer},
     tls,
 };
-use crate::inlet::{Inlet, Input};
+use crate::{
+    inlet::{Inlet, Input},
+    trouble::chain,
+};
 
 /// How long it may take to connect.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
@@ -72,6 +75,14 @@ struct Shared {
     lease_time: Duration,
     inlet: Inlet,
     room: Arc<Semaphore>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(follow) = &self.follow {
+            follow.abort();
+        }
+    }
 }
 
 type Lane = Mutex<Option<Connection>>;
@@ -488,7 +499,9 @@ impl Trouble {
 
 /// Whether the whole cluster says so, and not a member that is in trouble itself.
 fn is_verdict(why: &str) -> bool {
-    ["not found", "compacted", "too large", "duplicate", "exceeded"].iter().any(|w| why.contains(w))
+    ["not found", "compacted", "too large", "duplicate", "space exceeded"]
+        .iter()
+        .any(|w| why.contains(w))
 }
 
 fn failure(error: NoAnswer) -> Failure {
@@ -501,15 +514,4 @@ fn failure(error: NoAnswer) -> Failure {
 /// Lease ids are signed to etcd.
 fn signed(lease: u64) -> String {
     lease.cast_signed().to_string()
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

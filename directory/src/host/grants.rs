@@ -238,13 +238,13 @@ impl HostCore {
 
     /// Grants what has become free to those of this host that are next.
     pub(super) fn serve_waiting(&mut self, change: &mut Change, out: &mut Vec<Effect>) {
-        if self.claims.nobody_waits() {
-            return;
-        }
         let freed = change.dropped.iter().filter(|(_, why)| *why != DropReason::Outranked);
         let freed: BTreeSet<_> = freed.map(|(record, _)| record.title()).collect();
         for title in &freed {
             self.grants.disputes.remove(title);
+        }
+        if self.claims.nobody_waits() {
+            return;
         }
         let came = change.put.iter().filter(|r| r.waiting).map(|r| r.title());
         for title in came.collect::<BTreeSet<_>>().union(&freed) {

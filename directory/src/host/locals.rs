@@ -130,7 +130,8 @@ impl HostCore {
         if local.registered {
             let cost = pace::cost(&message);
             if !local.backlog.is_empty() || !local.pace.take(cost, now) {
-                local.behind = local.behind.saturating_add(cost);
+                // Also what is free takes place here.
+                local.behind = local.behind.saturating_add(cost.max(1));
                 // The node that embeds this directory has no link that could be closed.
                 if local.behind <= pace::MAX_BACKLOG || node == self.me.node {
                     local.backlog.push_back(message);
@@ -157,7 +158,7 @@ impl HostCore {
                 if !local.pace.take(cost, now) {
                     break;
                 }
-                local.behind = local.behind.saturating_sub(cost);
+                local.behind = local.behind.saturating_sub(cost.max(1));
                 if let Some(message) = local.backlog.pop_front() {
                     self.deal_with(node, message, out);
                 }
@@ -212,7 +213,7 @@ impl HostCore {
             }
             ToHost::Subscribe { id, pattern, scope } => {
                 // The node keeps the limit itself; this is for one that does not.
-                let limit = MAX_SUBSCRIPTIONS + usize::from(pattern.is_reserved());
+                let limit = MAX_SUBSCRIPTIONS + 1; // The one that serves watches.
                 if local.subscriptions.len() >= limit || local.subscriptions.contains_key(&id) {
                     tracing::warn!(%node, limit, "a subscription too many");
                     return;
@@ -330,7 +331,7 @@ impl HostCore {
             let serial = record.instance.serial;
             let refuse =
                 |reason| Effect::ToNode { node, message: ToNode::Refused { serial, reason } };
-            let limit = MAX_RECORDS + usize::from(record.name.is_reserved());
+            let limit = MAX_RECORDS + 1; // The one that says that the node is there.
             if local.records.len() >= limit && !local.records.contains_key(&serial) {
                 out.push(refuse(Refusal::TooMany));
                 continue;

@@ -59,6 +59,8 @@ pub(super) struct Remote {
     /// By when the present incarnation has to say what is complete, and what it has said so far.
     pub(super) settles: Option<Duration>,
     confirmed: BTreeSet<Instance>,
+    /// The digest that what is kept here did not agree with.
+    differs: Option<(u64, u64)>,
     /// Whether membership says it is there.
     member: bool,
     /// When the link or the membership changed last.
@@ -226,7 +228,11 @@ impl HostCore {
                     return;
                 }
                 let same = digest(remote.records.values()) == (count, sum);
-                if !remote.primed || sequence > remote.sequence || !same {
+                let differs = (!same).then_some((count, sum));
+                let before = std::mem::replace(&mut remote.differs, differs);
+                // What is not kept here another snapshot would not bring either.
+                let is_new = !same && before != differs;
+                if !remote.primed || sequence > remote.sequence || is_new {
                     tracing::warn!(host = %from.host, "records differ; asking for all of them");
                     self.pull(from, out);
                 }
@@ -358,6 +364,7 @@ impl HostCore {
         remote.challenged = None;
         remote.lost = false;
         remote.pulled = false;
+        remote.differs = None;
         remote.part.clear();
         remote.host_name = host_name;
         remote.identity = Some(Identity::new(&addr, incarnation, renewal));
@@ -455,6 +462,9 @@ impl HostCore {
                 self.forget(&record);
                 change.dropped.push((record, *reason));
             }
+            if let Some(remote) = self.remotes.get_mut(&host) {
+                remote.confirmed.remove(instance);
+            }
         }
         self.accept(host, put, &mut change);
         self.spread(change, out);
@@ -469,11 +479,11 @@ impl HostCore {
                 continue;
             }
             let Some(remote) = self.remotes.get_mut(&host) else { break };
-            if remote.settles.is_some() {
-                remote.confirmed.insert(record.instance);
-            }
             let known = remote.records.get(&record.instance).cloned();
             let full = known.is_none() && remote.records.len() >= MAX_HOST_RECORDS;
+            if remote.settles.is_some() && !full {
+                remote.confirmed.insert(record.instance);
+            }
             if full || known.as_ref().is_some_and(|known| *known == record) {
                 continue;
             }
@@ -488,8 +498,11 @@ impl HostCore {
 
     pub(super) fn on_process_gone(&mut self, peer: PeerId, out: &mut Vec<Effect>) {
         let Some(remote) = self.remotes.get(&peer.host) else { return };
-        let gone: Vec<_> =
-            remote.records.values().filter(|r| r.instance.peer() == peer).cloned().collect();
+        let gone: Vec<_> = remote
+            .records
+            .range(Instance::all_of(peer))
+            .map(|(_, record)| record.clone())
+            .collect();
         for record in &gone {
             self.forget(record);
         }

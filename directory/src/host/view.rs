@@ -387,11 +387,8 @@ fn show_local(node: NodeId, local: &Local, answer: Option<NodeAnswer>) -> (Netwo
     published.extend(named.map(|record| (&**record).into()));
     published.sort_by(|a, b| (&a.name, a.serial).cmp(&(&b.name, b.serial)));
     let named = local.subscriptions.iter().filter(|(_, (pattern, _))| !pattern.is_reserved());
-    subscribed.extend(named.map(|(id, (pattern, scope))| NetworkSubscription {
-        id: *id,
-        pattern: pattern.clone(),
-        scope: *scope,
-    }));
+    subscribed
+        .extend(named.map(|(id, (pattern, scope))| NetworkSubscription::new(*id, pattern, *scope)));
     let about = local.about.clone();
     let shown = NetworkNode {
         node,

@@ -27,7 +27,7 @@ fn published(node: &mut NetworkNode, name: &str, scope: Scope, exclusive: bool, 
 fn subscribed(node: &mut NetworkNode, pattern: &str, scope: Scope) {
     let id = node.subscribed.len() as u64;
     let pattern = Pattern::new(pattern).unwrap();
-    node.subscribed.push(NetworkSubscription { id, pattern, scope });
+    node.subscribed.push(NetworkSubscription::new(id, &pattern, scope));
 }
 
 fn host(number: u64, nodes: Vec<NetworkNode>) -> NetworkHost {

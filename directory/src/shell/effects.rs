@@ -158,6 +158,12 @@ impl Shell {
                     post(link, Service::Peer, &message);
                 }
             }
+            host::Effect::ToPeers { peers, message } => {
+                let Some(body) = super::encoded(&message) else { return };
+                for link in peers.iter().filter_map(|peer| self.links.get(peer)) {
+                    let _ = link.post(Service::Peer, body.clone());
+                }
+            }
             host::Effect::Datagram { peer, packet } => {
                 if let Some(link) = self.links.get(&peer) {
                     link.datagram(packet);

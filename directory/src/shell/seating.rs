@@ -34,9 +34,9 @@ impl Shell {
         }
         self.seat = Seat::Seeking;
         let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
-        let (wall, remember) = (self.wall_ms(), self.config.remember);
+        let remember = self.config.remember;
         self.seeking = Some(self.tasks.spawn(async move {
-            inlet.send(Input::Seated(seat::seek(endpoint, wall, remember).await));
+            inlet.send(Input::Seated(seat::seek(endpoint, remember).await));
         }));
     }
 
@@ -49,9 +49,9 @@ impl Shell {
             return;
         }
         let (endpoint, inlet) = (self.endpoint.clone(), self.inlet.clone());
-        let (wall, remember, freed) = (self.wall_ms(), self.config.remember, self.freed.clone());
+        let (remember, freed) = (self.config.remember, self.freed.clone());
         self.waiting = Some(self.tasks.spawn(async move {
-            let seated = seat::wait_turn(endpoint, wall, remember, freed).await;
+            let seated = seat::wait_turn(endpoint, remember, freed).await;
             inlet.send(Input::Seated(seated));
         }));
     }
@@ -137,8 +137,8 @@ impl Shell {
                 }
             }
             Seated::Holder(mut held) => {
-                if let Some(seeking) = self.seeking.take() {
-                    seeking.abort();
+                for search in [self.seeking.take(), self.waiting.take()].into_iter().flatten() {
+                    search.abort();
                 }
                 let before = match &self.seat {
                     Seat::Client(link) => Some(link.clone()),

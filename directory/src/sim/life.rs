@@ -367,6 +367,12 @@ impl World {
             host::Effect::ToPeer { peer, message } => {
                 self.send(me, peer, Parcel::Post(message::encode(&message).unwrap()));
             }
+            host::Effect::ToPeers { peers, message } => {
+                let bytes = message::encode(&message).unwrap();
+                for peer in peers {
+                    self.send(me, peer, Parcel::Post(bytes.clone()));
+                }
+            }
             host::Effect::Datagram { peer, packet } => {
                 assert!(packet.len() <= 1100);
                 self.send(me, peer, Parcel::Datagram(packet));

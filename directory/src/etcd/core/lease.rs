@@ -155,8 +155,9 @@ impl EtcdCore {
         if self.lease.failures == 2 {
             tracing::warn!(why, "no lease of etcd; this host keeps what it knows and tries again");
         }
-        if self.lease.failures == 2 && matches!(self.follow.phase, Phase::Following) {
-            // The member that is watched may be cut off from the others.
+        if self.lease.failures == 1 && matches!(self.follow.phase, Phase::Following) {
+            // The member that is watched may be cut off from the others; the next answer about the
+            // lease comes from another one.
             self.rest(now);
         }
         let pause = self.pause(self.lease.failures).min(self.lease.ttl / 6);

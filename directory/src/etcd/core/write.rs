@@ -159,7 +159,7 @@ impl EtcdCore {
             steps.push((step, Sent::Gone(self.gone.len())));
         }
         let mut clean = Vec::new();
-        for instance in self.dirty.iter().copied().collect::<Vec<_>>() {
+        for instance in self.dirty.iter().copied() {
             if steps.len() >= MAX_STEPS || size >= MAX_BYTES {
                 break;
             }

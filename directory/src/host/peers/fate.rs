@@ -42,6 +42,9 @@ impl HostCore {
             gone.extend(remote.records.values().filter(|r| !said.contains(&r.instance)).cloned());
             hosts.push(*host);
         }
+        if hosts.is_empty() {
+            return;
+        }
         for record in &gone {
             self.forget(record);
         }
@@ -236,7 +239,7 @@ impl HostCore {
         }
     }
 
-    /// A host is there, as etcd says. `false` when no more can be known.
+    /// A host is there, as etcd says.
     pub(in crate::host) fn appear_in_etcd(
         &mut self,
         host: HostId,
@@ -244,9 +247,9 @@ impl HostCore {
         mut host_name: String,
         now: Duration,
         out: &mut Vec<Effect>,
-    ) -> bool {
+    ) {
         if host == self.me.host || !self.make_room(host) {
-            return false;
+            return;
         }
         if host_name.len() > MAX_HOST_NAME {
             host_name.clear();
@@ -261,7 +264,6 @@ impl HostCore {
         remote.host_name = host_name;
         remote.addr = Some(addr);
         self.appear(host, now, out);
-        true
     }
 
     /// A host is gone, as etcd says.

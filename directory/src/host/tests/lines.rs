@@ -134,13 +134,20 @@ impl Mesh {
         self.say(host, node, ToHost::Registered);
     }
 
+    fn post(&mut self, from: usize, to: PeerId, message: ToPeer) {
+        let to = to.host.to_bits() as usize - 1;
+        if let Some(posts) = self.posts.get_mut(&(from, to)) {
+            posts.push_back(message);
+        }
+    }
+
     fn effects(&mut self, host: usize, out: Vec<Effect>) {
         for effect in out {
             match effect {
-                Effect::ToPeer { peer, message } => {
-                    let to = peer.host.to_bits() as usize - 1;
-                    if let Some(posts) = self.posts.get_mut(&(host, to)) {
-                        posts.push_back(message);
+                Effect::ToPeer { peer, message } => self.post(host, peer, message),
+                Effect::ToPeers { peers, message } => {
+                    for peer in peers {
+                        self.post(host, peer, message.clone());
                     }
                 }
                 Effect::ToNode { node, message } => {
