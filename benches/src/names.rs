@@ -66,6 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.nodes > 0 && options.subscriptions > 0,
         "--nodes and --subscriptions: at least 1"
     );
+    ensure!(options.names >= 10 * options.nodes, "--names: at least 10 for each of --nodes");
     let share = options.names.div_ceil(options.nodes);
     ensure!(share <= 65_000, "a node has room for 65,536 names: use more --nodes");
     let folder = tempfile::tempdir()?;

@@ -31,7 +31,7 @@ use crate::{
     error::{AskError, TellError},
     here,
     mailbox::{Inlet, Offered, path, room},
-    message::{Data, Message, name_of},
+    message::{Message, name_of},
     node::Node,
     packet::{Back, Packet, Parcel, Unanswered},
     remote::Remote,
@@ -326,6 +326,12 @@ impl<T: ?Sized> Address<T> {
                     Offered::Full if room(inlet).await.is_ok() => inlet.offer(&mut packet, true),
                     other => other,
                 };
+                if matches!(offered, Offered::NotHandled)
+                    && inlet.takes_unknown()
+                    && let Some((message, back)) = packet.take().and_then(Packet::take)
+                {
+                    return hand_on_unknown(inlet, message, back).await;
+                }
                 // On behalf of the node, for the task may work for none.
                 here::within(inlet.node(), || match (offered, packet) {
                     (Offered::NotHandled, Some(packet)) => {
@@ -423,9 +429,8 @@ fn told_unknown<M: Message>(
     packet: Option<Packet<M>>,
 ) -> Result<(), TellError<M>> {
     let Some(message) = packet.and_then(Packet::into_message) else { return Ok(()) };
-    match payload::encode(Encoding::Json, &message) {
-        Ok(bytes) => {
-            let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
+    match encode_unknown(&message) {
+        Ok(payload) => {
             inlet.deliver(Parcel::new(payload, InboundKind::Tell(None), None), true);
             Ok(())
         }
@@ -461,8 +466,7 @@ async fn ask_here<M: Message>(
             let Some(message) = packet.and_then(Packet::into_message) else {
                 return Err((AskError::NoReply, None));
             };
-            let (payload, accept) = (encode_unknown(&message), M::describe().reply_fingerprint);
-            let asked = Box::pin(ask_unknown(inlet, payload, accept, deadline)).await;
+            let asked = Box::pin(ask_unknown::<M>(inlet, encode_unknown(&message), deadline)).await;
             return asked.map_err(|error| (error, Some(message)));
         }
         Offered::NotHandled => {
@@ -480,23 +484,52 @@ async fn ask_here<M: Message>(
 }
 
 /// A message for an actor that takes what it does not know.
-fn encode_unknown<M: Message>(message: &M) -> Result<Payload, AskError> {
-    let bytes = payload::encode(Encoding::Json, message)
-        .map_err(|error| AskError::Unsendable { reason: error.to_string() })?;
+fn encode_unknown<M: Message>(message: &M) -> Result<Payload, payload::CodecError> {
+    let bytes = payload::encode(Encoding::Json, message)?;
     Ok(Payload { tag: M::TAG, encoding: Encoding::Json, bytes })
 }
 
 /// Asks an actor that takes what it does not know.
-async fn ask_unknown<R: Data>(
+async fn ask_unknown<M: Message>(
     inlet: &Arc<dyn Inlet>,
-    payload: Result<Payload, AskError>,
-    accept: Fingerprint,
+    payload: Result<Payload, payload::CodecError>,
     deadline: Instant,
-) -> Result<R, AskError> {
-    let reply = ask_encoded_here(inlet, payload?, accept, deadline).await?;
+) -> Result<M::Reply, AskError> {
+    let payload = payload.map_err(|error| AskError::Unsendable { reason: error.to_string() })?;
+    let accept = M::describe().reply_fingerprint;
+    let reply = ask_encoded_here(inlet, payload, accept, deadline).await?;
     // Addresses in it belong to this node, whoever asks.
     here::within(inlet.node(), || payload::decode(reply.encoding, &reply.bytes))
         .map_err(|error| AskError::BadReply { reason: error.to_string() })
+}
+
+/// Gives a message with the way back to an actor that takes what it does not know.
+async fn hand_on_unknown<M: Message>(inlet: &Arc<dyn Inlet>, message: M, back: Back<M::Reply>) {
+    match back.into_reply() {
+        None => {
+            let told = match room(inlet).await {
+                Ok(()) => told_unknown(inlet, Some(Packet::tell(message))),
+                Err(()) => {
+                    Err(TellError::Stopped { to: AnyAddress::here(inlet.clone()).id(), message })
+                }
+            };
+            if let Err(error) = told {
+                let why = Why::NotForwarded(error.to_string());
+                inlet.node().dead_letter(M::TAG, Some(M::NAME), why);
+            }
+        }
+        Some((reply, deadline)) => {
+            let (inlet, payload) = (inlet.clone(), encode_unknown(&message));
+            // The one who hands on does not wait for the answer.
+            tokio::spawn(async move {
+                let answer = tokio::select! {
+                    answer = ask_unknown::<M>(&inlet, payload, deadline) => answer,
+                    () = reply.unwanted() => return,
+                };
+                reply.settle(answer);
+            });
+        }
+    }
 }
 
 async fn ask_encoded_here(

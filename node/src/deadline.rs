@@ -14,7 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -24,6 +24,8 @@ use crate::clock;
 
 /// Lists; threads share them in turn.
 const SHARDS: usize = 8;
+/// The shortest time between two looks: so much later an ask may end that is not answered in time.
+const PAUSE: Duration = Duration::from_millis(2);
 /// A list shorter than this is not swept.
 const SWEEP: usize = 64;
 
@@ -152,6 +154,8 @@ impl Deadlines {
             match self.arm() {
                 None => self.earlier.notified().await,
                 Some(next) => {
+                    // Each look is at everything: those that follow closely are served together.
+                    let next = next.max(clock::after(PAUSE));
                     tokio::select! {
                         () = self.earlier.notified() => {}
                         () = tokio::time::sleep_until(next.into()) => {}

@@ -187,16 +187,21 @@ impl Entry {
         all
     }
 
-    /// The entry of that name; a last part that only one entry has will do. (Another binary that has
-    /// the same source file knows it under another path.)
+    /// The entry of that name. A last part alone will do where only one entry has it, and the first part of
+    /// a path may differ: another binary that has the same source file is another crate.
     fn find(name: &str) -> Result<&'static Self, String> {
         let all = || inventory::iter::<Self>();
         if let Some(entry) = all().find(|entry| (entry.name)() == name) {
             return Ok(entry);
         }
-        let wanted = name.rsplit("::").next();
-        let last = |entry: &&Self| (entry.name)().rsplit("::").next() == wanted;
-        let mut named = all().filter(last);
+        let alike = |entry: &&Self| {
+            let whole = (entry.name)();
+            match name.split_once("::") {
+                Some((_, path)) => whole.split_once("::").is_some_and(|(_, other)| other == path),
+                None => whole.rsplit("::").next() == Some(name),
+            }
+        };
+        let mut named = all().filter(alike);
         match (named.next(), named.next()) {
             (Some(entry), None) => Ok(entry),
             (Some(one), Some(other)) => {

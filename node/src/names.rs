@@ -110,8 +110,7 @@ impl Node {
         scope: Scope,
     ) -> Result<Claim, PublishError> {
         let publish = Self::offer(name, address, scope, true)?;
-        let failed = |cause| PublishError::Directory { name: name.to_owned(), scope, cause };
-        self.directory().claim(publish).await.map_err(failed)
+        self.directory().claim(publish).await.map_err(refused(name, scope))
     }
 
     async fn publish_as<T: ?Sized>(
@@ -122,8 +121,7 @@ impl Node {
         exclusive: bool,
     ) -> Result<Publication, PublishError> {
         let publish = Self::offer(name, address, scope, exclusive)?;
-        let failed = |cause| PublishError::Directory { name: name.to_owned(), scope, cause };
-        self.directory().publish(publish).await.map_err(failed)
+        self.directory().publish(publish).await.map_err(refused(name, scope))
     }
 
     fn offer<T: ?Sized>(
@@ -132,9 +130,10 @@ impl Node {
         scope: Scope,
         exclusive: bool,
     ) -> Result<Publish, NameError> {
+        let name = name.parse()?;
         let api = address.inlet().map_or_else(Api::default, |inlet| inlet.api());
         let meta = Bytes::from(serde_json::to_vec(&api).unwrap_or_default());
-        Ok(Publish { name: name.parse()?, scope, exclusive, actor: address.id().serial, meta })
+        Ok(Publish { name, scope, exclusive, actor: address.id().serial, meta })
     }
 
     /// Hears of all instances of the names that match a pattern, up to a scope.
@@ -146,9 +145,7 @@ impl Node {
         pattern: &str,
         scope: Scope,
     ) -> Result<Subscription, SubscribeError> {
-        let failed =
-            |cause| SubscribeError::Directory { pattern: pattern.to_owned(), scope, cause };
-        self.directory().subscribe(pattern.parse()?, scope).await.map_err(failed)
+        self.subscribe_as(pattern.parse()?, pattern, scope).await
     }
 
     /// Hears of all instances of one name, up to a scope.
@@ -160,8 +157,20 @@ impl Node {
         name: &str,
         scope: Scope,
     ) -> Result<Subscription, SubscribeError> {
-        let pattern = Pattern::exactly(&name.parse()?);
-        let failed = |cause| SubscribeError::Directory { pattern: name.to_owned(), scope, cause };
+        self.subscribe_as(Pattern::exactly(&name.parse()?), name, scope).await
+    }
+
+    async fn subscribe_as(
+        &self,
+        pattern: Pattern,
+        shown: &str,
+        scope: Scope,
+    ) -> Result<Subscription, SubscribeError> {
+        let failed = |cause| SubscribeError::Directory { pattern: shown.to_owned(), scope, cause };
         self.directory().subscribe(pattern, scope).await.map_err(failed)
     }
+}
+
+fn refused(name: &str, scope: Scope) -> impl FnOnce(NotPublished) -> PublishError {
+    move |cause| PublishError::Directory { name: name.to_owned(), scope, cause }
 }

@@ -20,7 +20,8 @@ pub const PING_TIME: Duration = Duration::from_secs(2);
 #[non_exhaustive]
 pub enum PingError {
     /// The node answers, and says that there is no such actor for others, or not any more.
-    #[error("node {} on host {} answers, but has no actor {}", .0.node.peer.node.short(), .0.node.peer.host.short(), .0.serial)]
+    #[error("node {} on host {} answers, but has no actor {}: it has ended, or \
+         nobody else was given its address; look its name up again", .0.node.peer.node.short(), .0.node.peer.host.short(), .0.serial)]
     NoActor(ActorAddr),
     /// The node does not answer.
     #[error(transparent)]

@@ -190,7 +190,7 @@ impl<R: Data> Reply<R> {
         match self.0.take() {
             Some(Back::Here(slot)) => slot.send(Ok(answer)),
             Some(Back::Away { responder, fingerprint, tag }) => {
-                match encode_reply(&responder, fingerprint, &answer) {
+                match encode_reply(responder.accept(), fingerprint, &answer) {
                     Ok((encoding, bytes)) => responder.reply(Payload { tag, encoding, bytes }),
                     Err(error) => {
                         responder.fail(Failure::new(FailureCode::BadReply, error.to_string()));
@@ -277,14 +277,13 @@ impl<R: Data> Reply<R> {
 
 /// bincode where the asker knows the very structure of the reply, JSON otherwise.
 pub(crate) fn encode_reply<R: Data>(
-    responder: &Responder,
+    accept: payload::Fingerprint,
     fingerprint: payload::Fingerprint,
     answer: &R,
 ) -> Result<(Encoding, bytes::Bytes), payload::CodecError> {
     // A type that only travels as JSON has no fingerprint.
     let known = fingerprint != payload::Fingerprint::NONE;
-    let encoding =
-        if known && responder.accept() == fingerprint { Encoding::Bincode } else { Encoding::Json };
+    let encoding = if known && accept == fingerprint { Encoding::Bincode } else { Encoding::Json };
     Ok((encoding, payload::encode(encoding, answer)?))
 }
 

@@ -6,7 +6,7 @@
 use std::{future::Future, marker::PhantomData, panic::AssertUnwindSafe, pin::Pin, time::Instant};
 
 use futures_util::FutureExt;
-use layercake_wire::payload::{self, Encoding, Fingerprint, Payload};
+use layercake_wire::payload::{self, Fingerprint, Payload};
 
 use crate::{
     actor::{Accepts, Running},
@@ -15,6 +15,7 @@ use crate::{
     here::{self, Scoped},
     message::{Api, Message},
     node::Node,
+    packet::encode_reply,
 };
 
 /// An encoded ask.
@@ -160,9 +161,7 @@ where
             Ok(Err(_)) => return Err(AskError::Panicked),
             Err(_) => return Err(AskError::Deadline),
         };
-        let known = accept != Fingerprint::NONE && accept == M::describe().reply_fingerprint;
-        let encoding = if known { Encoding::Bincode } else { Encoding::Json };
-        let bytes = payload::encode(encoding, &reply)
+        let (encoding, bytes) = encode_reply(accept, M::describe().reply_fingerprint, &reply)
             .map_err(|error| AskError::BadReply { reason: error.to_string() })?;
         Ok(Payload { tag, encoding, bytes })
     }

@@ -124,7 +124,7 @@ impl Unused {
         let kind = TypeId::of::<R>();
         let at = self.0.iter().position(|(other, _)| *other == kind)?;
         if at > 0 {
-            self.0.swap(0, at);
+            self.0[..=at].rotate_right(1);
         }
         self.0.first_mut()?.1.downcast_mut()
     }
@@ -245,11 +245,13 @@ impl<R: Send + 'static> Waiting<R> {
 
 impl<R> Drop for Waiting<R> {
     fn drop(&mut self) {
-        let Some(slot) = self.slot.take().filter(|slot| slot.is_open()) else { return };
-        let waker = {
+        let Some(slot) = self.slot.take() else { return };
+        // The watch may hold the slot for a while yet: nothing of this ask stays in it.
+        let (_answer, _asker, waker) = {
             let mut state = slot.state.lock();
             slot.open.store(false, Ordering::Release);
-            state.answering.take()
+            state.deadline = None;
+            (state.answer.take(), state.asker.take(), state.answering.take())
         };
         if let Some(waker) = waker {
             waker.wake();

@@ -66,6 +66,8 @@ impl<R: Data> Outlet<R> {
     pub async fn send(&mut self, part: R) -> Result<(), Gone> {
         let reason = match &self.to {
             Some(To::Here(sender)) => {
+                // A taker that keeps up must not keep this thread from its other tasks.
+                tokio::task::consume_budget().await;
                 let part = match sender.try_send(Ok(part)) {
                     Ok(()) => return Ok(()),
                     Err(mpsc::error::TrySendError::Closed(_)) => return Err(Gone),
@@ -82,7 +84,7 @@ impl<R: Data> Outlet<R> {
                 return Err(Gone);
             }
             Some(To::Away { responder, fingerprint, tag }) => {
-                match encode_reply(responder, *fingerprint, &part) {
+                match encode_reply(responder.accept(), *fingerprint, &part) {
                     Ok((encoding, bytes)) => {
                         let sent = responder.part(Payload { tag: *tag, encoding, bytes }).await;
                         if sent.is_err() {

@@ -3,6 +3,8 @@
 
 extern crate layercake_node as layercake;
 
+mod common;
+
 use std::{
     collections::HashSet,
     sync::{
@@ -12,11 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::{SOON, at_rest, until};
 use layercake::{Address, AskError, Context, MAILBOX, Node, NodeConfig, TellError};
 use layercake_macros::{actor, message};
 use tokio::sync::Semaphore;
-
-const SOON: Duration = Duration::from_secs(10);
 
 #[message(reply = u64)]
 struct Add {
@@ -254,12 +255,7 @@ async fn a_full_mailbox_makes_senders_wait_and_stop_overtakes_it() {
     assert!(waited.expect("no panic"), "the sender hears that it has stopped");
     assert!(matches!(asked.expect("no panic"), Err(AskError::Stopped { .. })));
     // Nothing is silent: each tell that was accepted and not handled is counted.
-    let counted = async {
-        while node.dead_letters() < MAILBOX as u64 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(SOON, counted).await.expect("every dead letter is counted");
+    until("every dead letter is counted", || node.dead_letters() >= MAILBOX as u64).await;
     assert!(node.dead_letters() <= MAILBOX as u64 + 1, "{}", node.dead_letters());
     node.close().await;
 }
@@ -287,18 +283,8 @@ async fn a_slow_actor_elsewhere_holds_its_senders_back_and_nothing_is_lost() {
     let other: Address<Counter> = here.bind(there.spawn(Counter::new()).id());
     assert_eq!(other.ask(Add { amount: 3 }).await, Ok(3));
     // The sender comes to a stand: so much is under way and no more.
-    let stands = async {
-        let mut last = usize::MAX;
-        loop {
-            let now = handled.load(Ordering::SeqCst);
-            if now == last && now > 0 {
-                break now;
-            }
-            last = now;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let stood = tokio::time::timeout(SOON, stands).await.expect("it stands");
+    until("it has begun", || handled.load(Ordering::SeqCst) > 0).await;
+    let stood = at_rest("it stands", || handled.load(Ordering::SeqCst)).await;
     assert!(stood < total, "back-pressure crosses the process boundary");
     gate.add_permits(1);
     tokio::time::timeout(SOON, sending).await.expect("goes on").expect("no panic");

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Host, soon, until};
+use common::{Host, arrived, soon, until};
 use layercake::{Address, AskError, Exit, Inbox, MAILBOX, NoMail};
 use layercake_macros::{mail, message};
 use tokio::sync::oneshot;
@@ -148,7 +148,7 @@ async fn what_is_passed_over_is_bounded_and_senders_wait() {
 #[tokio::test]
 async fn a_receive_waits_no_longer_than_it_may_and_loses_nothing() {
     let node = Host::new().node().await;
-    let (told, hears) = oneshot::channel();
+    let ((told, hears), (last, ends)) = (oneshot::channel(), oneshot::channel());
     let waiting = |mut inbox: Inbox<Add>| async move {
         let short = Duration::from_millis(20);
         assert_eq!(inbox.recv_within(short).await.err(), Some(NoMail::TimedOut));
@@ -159,6 +159,7 @@ async fn a_receive_waits_no_longer_than_it_may_and_loses_nothing() {
         assert_eq!(eleven.err(), Some(NoMail::TimedOut));
         let (first, _) = inbox.recv_within(Duration::from_secs(9)).await.expect("kept");
         assert_eq!(first.amount, 1);
+        let _ = last.send(());
         assert_eq!(inbox.recv_within(Duration::MAX).await.err(), Some(NoMail::Stopped));
         assert_eq!(inbox.recv_within(short).await.err(), Some(NoMail::Stopped));
     };
@@ -167,7 +168,7 @@ async fn a_receive_waits_no_longer_than_it_may_and_loses_nothing() {
     for amount in [1, 10] {
         running.address().tell(Add { amount }).await.expect("there");
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    soon(ends).await.expect("no panic");
     running.stop();
     assert_eq!(soon(running.join()).await, Ok(()));
     node.close().await;
@@ -202,7 +203,7 @@ async fn stop_overtakes_a_full_mailbox_and_all_that_waits_has_an_end() {
         let address = address.cast::<Other>();
         async move { address.ask(Other { number: 1 }).await }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    arrived(&here, &far.id()).await;
     address.tell(Finish {}).await.expect("begun");
     soon(comes).await.expect("no panic");
     for _ in 0..10 {

@@ -111,11 +111,16 @@ async fn what_a_broker_does_not_know_comes_to_whom_it_is_handed_on() {
             address.tell(Add { amount: 1 }).await.expect("taken");
             address.try_tell(Add { amount: 1 }).expect("taken");
             until("both are handled", || handled.load(Ordering::SeqCst) == before + 2).await;
+            // The same, handed on by somebody who knows the message to one who does not.
+            let deputy = there.spawn(Deputy { to: address.clone() });
+            assert_eq!(soon(deputy.ask(Add { amount: 5 })).await, Ok(5));
+            deputy.tell(Add { amount: 1 }).await.expect("taken");
+            until("both are handled", || handled.load(Ordering::SeqCst) == before + 4).await;
             let error = soon(address.cast::<Unheard>().ask(Unheard {})).await;
             let error = error.expect_err("nobody knows it");
             assert!(matches!(error, AskError::NotHandled { .. }), "{error}");
         }
-        assert_eq!(seen.load(Ordering::SeqCst), 12);
+        assert_eq!(seen.load(Ordering::SeqCst), 16);
         counter.stop();
         soon(target.watch(&counter)).await;
         let error = soon(far.cast::<Counter>().ask(Add { amount: 1 })).await;
@@ -160,13 +165,18 @@ async fn messages_without_a_handler_cost_a_full_mailbox_no_room() {
         while counter.try_tell(Add { amount: 1 }).is_ok() {
             tokio::task::yield_now().await;
         }
+        let begun = Arc::new(AtomicU64::new(0));
         let unheard: Vec<_> = (0..MAILBOX)
             .map(|_| {
-                let counter = counter.cast::<Unheard>();
-                tokio::spawn(async move { counter.tell(Unheard {}).await.is_err() })
+                let (counter, begun) = (counter.cast::<Unheard>(), begun.clone());
+                tokio::spawn(async move {
+                    // On the one thread of this test: who has begun waits in line by the next look.
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    counter.tell(Unheard {}).await.is_err()
+                })
             })
             .collect();
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        until("all wait", || begun.load(Ordering::SeqCst) == MAILBOX as u64).await;
         gate.add_permits(1);
         for told in unheard {
             assert!(soon(told).await.expect("no panic"), "it comes back");

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Host, soon, until};
+use common::{Host, arrived, soon, until};
 use layercake::{Address, AskError, Context, Exit, Node, STOP_GRACE};
 use layercake_macros::{actor, message};
 use parking_lot::Mutex;
@@ -197,7 +197,7 @@ async fn each_way_to_end_is_told_to_who_joins_and_to_who_watches_here_and_there(
         assert_eq!(soon(far.ask(Ping {})).await, Ok(()));
         let (near_watch, far_watch) = (there.watch(running.address()), here.watch(&far));
         let far_watch = tokio::spawn(far_watch);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        arrived(&here, &far.id()).await;
         far.tell(end(how)).await.expect("there");
         assert_eq!(soon(running.join()).await, left);
         assert_eq!(soon(near_watch).await, exit);
@@ -218,6 +218,8 @@ async fn the_end_of_a_node_is_the_end_of_its_actors_for_who_watches_from_elsewhe
     let (here, there) = (host.node().await, host.node().await);
     let actors: Vec<_> =
         (0..20).map(|_| there.spawn(Member::new("c", 0, &Log::default()))).collect();
+    let far: Address<Member> = here.bind(actors[0].id());
+    assert_eq!(soon(far.ask(Ping {})).await, Ok(()));
     let watches: Vec<_> = actors
         .iter()
         .map(|actor| {
@@ -225,9 +227,7 @@ async fn the_end_of_a_node_is_the_end_of_its_actors_for_who_watches_from_elsewhe
             tokio::spawn(here.watch(&far))
         })
         .collect();
-    let far: Address<Member> = here.bind(actors[0].id());
-    assert_eq!(soon(far.ask(Ping {})).await, Ok(()));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    arrived(&here, &far.id()).await;
     there.close().await;
     for watch in watches {
         assert_eq!(soon(watch).await.expect("no panic"), Exit::Stopped);
@@ -247,7 +247,7 @@ async fn a_link_passes_a_failure_on_and_nothing_else() {
             let to = if near { other.clone() } else { here.bind(other.id()) };
             soon(linked.ask(Link { to })).await.expect("linked");
             let watch = node.watch(&linked);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            arrived(&here, &other.id()).await;
             other.tell(end(how)).await.expect("there");
             soon(there.watch(&other)).await;
             if fails {
@@ -255,7 +255,7 @@ async fn a_link_passes_a_failure_on_and_nothing_else() {
                 let Exit::Failed(why) = &exit else { panic!("{exit}") };
                 assert!(why.contains("to which it is linked"), "{why}");
             } else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                arrived(&here, &other.id()).await;
                 assert_eq!(soon(linked.ask(Ping {})).await, Ok(()), "{how}");
             }
         }

@@ -2,8 +2,11 @@
 
 extern crate layercake_node as layercake;
 
+mod common;
+
 use std::time::Duration;
 
+use common::{soon, until};
 use layercake::{
     Address, Node, PublishError, SubscribeError,
     directory::{
@@ -62,10 +65,6 @@ async fn three_hosts(network: &Network) -> [Node; 3] {
         drop(ringing);
     }
     nodes
-}
-
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), what).await.expect("in time")
 }
 
 async fn next(subscription: &mut Subscription) -> Event {
@@ -174,12 +173,7 @@ async fn the_younger_of_two_holders_is_told_when_a_partition_heals_and_when_it_m
     assert_eq!(holder.instance, older.record().instance, "the older claim stays");
     let again = claim(&second, "chef").await;
     assert!(again.is_waiting());
-    soon(async {
-        while older.record().fence <= younger.record().fence {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    until("it has a higher number", || older.record().fence > younger.record().fence).await;
     store.check(&name, older.record().fence).expect("it has a higher number now");
     assert!(store.check(&name, younger.record().fence).is_err());
     for node in [&first, &second, &third] {

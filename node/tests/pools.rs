@@ -2,12 +2,13 @@
 
 extern crate layercake_node as layercake;
 
+mod common;
+
 use std::time::Duration;
 
+use common::{SOON, until};
 use layercake::{AskError, Node, NodeConfig, Pool, PoolError, directory::Scope};
 use layercake_macros::{actor, message};
-
-const SOON: Duration = Duration::from_secs(10);
 
 #[message(reply = u64)]
 struct Square {
@@ -79,13 +80,9 @@ async fn a_worker_that_burns_cpu_in_a_thread_stalls_nobody() {
     let blocked =
         futures_util::future::join(pool.ask(Block { ms: 300 }), pool.ask(Block { ms: 300 }));
     let ticking = async {
-        let mut ticks = 0;
-        loop {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            ticks += 1;
-            if ticks == 20 {
-                break;
-            }
+        let mut clock = tokio::time::interval(Duration::from_millis(5));
+        for _ in 0..20 {
+            clock.tick().await;
         }
     };
     let first = tokio::select! {
@@ -109,12 +106,7 @@ async fn published_workers_are_found_by_name_from_another_node() {
     tokio::time::timeout(SOON, pool.wait_for(2)).await.expect("found");
     squares(&pool).await;
     workers.stop().await;
-    let gone = async {
-        while pool.size() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(SOON, gone).await.expect("they leave");
+    until("they leave", || pool.size() == 0).await;
     here.close().await;
     there.close().await;
 }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Host, soon, until};
+use common::{Host, at_rest, soon, until};
 use layercake::{Address, AskError, Context, Outlet, Reply, STREAM};
 use layercake_macros::{actor, message};
 use tokio::sync::Semaphore;
@@ -330,12 +330,7 @@ async fn parts_come_in_order_and_a_slow_taker_holds_the_handler_back() {
         for expected in 0..10 {
             assert_eq!(soon(parts.next()).await, Some(Ok(expected)));
         }
-        let (mut last, mut now) = (usize::MAX, sent.load(Ordering::SeqCst));
-        while last != now {
-            last = now;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            now = sent.load(Ordering::SeqCst);
-        }
+        let now = at_rest("the producer waits", || sent.load(Ordering::SeqCst)).await;
         assert!(now < 10_000, "{now} were sent");
         assert!(!near || now <= STREAM + 11, "{now} were sent");
         for expected in 10..5_000 {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Host, soon, until};
+use common::{Host, arrived, soon, until};
 use layercake::{Address, AskError, Context, Exit, Node, Restart, Strategy, Supervisor};
 use layercake_macros::{actor, message};
 use parking_lot::Mutex;
@@ -34,6 +34,7 @@ struct Child {
     life: usize,
     log: Log,
     gate: Arc<Semaphore>,
+    waits: Arc<AtomicUsize>,
 }
 
 #[actor(no_entry)]
@@ -51,6 +52,7 @@ impl Child {
     }
 
     async fn wait(&mut self, _: Wait) {
+        self.waits.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.expect("the gate stays").forget();
         panic!("it has waited too long");
     }
@@ -63,6 +65,7 @@ impl Child {
 #[derive(Clone, Default)]
 struct Nursery {
     log: Log,
+    waits: Arc<AtomicUsize>,
     gate: Arc<Mutex<Option<Arc<Semaphore>>>>,
 }
 
@@ -73,9 +76,10 @@ impl Nursery {
 
     fn child(&self, supervisor: &Supervisor, name: &'static str) -> Address<Child> {
         let (log, gate, lives) = (self.log.clone(), self.gate(), AtomicUsize::new(0));
+        let waits = self.waits.clone();
         let make = move || {
             let life = lives.fetch_add(1, Ordering::SeqCst) + 1;
-            Child { name, life, log: log.clone(), gate: gate.clone() }
+            Child { name, life, log: log.clone(), waits: waits.clone(), gate: gate.clone() }
         };
         supervisor.child(Restart::Always, make).expect("room")
     }
@@ -110,9 +114,9 @@ async fn a_child_begins_anew_in_place_and_its_successor_handles_what_waits() {
         let child = child.clone();
         async move { child.ask(Wait {}).await }
     });
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    until("it waits", || nursery.waits.load(Ordering::SeqCst) == 1).await;
     let waiting: Vec<_> = (0..50).flat_map(|_| [ask(&child), ask(&far)]).collect();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    arrived(&here, &far.id()).await;
     nursery.gate().add_permits(1);
     assert_eq!(soon(fatal).await.expect("no panic"), Err(AskError::Panicked));
     for asked in waiting {
@@ -227,6 +231,7 @@ async fn too_many_restarts_end_the_supervisor_and_its_children() {
         name: "late",
         life: 0,
         log: Log::default(),
+        waits: Arc::default(),
         gate: Arc::default_gate(),
     });
     assert!(late.is_err(), "it takes no child any more");
@@ -263,10 +268,8 @@ async fn a_failure_goes_up_through_a_supervisor_under_a_supervisor() {
     let mut families = 0;
     // One restart is borne by the lower one, whose own restart is borne once by the upper one.
     while node.actors() > 0 {
-        let Some(child) = latest.lock().take() else {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            continue;
-        };
+        until("a family, or the end", || latest.lock().is_some() || node.actors() == 0).await;
+        let Some(child) = latest.lock().take() else { break };
         families += 1;
         for _ in 0..2 {
             assert_eq!(soon(child.ask(Fall {})).await, Err(AskError::Panicked));
@@ -294,7 +297,7 @@ async fn a_factory_that_panics_is_a_failure_like_any_other() {
             move || {
                 assert!(!broken.swap(false, Ordering::SeqCst), "nothing to make it from");
                 let gate = Arc::default_gate();
-                Child { name: "made", life: 7, log: Log::default(), gate }
+                Child { name: "made", life: 7, log: Log::default(), waits: Arc::default(), gate }
             }
         })
         .expect("room");

@@ -262,11 +262,7 @@ async fn burst<A: Actor>(
         if at_hand.is_none() {
             // Who was answered may ask again at once: asked now, it need not wake anybody.
             let_others_run().await;
-            at_hand = poll_fn(|cx| match poll_next(ctx, life, cx) {
-                Poll::Ready(next) => Poll::Ready(Some(next)),
-                Poll::Pending => Poll::Ready(None),
-            })
-            .await;
+            at_hand = poll_fn(|cx| Poll::Ready(next_or_take(ctx, life, cx))).await;
         }
     }
     None

@@ -94,37 +94,32 @@ async fn two_hosts() -> (tempfile::TempDir, Node, Node, PathBuf, Vec<SocketAddr>
     (folder, here, neighbour, there, addr.hints.to_vec())
 }
 
-/// Waits until so many nodes of the other host are seen here.
-async fn sees(here: &Node, nodes: usize) {
+/// Looks until something is so.
+async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + SOON;
-    loop {
-        let hosts = here.directory().hosts().await;
-        if hosts.get(1).is_some_and(|host| host.linked && host.nodes == nodes) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{nodes} nodes: {hosts:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
+/// Waits until so many nodes of the other host are seen here.
+async fn sees(here: &Node, nodes: usize) {
+    eventually("so many nodes of a linked host", async || {
+        let hosts = here.directory().hosts().await;
+        hosts.get(1).is_some_and(|host| host.linked && host.nodes == nodes)
+    })
+    .await;
+}
+
 async fn ended(link: &Link) {
-    let deadline = Instant::now() + SOON;
-    while !link.is_closed() {
-        assert!(Instant::now() < deadline, "{link:?} is up");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    eventually("the link's end", async || link.is_closed()).await;
 }
 
 /// Dials end with `Gone`, at once.
 async fn assert_gone(here: &Node, addr: &NodeAddr) {
-    let deadline = Instant::now() + SOON;
-    loop {
-        match here.endpoint().link(addr).await {
-            Err(DialError::Gone(_)) => return,
-            other => assert!(Instant::now() < deadline, "{other:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let gone = async || matches!(here.endpoint().link(addr).await, Err(DialError::Gone(_)));
+    eventually("dials that end with `Gone`", gone).await;
 }
 
 #[tokio::test]

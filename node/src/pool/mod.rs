@@ -25,6 +25,7 @@ use self::scheduler::{
 use crate::{
     actor::{Accepts, Actor},
     address::{ASK_DEADLINE, Address},
+    clock,
     error::AskError,
     message::{Api, Message},
     names::SubscribeError,
@@ -230,7 +231,7 @@ impl<A: Actor> State<A> {
             };
             if slot.send((worker, address.clone())).is_err() {
                 // Its asker went away in this very moment.
-                starts.extend(self.scheduler.done(ticket, Outcome::Cancelled, crate::clock::now()));
+                starts.extend(self.scheduler.done(ticket, Outcome::Cancelled, clock::now()));
             }
         }
     }
@@ -250,13 +251,13 @@ impl<A: Actor> Drop for InFlight<'_, A> {
         if self.queued && state.waiting.remove(&self.ticket).is_some() {
             // Whose time is over counts as a slow answer, so that the pool learns that it is late;
             // who went away before does not.
-            for expired in state.scheduler.expire(crate::clock::now()) {
+            for expired in state.scheduler.expire(clock::now()) {
                 state.waiting.remove(&expired);
             }
             state.scheduler.cancel(self.ticket);
             return;
         }
-        let starts = state.scheduler.done(self.ticket, self.outcome, crate::clock::now());
+        let starts = state.scheduler.done(self.ticket, self.outcome, clock::now());
         state.assign(starts);
     }
 }
@@ -351,7 +352,7 @@ impl<A: Actor> Pool<A> {
                 _ => false,
             };
             match back {
-                Some(back) if again && attempt < ATTEMPTS && crate::clock::now() < deadline => {
+                Some(back) if again && attempt < ATTEMPTS && clock::now() < deadline => {
                     request = back;
                     attempt += 1;
                 }
@@ -372,7 +373,7 @@ impl<A: Actor> Pool<A> {
         let (mut flight, turn) = {
             let mut state = pool.state.lock();
             let outcome = Outcome::Cancelled;
-            match state.scheduler.request(crate::clock::now(), deadline) {
+            match state.scheduler.request(clock::now(), deadline) {
                 Decision::Start(ticket, worker) => {
                     let address = state.workers.get(&worker).cloned();
                     let flight = InFlight { pool, ticket, queued: false, outcome };
@@ -426,7 +427,7 @@ impl<A: Actor> Pool<A> {
         state.next += 1;
         let worker = WorkerId(state.next);
         state.workers.insert(worker, address);
-        let starts = state.scheduler.join(worker, crate::clock::now());
+        let starts = state.scheduler.join(worker, clock::now());
         state.assign(starts);
         self.0.size.send_replace(state.workers.len());
         worker
@@ -435,7 +436,7 @@ impl<A: Actor> Pool<A> {
     fn leave(&self, worker: WorkerId) {
         let mut state = self.0.state.lock();
         state.workers.remove(&worker);
-        let starts = state.scheduler.leave(worker, crate::clock::now());
+        let starts = state.scheduler.leave(worker, clock::now());
         state.assign(starts);
         self.0.size.send_replace(state.workers.len());
     }

@@ -9,7 +9,7 @@ use super::{GRACE, Kind, Pool, PoolError};
 use crate::{
     actor::Actor,
     address::Address,
-    entry,
+    clock, entry,
     node::STOP_GRACE,
     process::{Spec, WorkerProcess},
     restart::StandDown,
@@ -87,7 +87,7 @@ async fn keep<A: Actor + Default>(
     let mut restart = StandDown::new(plan.stand_down);
     let mut first = Some(first);
     loop {
-        let born = crate::clock::now();
+        let born = clock::now();
         let reason = match begin::<A>(pool, plan).await {
             Ok(running) => {
                 if let Some(first) = first.take() {

@@ -138,7 +138,8 @@ impl Spawn<ByProcess> for Foreign {
     async fn live(mut self, life: &mut Life<NoMessages>) -> (Exit, Option<Bytes>) {
         let asked = std::future::poll_fn(|cx| life.mailbox.poll_stop(cx));
         let mut output = Vec::new();
-        let run = run_to_end(&mut self.process, &mut output);
+        let mut stdout = self.process.take_stdout();
+        let run = run_to_end(&mut self.process, &mut stdout, &mut output);
         let ended = tokio::select! {
             ended = run => Some(ended),
             () = asked => None,
@@ -156,7 +157,17 @@ impl Spawn<ByProcess> for Foreign {
             }
             None => {
                 self.process.signal(Signal::TERM);
-                let _ = self.process.end_within(self.grace).await;
+                // What it says while it ends must not block it, or end it by a broken pipe.
+                let drain = async {
+                    if let Some(stdout) = &mut stdout {
+                        let _ = tokio::io::copy(stdout, &mut tokio::io::sink()).await;
+                    }
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    _ = self.process.end_within(self.grace) => {}
+                    () = drain => {}
+                }
                 (Exit::Stopped, None)
             }
         }
@@ -165,9 +176,12 @@ impl Spawn<ByProcess> for Foreign {
 
 /// Takes what a program writes to its standard output, and waits for its end; `None` where it writes
 /// more than it may.
-async fn run_to_end(process: &mut Process, output: &mut Vec<u8>) -> Option<io::Result<ExitStatus>> {
+async fn run_to_end(
+    process: &mut Process,
+    stdout: &mut Option<tokio::process::ChildStdout>,
+    output: &mut Vec<u8>,
+) -> Option<io::Result<ExitStatus>> {
     let status = {
-        let stdout = process.take_stdout();
         let mut read = std::pin::pin!(async {
             if let Some(stdout) = stdout {
                 let _ = stdout.take(MAX_OUTPUT as u64 + 1).read_to_end(output).await;

@@ -140,6 +140,8 @@ impl WorkerProcess {
             directory: Some(DirectoryConfig {
                 // The parent has told them.
                 complaints: Vec::new(),
+                // By its variable, which `env` may replace.
+                group: None,
                 ..node.directory().config().clone()
             }),
         };
@@ -240,7 +242,7 @@ impl WorkerProcess {
     /// Asks it to finish, and kills it when it has not ended within the grace.
     pub(crate) async fn stop(&mut self, grace: Duration) -> WorkerEnd {
         let _ = self.control.get_mut().write_all(b"s").await;
-        let deadline = tokio::time::Instant::now() + grace;
+        let deadline = tokio::time::Instant::from_std(crate::clock::after(grace));
         if self.last.is_none()
             && let Ok(said) = tokio::time::timeout_at(deadline, self.hear()).await
         {
@@ -281,7 +283,8 @@ impl<'a, P: Program> ProcessBuilder<'a, P> {
         self
     }
 
-    /// An environment variable for the process, besides those of this one.
+    /// An environment variable for the process, besides those of this one. How other hosts are found is
+    /// taken over from this process, whatever the variables say.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.spec.variables.push((name.to_owned(), value.to_owned()));
         self
