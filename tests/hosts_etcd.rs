@@ -14,7 +14,9 @@ use std::{
 };
 
 use layercake_lab::{Host, Lab, Program, eventually};
-use support::{Folders, SOON, kill_9, machine::Machine, machine::join, of_mesh, workers_of};
+use support::{
+    Folders, SOON, kill_9, machine::Machine, machine::gateway_and_workers, of_mesh, workers_of,
+};
 
 /// The time to live of a host's lease.
 const TTL: Duration = Duration::from_secs(3);
@@ -95,18 +97,8 @@ fn hosts_meet_in_etcd_and_the_story_is_the_same() {
             ("LAYERCAKE_ETCD_TTL", &TTL.as_secs().to_string()),
         ])
     });
-    let gateway = a.start(&["demo", "gateway"]);
-    eventually(SOON, "a gateway that listens", || (a.get().0 == 503).then_some(()));
-    join(&a, &[&b, &c]);
-    let _b = b.start(&["demo", "worker", "--workers", "2"]);
-    let _c = c.start(&["demo", "worker", "--workers", "2"]);
-    gateway.wait_line(|line| line.starts_with("ready: "), SOON);
+    let _running = gateway_and_workers(&a, [&b, &c]);
     let (b_id, c_id) = (b.id(), c.id());
-    eventually(SOON, "two workers on each of two hosts", || {
-        let hosts = a.hosts_of("textures:worker");
-        let on = |id| hosts.iter().filter(|host| *host == id).count();
-        (on(&b_id) == 2 && on(&c_id) == 2).then_some(())
-    });
     assert_eq!(a.get().0, 200);
     let view = a.start(&["ls", "--watch", "--json", "textures:worker"]);
     eventually(SOON, "a full view", || (view.lines().len() == 4).then_some(()));

@@ -73,13 +73,7 @@ fn seeds_come_from_a_file_too_and_each_way_can_be_switched_off() {
     let (seen, _) = view.wait_line(|line| line.starts_with("available"), SOON);
     println!("found by the file after {:?}", seen - written);
     assert!(seen - written < BUSY, "{:?}", seen - written);
-    assert!(
-        a.mesh.join("peers.json").exists() || {
-            // It is written within a second.
-            std::thread::sleep(Duration::from_secs(2));
-            a.mesh.join("peers.json").exists()
-        }
-    );
+    eventually(SOON, "a remembers it", || a.mesh.join("peers.json").exists().then_some(()));
     assert!(!b.mesh.join("peers.json").exists(), "b was told not to remember");
     drop((first, host));
 }

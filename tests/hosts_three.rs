@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use layercake_lab::eventually;
 use support::{
-    Folders, SOON, assert_table, kill_9, machine::Machine, machine::join, run, workers_of,
+    Folders, SOON, assert_table, kill_9, machine::Machine, machine::gateway_and_workers,
+    machine::join, run, workers_of,
 };
 
 fn dropped_of<'a>(host: &'a str, reason: &'a str) -> impl Fn(&str) -> bool + 'a {
@@ -21,19 +22,8 @@ fn workers_on_two_hosts_serve_a_gateway_on_a_third_and_come_and_go() {
     let Some(lab) = layercake_lab::lab!("three") else { return };
     let folders = Folders::new();
     let [a, b, c] = ["a", "b", "c"].map(|name| Machine::new(&lab, &folders, name));
-    // Anything of layer-cake answers a joining host, so also the gateway.
-    let gateway = a.start(&["demo", "gateway"]);
-    eventually(SOON, "a gateway that listens", || (a.get().0 == 503).then_some(()));
-    join(&a, &[&b, &c]);
-    let _b = b.start(&["demo", "worker", "--workers", "2"]);
-    let _c = c.start(&["demo", "worker", "--workers", "2"]);
-    gateway.wait_line(|line| line.starts_with("ready: "), SOON);
+    let _running = gateway_and_workers(&a, [&b, &c]);
     let (b_id, c_id) = (b.id(), c.id());
-    eventually(SOON, "two workers on each of two hosts", || {
-        let hosts = a.hosts_of("textures:worker");
-        let on = |id| hosts.iter().filter(|host| *host == id).count();
-        (on(&b_id) == 2 && on(&c_id) == 2).then_some(())
-    });
     let (status, body) = a.get();
     assert_eq!(status, 200, "{body}");
     assert_table(&body, 2, 2);

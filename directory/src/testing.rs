@@ -4,6 +4,7 @@ use bytes::Bytes;
 use layercake_wire::id::{ActorAddr, HostId, NodeAddr, NodeId, PeerId};
 
 use crate::{
+    host::HostConfig,
     name::{Name, Scope},
     record::{Instance, Record},
 };
@@ -25,5 +26,16 @@ pub(crate) fn record(peer: PeerId, serial: u64, name: &str, scope: Scope) -> Rec
         claimed: 0,
         fence: 0,
         meta: Bytes::new(),
+    }
+}
+
+/// Of host 1, whose directory is embedded in its node 1.
+pub(crate) fn host_config() -> HostConfig {
+    HostConfig {
+        addr: NodeAddr::new(peer(1, 1), &[]),
+        host_name: "one".to_owned(),
+        incarnation: 7,
+        departed: None,
+        seed: 1,
     }
 }

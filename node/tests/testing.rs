@@ -64,6 +64,15 @@ async fn found(subscription: &mut Subscription, by: &Node) -> Address<Counter> {
     }
 }
 
+/// A counter of one node, as another one finds it by its name.
+async fn introduced(from: &Node, to: &Node) -> (Address<Counter>, Address<Counter>) {
+    let there = from.spawn(Counter::default());
+    let _name = from.publish("counter", &there, Scope::Host).await.expect("publishes");
+    let mut seen = to.subscribe_to("counter", Scope::Host).await.expect("subscribes");
+    let remote = found(&mut seen, to).await;
+    (there, remote)
+}
+
 #[tokio::test(start_paused = true)]
 async fn nodes_of_two_hosts_find_and_ask_each_others_actors() {
     let network = Network::new();
@@ -88,10 +97,7 @@ async fn deadlines_pass_in_a_moment_also_behind_a_stall() {
     let (network, real) = (Network::new(), Instant::now());
     let host = HostId::random();
     let (near, far) = (node(&network, host).await, node(&network, host).await);
-    let there = far.spawn(Counter::default());
-    let _name = far.publish("counter", &there, Scope::Host).await.expect("publishes");
-    let mut seen = near.subscribe_to("counter", Scope::Host).await.expect("subscribes");
-    let remote = found(&mut seen, &near).await;
+    let (_there, remote) = introduced(&far, &near).await;
     assert!(matches!(remote.ask(Sleep { seconds: 3600 }).await, Err(AskError::Deadline)));
     // Behind a stall nobody hears anything, and the ask ends all the same.
     network.stall(near.peer(), far.peer());
@@ -108,10 +114,7 @@ async fn a_killed_node_ends_its_actors_and_those_elsewhere_hear_of_it() {
     let network = Network::new();
     let host = HostId::random();
     let (near, far) = (node(&network, host).await, node(&network, host).await);
-    let there = far.spawn(Counter::default());
-    let _name = far.publish("counter", &there, Scope::Host).await.expect("publishes");
-    let mut seen = near.subscribe_to("counter", Scope::Host).await.expect("subscribes");
-    let remote = found(&mut seen, &near).await;
+    let (there, remote) = introduced(&far, &near).await;
     let asking = remote.ask(Sleep { seconds: 5 });
     let kill = async {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use layercake_lab::{Host, Lab, Program};
+use layercake_lab::{Host, Lab, Program, eventually};
 
-use super::{Folders, LAYER_CAKE, curl_by, of_mesh, run};
+use super::{Folders, LAYER_CAKE, SOON, curl_by, of_mesh, run};
 
 /// Where the demo's gateway listens unless told otherwise.
 const URL: &str = "http://127.0.0.1:5050/Xy?x=2&y=2";
@@ -71,4 +71,22 @@ pub fn join(first: &Machine, others: &[&Machine]) {
         let token = first.run(&["mesh", "invite"]);
         other.run(&["mesh", "join", &token]);
     }
+}
+
+/// A gateway on the first host and two workers on each of the others, joined and in view.
+pub fn gateway_and_workers(a: &Machine, [b, c]: [&Machine; 2]) -> [Program; 3] {
+    // Anything of layer-cake answers a joining host, so also the gateway.
+    let gateway = a.start(&["demo", "gateway"]);
+    eventually(SOON, "a gateway that listens", || (a.get().0 == 503).then_some(()));
+    join(a, &[b, c]);
+    let workers = [b, c].map(|machine| machine.start(&["demo", "worker", "--workers", "2"]));
+    gateway.wait_line(|line| line.starts_with("ready: "), SOON);
+    let ids = [b.id(), c.id()];
+    eventually(SOON, "two workers on each of two hosts", || {
+        let hosts = a.hosts_of("textures:worker");
+        let on = |id| hosts.iter().filter(|host| *host == id).count();
+        ids.iter().all(|id| on(id) == 2).then_some(())
+    });
+    let [one, other] = workers;
+    [gateway, one, other]
 }

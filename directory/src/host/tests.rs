@@ -8,7 +8,7 @@ use crate::{
     message::{Refusal, ToHost},
     name::{Name, Pattern},
     record::MAX_RECORDS,
-    testing::{peer, record},
+    testing::{host_config, peer, record},
 };
 
 mod lines;
@@ -18,14 +18,7 @@ const T0: Duration = Duration::ZERO;
 const WALL: u64 = 1000;
 
 fn directory() -> HostCore {
-    let config = HostConfig {
-        addr: NodeAddr::new(peer(1, 1), &[]),
-        host_name: "one".to_owned(),
-        incarnation: 7,
-        departed: None,
-        seed: 1,
-    };
-    let mut core = HostCore::new(config, T0);
+    let mut core = HostCore::new(host_config(), T0);
     let addr = NodeAddr::new(peer(1, 1), &[([10, 0, 0, 1], 7).into()]);
     core.start_lan(addr, T0);
     core
@@ -74,14 +67,7 @@ fn join_in(core: &mut HostCore, node: u64, group: Option<&Group>) {
 
 #[test]
 fn nodes_know_where_their_directory_is_though_it_could_not_be_reached_when_they_came() {
-    let config = HostConfig {
-        addr: NodeAddr::new(peer(1, 1), &[]),
-        host_name: "one".to_owned(),
-        incarnation: 7,
-        departed: None,
-        seed: 1,
-    };
-    let mut core = HostCore::new(config, T0);
+    let mut core = HostCore::new(host_config(), T0);
     join(&mut core, 2);
     let addr = NodeAddr::new(peer(1, 1), &[([10, 0, 0, 1], 7).into()]);
     core.start_lan(addr.clone(), T0);

@@ -5,7 +5,10 @@ use std::{collections::HashMap, time::Duration};
 use layercake_directory::{Event, Publication, Scope};
 use tokio::sync::mpsc;
 
-use super::{GRACE, Kind, Pool, PoolError};
+use super::{
+    GRACE, Pool,
+    builder::{Kind, PoolError},
+};
 use crate::{
     actor::Actor,
     address::Address,

@@ -4,10 +4,9 @@ use layercake_wire::id::NodeAddr;
 
 use super::*;
 use crate::{
-    host::HostConfig,
     message::MAX_PART,
     network::{About, Session, Transport},
-    testing::peer,
+    testing::{host_config, peer},
     trouble::Trouble,
 };
 
@@ -20,14 +19,7 @@ fn ms(ms: u64) -> Duration {
 
 /// Host 1 with the nodes 1 and 2, and a link to host 2.
 fn directory() -> HostCore {
-    let config = HostConfig {
-        addr: NodeAddr::new(peer(1, 1), &[]),
-        host_name: "one".to_owned(),
-        incarnation: 7,
-        departed: None,
-        seed: 1,
-    };
-    let mut core = HostCore::new(config, T0);
+    let mut core = HostCore::new(host_config(), T0);
     core.start_lan(NodeAddr::new(peer(1, 1), &[([10, 0, 0, 1], 7).into()]), T0);
     for node in [1, 2] {
         let pid = u32::try_from(node).unwrap();
