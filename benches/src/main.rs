@@ -9,6 +9,7 @@ mod actors;
 mod contestant;
 mod ladder;
 mod load;
+mod load_tools;
 mod names;
 mod other_end;
 mod ours;
