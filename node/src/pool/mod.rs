@@ -10,17 +10,22 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
+    time::Instant,
 };
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::scheduler::{Config, Scheduler, Ticket, WorkerId};
+use self::{
+    dispatch::Turn,
+    scheduler::{Config, Scheduler, Ticket, WorkerId},
+};
 use crate::{
     actor::Actor,
     address::Address,
     clock,
+    error::AskError,
     message::Api,
     node::Node,
     service::{self, Call, Service},
@@ -35,6 +40,7 @@ mod workers;
 
 pub use any::{AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
+pub use dispatch::PoolRequest;
 
 /// Workers that one pool may be asked to start.
 pub const MAX_WORKERS: usize = 1024;
@@ -53,6 +59,8 @@ struct Inner<A: Actor> {
     size: watch::Sender<usize>,
     /// Told when a request has ended while somebody waits for that.
     ended: Notify,
+    /// Told when a worker is to be used again at another time than was known.
+    clock: Notify,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -60,13 +68,15 @@ struct Inner<A: Actor> {
 /// Behind one lock, held for a few hundred nanoseconds and never across a wait.
 struct State<A: Actor> {
     scheduler: Scheduler,
-    waiting: HashMap<Ticket, oneshot::Sender<(WorkerId, Address<A>)>>,
+    waiting: HashMap<Ticket, oneshot::Sender<Turn<A>>>,
     workers: HashMap<WorkerId, Address<A>>,
     /// Those that finish what they have.
     draining: HashSet<WorkerId>,
     next: u64,
     /// How many wait for requests to end.
     watchers: usize,
+    /// When a worker is to be used again for those that wait.
+    wake: Option<Instant>,
 }
 
 impl<A: Actor> Pool<A> {
@@ -87,16 +97,21 @@ impl<A: Actor> Pool<A> {
             draining: HashSet::new(),
             next: 0,
             watchers: 0,
+            wake: None,
         };
-        Self(Arc::new(Inner {
+        let pool = Self(Arc::new(Inner {
             node: node.clone(),
             api,
             state: Mutex::new(state),
             size: watch::channel(0).0,
             ended: Notify::new(),
+            clock: Notify::new(),
             stop,
             tasks: TaskTracker::new(),
-        }))
+        }));
+        let clock = pool.clone();
+        pool.0.tasks.spawn(async move { clock.0.keep_time().await });
+        pool
     }
 
     /// How many workers there are now; those that are leaving are not counted.
@@ -125,9 +140,10 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         state.next += 1;
         let worker = WorkerId(state.next);
+        let info = dispatch::info(&address);
         state.workers.insert(worker, address);
-        let starts = state.scheduler.join(worker, clock::now());
-        state.assign(starts);
+        let moves = state.scheduler.join(worker, info, clock::now());
+        self.0.carry_out(&mut state, moves);
         self.0.size.send_replace(state.able());
         worker
     }
@@ -137,7 +153,8 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         if state.workers.contains_key(&worker) {
             state.draining.insert(worker);
-            state.scheduler.drain(worker);
+            let moves = state.scheduler.drain(worker, clock::now());
+            self.0.carry_out(&mut state, moves);
             self.0.size.send_replace(state.able());
         }
     }
@@ -146,8 +163,8 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         state.workers.remove(&worker);
         state.draining.remove(&worker);
-        let starts = state.scheduler.leave(worker, clock::now());
-        state.assign(starts);
+        let moves = state.scheduler.leave(worker, clock::now());
+        self.0.carry_out(&mut state, moves);
         self.0.size.send_replace(state.able());
         // Whoever waits for its requests need not any longer.
         self.0.ended.notify_waiters();
@@ -194,7 +211,7 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         for (ticket, asker) in std::mem::take(&mut state.waiting) {
             state.scheduler.cancel(ticket);
-            drop(asker);
+            let _ = asker.send(Err(AskError::Unavailable));
         }
     }
 
@@ -214,8 +231,7 @@ impl<A: Actor> State<A> {
     }
 
     fn in_flight_of(&self, worker: WorkerId) -> usize {
-        let mut all = self.scheduler.workers(clock::now());
-        all.find(|stats| stats.worker == worker).map_or(0, |stats| stats.in_flight)
+        self.scheduler.in_flight_of(worker)
     }
 }
 
@@ -229,7 +245,7 @@ impl<A: Actor> Service for Pool<A> {
     }
 
     fn call(&self, call: Call) -> service::Reply<'_> {
-        Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.answer(call))
     }
 }
 
