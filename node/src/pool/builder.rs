@@ -1,15 +1,12 @@
 //! A pool that is being described, and its start.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use layercake_directory::Scope;
-use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
 
 use super::{
-    Inner, MAX_WORKERS, Pool, State,
-    scheduler::{Config, ConfigError, Scheduler},
+    AnyPool, Anything, MAX_WORKERS, Pool,
+    scheduler::{Config, ConfigError},
     workers,
 };
 use crate::{actor::Actor, names::SubscribeError, node::Node};
@@ -52,18 +49,7 @@ pub struct PoolBuilder<A: Actor> {
     actor: std::marker::PhantomData<fn(A)>,
 }
 
-impl<A: Actor> PoolBuilder<A> {
-    pub(crate) fn new(node: Node) -> Self {
-        Self {
-            node,
-            kind: Kind::Tasks(8),
-            config: Config::default(),
-            stand_down: Duration::from_millis(200),
-            publish: None,
-            actor: std::marker::PhantomData,
-        }
-    }
-
+impl<A: Actor + Default> PoolBuilder<A> {
     /// `n` workers as tasks on the node's runtime: for handlers that wait more than they compute.
     pub fn tasks(self, n: usize) -> Self {
         Self { kind: Kind::Tasks(n), ..self }
@@ -79,25 +65,60 @@ impl<A: Actor> PoolBuilder<A> {
         Self { kind: Kind::Processes(n), ..self }
     }
 
+    /// How long the first restart of an ended worker waits (200 ms ± a quarter); in a crash loop it
+    /// doubles up to 30 s.
+    pub fn stand_down(self, first: Duration) -> Self {
+        Self { stand_down: first, ..self }
+    }
+
+    /// Publishes each worker under a name, up to a scope, so that pools elsewhere find it. Of no
+    /// effect on [`hosts`](Self::hosts), whose workers are published already.
+    pub fn publish(self, name: &str, scope: Scope) -> Self {
+        Self { publish: Some((name.to_owned(), scope)), ..self }
+    }
+}
+
+impl<A: Actor> PoolBuilder<A> {
+    pub(crate) fn new(node: Node) -> Self {
+        Self {
+            node,
+            kind: Kind::Tasks(8),
+            config: Config::default(),
+            stand_down: Duration::from_millis(200),
+            publish: None,
+            actor: std::marker::PhantomData,
+        }
+    }
+
     /// Whatever workers publish a name that matches the pattern, up to the scope, as they come and go.
     pub fn hosts(self, pattern: &str, scope: Scope) -> Self {
         Self { kind: Kind::Hosts { pattern: pattern.to_owned(), scope }, ..self }
     }
 
-    /// How many requests may wait for a worker (1024). One more is answered `Overloaded`.
+    // Dispatch settings.
+
+    /// How many requests may wait for a worker (1024). One more is answered `Overloaded`, or takes the place
+    /// of one of a caller that has more of them waiting.
     pub fn queue(mut self, length: usize) -> Self {
         self.config.queue = length;
         self
     }
 
-    /// How many requests one worker is given at a time (32). It handles them one after the other; the
-    /// others are on their way.
+    /// How many requests one worker is given at a time at most (32). Unless
+    /// [`adaptive`](Self::adaptive) is off it gets fewer where more would wait for each other.
     pub fn concurrency(mut self, each: usize) -> Self {
         self.config.concurrency = each;
         self
     }
 
-    /// The mean response time (5 s) above which requests are answered `Busy`; `None`: never.
+    /// Whether a worker is given fewer requests at a time than [`concurrency`](Self::concurrency) where more
+    /// would only wait in its mailbox (on).
+    pub fn adaptive(mut self, on: bool) -> Self {
+        self.config.adaptive = on;
+        self
+    }
+
+    /// The response time (5 s), queue included, above which requests are answered `Busy`; `None`: never.
     pub fn responsiveness(mut self, target: Option<Duration>) -> Self {
         self.config.responsiveness = target;
         self
@@ -109,16 +130,40 @@ impl<A: Actor> PoolBuilder<A> {
         self
     }
 
-    /// How long the first restart of an ended worker waits (200 ms ± a quarter); in a crash loop it
-    /// doubles up to 30 s.
-    pub fn stand_down(self, first: Duration) -> Self {
-        Self { stand_down: first, ..self }
+    /// How long a worker that is new or was left out gets fewer requests than the others (1 s); zero: it
+    /// gets its share at once.
+    pub fn slow_start(mut self, time: Duration) -> Self {
+        self.config.slow_start = time;
+        self
     }
 
-    /// Publishes each worker under a name, up to a scope, so that pools elsewhere find it. Of no
-    /// effect on [`hosts`](Self::hosts), whose workers are published already.
-    pub fn publish(self, name: &str, scope: Scope) -> Self {
-        Self { publish: Some((name.to_owned(), scope)), ..self }
+    /// Whether a worker that fails more than the others, or is silent, is left out for a while (on).
+    pub fn ejection(mut self, on: bool) -> Self {
+        self.config.ejection = on;
+        self
+    }
+
+    /// Which share of the requests may be given to another worker after theirs was lost with them (0.2, and
+    /// three each second): only messages that are idempotent are, and those that surely have not run, which
+    /// do not count.
+    pub fn retries(mut self, share: f64) -> Self {
+        self.config.retries = share;
+        self
+    }
+
+    /// Whether an idempotent message whose answer takes longer than 95 of 100 is given to a second worker
+    /// too, at most one of twenty (off). The first good answer counts, the other is cancelled. Each such
+    /// message is encoded once more, to have a copy.
+    pub fn hedge(mut self, on: bool) -> Self {
+        self.config.hedges = if on { 0.05 } else { 0.0 };
+        self
+    }
+
+    /// How much more than its share of the requests a worker may have before requests with its keys go to
+    /// another one (1.25).
+    pub fn key_load(mut self, times: f64) -> Self {
+        self.config.key_load = times;
+        self
     }
 }
 
@@ -138,18 +183,9 @@ impl<A: Actor + Default> PoolBuilder<A> {
         {
             return Err(PoolError::Count(n));
         }
-        let mut scheduler = Scheduler::new(self.config, rand::random());
-        scheduler.set_expecting(!matches!(self.kind, Kind::Hosts { .. }));
-        let state = State { scheduler, waiting: HashMap::new(), workers: HashMap::new(), next: 0 };
+        let expecting = !matches!(self.kind, Kind::Hosts { .. });
         let stop = self.node.stop_token().child_token();
-        let pool = Pool(Arc::new(Inner {
-            node: self.node.clone(),
-            api: A::api(),
-            state: Mutex::new(state),
-            size: watch::channel(0).0,
-            stop: stop.clone(),
-            tasks: TaskTracker::new(),
-        }));
+        let pool = Pool::empty(&self.node, A::api(), self.config, expecting, stop.clone());
         // Until the start has succeeded, ending it ends the workers.
         let guard = stop.drop_guard();
         let plan =
@@ -164,5 +200,21 @@ impl<A: Actor + Default> PoolBuilder<A> {
             closing.0.tasks.wait().await;
         });
         Ok(pool)
+    }
+}
+
+impl PoolBuilder<Anything> {
+    /// Subscribes, and takes in whatever members there are and come.
+    ///
+    /// # Errors
+    /// [`PoolError`] says what is improbable, or why the directory does not take the subscription.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn start(self) -> Result<AnyPool, PoolError> {
+        self.config.validate()?;
+        // Nothing else can be asked for.
+        let Kind::Hosts { pattern, scope } = self.kind else { return Err(PoolError::Count(0)) };
+        AnyPool::start(&self.node, &pattern, scope, self.config).await
     }
 }
