@@ -48,8 +48,11 @@ impl Ours {
 }
 
 impl Dispatch for Ours {
-    fn ask(&self, work: Duration, _caller: u64) -> Asked<'_> {
-        Box::pin(async move { end(&self.0.ask_within(chore(work), PATIENCE).await) })
+    fn ask(&self, work: Duration, caller: u64) -> Asked<'_> {
+        Box::pin(async move {
+            let request = self.0.request(chore(work)).within(PATIENCE).caller(&caller);
+            end(&request.send().await)
+        })
     }
 }
 
