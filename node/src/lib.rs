@@ -27,6 +27,7 @@ mod node;
 mod overview;
 mod packet;
 pub mod pool;
+mod pools;
 mod probe;
 mod process;
 mod relay;
@@ -63,6 +64,7 @@ pub use names::{PublishError, SubscribeError};
 pub use node::{Node, NodeConfig, NodeError, STOP_GRACE};
 pub use overview::{PING_TIME, PingError};
 pub use packet::{Packet, Parcel, Reply, Unknown};
+pub use pools::{MeshPool, pools_of};
 pub use pool::{AnyPool, Anything, Pool, PoolBuilder, PoolError};
 pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder, ProcessError};
 pub use run::{

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Pool, PoolBuilder, PoolError,
+    Pool, PoolBuilder, PoolError, PoolStatus,
     follow::{Change, follow},
     scheduler::{Config, WorkerId},
     seats::{Place, SeatGuard},
@@ -28,6 +28,7 @@ use crate::{
     message::Api,
     node::Node,
     packet::Parcel,
+    pools::Shown,
     service::{self, Call, Service},
 };
 
@@ -71,6 +72,7 @@ pub struct AnyPool(Arc<Inner>);
 
 struct Inner {
     node: Node,
+    name: String,
     config: Config,
     classes: Mutex<Vec<Class>>,
     api: watch::Sender<Api>,
@@ -99,6 +101,7 @@ struct Member {
 impl AnyPool {
     pub(super) async fn start(
         node: &Node,
+        name: String,
         pattern: &str,
         scope: Scope,
         config: Config,
@@ -106,6 +109,7 @@ impl AnyPool {
         let subscription = node.subscribe(pattern, scope).await?;
         let pool = Self(Arc::new(Inner {
             node: node.clone(),
+            name,
             config,
             classes: Mutex::new(Vec::new()),
             api: watch::channel(union(&[])).0,
@@ -124,11 +128,19 @@ impl AnyPool {
             }
         });
         pool.0.tasks.close();
+        let shown: Arc<dyn Shown> = pool.0.clone();
+        node.pool_registry().add(Arc::downgrade(&shown));
         node.tasks().spawn({
             let tasks = pool.0.tasks.clone();
             async move { tasks.wait().await }
         });
         Ok(pool)
+    }
+
+    /// How it is now, as operators see it: a pool for each API that its members have.
+    #[must_use]
+    pub fn status(&self) -> Vec<PoolStatus> {
+        self.0.show()
     }
 
     /// How many members there are now; those that are leaving are not counted.
@@ -255,8 +267,8 @@ impl AnyPool {
         }
         let api: Api = serde_json::from_slice(meta)
             .map_err(|error| format!("what it advertises is not understood: {error}"))?;
-        let Inner { node, config, stop, .. } = &*self.0;
-        let pool = Pool::empty(node, String::new(), api, config.clone(), false, stop.child_token());
+        let Inner { node, name, config, stop, .. } = &*self.0;
+        let pool = Pool::empty(node, name.clone(), api, config.clone(), false, stop.child_token());
         classes.push(Class { meta: meta.clone(), pool: pool.clone(), members: 1 });
         Ok(pool)
     }
@@ -267,7 +279,9 @@ impl AnyPool {
         if let Some(at) = classes.iter().position(|class| class.meta == meta) {
             classes[at].members -= 1;
             if classes[at].members == 0 {
-                classes.remove(at).pool.turn_away();
+                let last = classes.remove(at);
+                last.pool.turn_away();
+                last.pool.0.stop.cancel();
             }
         }
         drop(classes);
@@ -324,6 +338,16 @@ fn goes_on(error: &AskError) -> bool {
             | AskError::Stopped { .. }
             | AskError::Unreachable { .. }
     )
+}
+
+impl Shown for Inner {
+    fn show(&self) -> Vec<PoolStatus> {
+        if self.stop.is_cancelled() {
+            return Vec::new();
+        }
+        let classes = self.classes.lock();
+        classes.iter().map(|class| class.pool.status()).collect()
+    }
 }
 
 impl Service for AnyPool {

@@ -1,6 +1,6 @@
 //! A pool that is being described, and its start.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use layercake_directory::Scope;
 
@@ -10,7 +10,7 @@ use super::{
     scheduler::{Config, ConfigError},
     workers::{self, Workers},
 };
-use crate::{actor::Actor, names::SubscribeError, node::Node};
+use crate::{actor::Actor, names::SubscribeError, node::Node, pools::Shown};
 
 /// Why a pool does not start.
 #[derive(Debug, thiserror::Error)]
@@ -192,6 +192,8 @@ impl<A: Actor + Default> PoolBuilder<A> {
         let guard = stop.drop_guard();
         let bounds = self.bounds.map(|(min, max)| Bounds { min, max, most_load: self.most_load });
         workers::start(&pool, sources, bounds, self.stand_down, self.publish).await?;
+        let shown: Arc<dyn Shown> = pool.0.clone();
+        self.node.pool_registry().add(Arc::downgrade(&shown));
         // The workers outlive the builder: they end with the pool's `stop`, or with the node.
         guard.disarm();
         let closing = pool.clone();
@@ -243,6 +245,7 @@ impl PoolBuilder<Anything> {
         let Some(Workers::Hosts { pattern, scope }) = self.sources.first() else {
             return Err(PoolError::Foreign);
         };
-        AnyPool::start(&self.node, pattern, *scope, self.config).await
+        let name = self.name.unwrap_or_else(|| pattern.clone());
+        AnyPool::start(&self.node, name, pattern, *scope, self.config).await
     }
 }

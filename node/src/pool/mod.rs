@@ -27,6 +27,7 @@ use crate::{
     clock,
     message::Api,
     node::Node,
+    pools::Shown,
     service::{self, Call, Service},
 };
 
@@ -36,18 +37,24 @@ mod dispatch;
 mod elastic;
 mod follow;
 mod member;
+mod publish;
 pub mod scheduler;
 mod seats;
+mod status;
 mod workers;
 
 pub use any::{AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
 pub use member::Member;
+pub use publish::PublishedPool;
 pub use seats::Place;
+pub use status::{BUCKETS_MS, MAX_SHOWN, PoolStatus, Times, WorkerState, WorkerStatus};
 pub use workers::Workers;
 
 /// Workers that one pool may be asked to start.
 pub const MAX_WORKERS: usize = 1024;
+/// How long what was published in this process goes on when its name was withdrawn.
+const NOTICE: std::time::Duration = std::time::Duration::from_millis(250);
 /// How long a pool waits for its first worker at its start, and for requests in flight at its end.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -114,6 +121,12 @@ impl<A: Actor> Pool<A> {
             stop,
             tasks: TaskTracker::new(),
         }))
+    }
+
+    /// How it is now, as operators see it.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        self.0.status()
     }
 
     /// Its name, as it is shown.
@@ -244,6 +257,12 @@ impl<A: Actor> State<A> {
     fn in_flight_of(&self, worker: WorkerId) -> usize {
         let mut all = self.scheduler.workers(clock::now());
         all.find(|stats| stats.worker == worker).map_or(0, |stats| stats.in_flight)
+    }
+}
+
+impl<A: Actor> Shown for Inner<A> {
+    fn show(&self) -> Vec<PoolStatus> {
+        if self.stop.is_cancelled() { Vec::new() } else { vec![self.status()] }
     }
 }
 

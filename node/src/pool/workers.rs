@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    GRACE, MAX_WORKERS, Pool, PoolError, elastic,
+    GRACE, MAX_WORKERS, NOTICE, Pool, PoolError, elastic,
     elastic::{Advice, Bounds, Seen, Sizer},
     follow::follow,
     seats::{Place, SeatGuard},
@@ -22,8 +22,6 @@ use crate::{
     watch::Watch,
 };
 
-/// How long a published worker of this process goes on when its name was withdrawn.
-const NOTICE: Duration = Duration::from_millis(250);
 /// How long a process may take that was asked to end by somebody else; then it is killed.
 const LEAVE_TIME: Duration = Duration::from_secs(15);
 /// A worker that leaves in order is replaced at once, unless it has lived for less than this.
