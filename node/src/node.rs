@@ -421,7 +421,7 @@ impl Node {
                 let _ = told.send(output.ok_or(exit));
             }
         };
-        (mailbox, Scoped::new(run, self.clone(), None))
+        (mailbox, Scoped::new(run, self.clone(), None).of_actor(serial))
     }
 
     /// Lets other nodes reach an actor: its address is about to leave this process.

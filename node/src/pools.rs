@@ -92,7 +92,8 @@ pub fn pools_of(network: &Network) -> Vec<MeshPool> {
             })
         })
         .collect();
-    let key = |pool: &MeshPool| (pool.pool.name.clone(), pool.host_name.clone(), pool.host, pool.node);
+    let key =
+        |pool: &MeshPool| (pool.pool.name.clone(), pool.host_name.clone(), pool.host, pool.node);
     all.sort_by_cached_key(key);
     all
 }

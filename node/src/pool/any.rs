@@ -184,10 +184,15 @@ impl AnyPool {
         accept: Fingerprint,
         deadline: Instant,
     ) -> Result<Payload, AskError> {
+        self.answer(Call::new(payload, accept, deadline)).await
+    }
+
+    /// As [`ask_encoded`](Self::ask_encoded), with all that a call can say.
+    async fn answer(&self, call: Call) -> Result<Payload, AskError> {
         let mut tried = HashSet::new();
         let mut last = AskError::Unavailable;
-        while let Some(Class { meta, pool, .. }) = self.pick(payload.tag, &tried) {
-            match pool.ask_encoded(payload.clone(), accept, deadline).await {
+        while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
+            match pool.answer(call.clone()).await {
                 Err(error) if goes_on(&error) => last = error,
                 answer => return answer,
             }
@@ -360,7 +365,7 @@ impl Service for AnyPool {
     }
 
     fn call(&self, call: Call) -> service::Reply<'_> {
-        Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.answer(call))
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    dispatch::Turn,
     scheduler::{Config, Scheduler, Ticket, WorkerId},
     seats::Seats,
     workers::Crew,
@@ -25,6 +27,7 @@ use crate::{
     actor::Actor,
     address::Address,
     clock,
+    error::AskError,
     message::Api,
     node::Node,
     pools::Shown,
@@ -45,6 +48,7 @@ mod workers;
 
 pub use any::{AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
+pub use dispatch::PoolRequest;
 pub use member::Member;
 pub use publish::PublishedPool;
 pub use seats::Place;
@@ -72,6 +76,8 @@ struct Inner<A: Actor> {
     size: watch::Sender<usize>,
     /// Told when a request has ended while somebody waits for that.
     ended: Notify,
+    /// Told when a worker is to be used again at another time than was known.
+    clock: Notify,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -79,7 +85,7 @@ struct Inner<A: Actor> {
 /// Behind one lock, held for a few hundred nanoseconds and never across a wait.
 struct State<A: Actor> {
     scheduler: Scheduler,
-    waiting: HashMap<Ticket, oneshot::Sender<(WorkerId, Address<A>)>>,
+    waiting: HashMap<Ticket, oneshot::Sender<Turn<A>>>,
     workers: HashMap<WorkerId, Address<A>>,
     seats: Seats,
     /// Those that finish what they have.
@@ -87,6 +93,8 @@ struct State<A: Actor> {
     next: u64,
     /// How many wait for requests to end.
     watchers: usize,
+    /// When a worker is to be used again for those that wait.
+    wake: Option<Instant>,
 }
 
 impl<A: Actor> Pool<A> {
@@ -109,8 +117,9 @@ impl<A: Actor> Pool<A> {
             draining: HashSet::new(),
             next: 0,
             watchers: 0,
+            wake: None,
         };
-        Self(Arc::new(Inner {
+        let pool = Self(Arc::new(Inner {
             node: node.clone(),
             name,
             api,
@@ -118,9 +127,13 @@ impl<A: Actor> Pool<A> {
             crews: Mutex::new(Vec::new()),
             size: watch::channel(0).0,
             ended: Notify::new(),
+            clock: Notify::new(),
             stop,
             tasks: TaskTracker::new(),
-        }))
+        }));
+        let clock = pool.clone();
+        pool.0.tasks.spawn(async move { clock.0.keep_time().await });
+        pool
     }
 
     /// How it is now, as operators see it.
@@ -161,9 +174,10 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         state.next += 1;
         let worker = WorkerId(state.next);
+        let info = dispatch::info(&address);
         state.workers.insert(worker, address);
-        let starts = state.scheduler.join(worker, clock::now());
-        state.assign(starts);
+        let moves = state.scheduler.join(worker, info, clock::now());
+        self.0.carry_out(&mut state, moves);
         self.0.size.send_replace(state.able());
         worker
     }
@@ -173,7 +187,8 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         if state.workers.contains_key(&worker) {
             state.draining.insert(worker);
-            state.scheduler.drain(worker);
+            let moves = state.scheduler.drain(worker, clock::now());
+            self.0.carry_out(&mut state, moves);
             self.0.size.send_replace(state.able());
         }
     }
@@ -182,8 +197,8 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         state.workers.remove(&worker);
         state.draining.remove(&worker);
-        let starts = state.scheduler.leave(worker, clock::now());
-        state.assign(starts);
+        let moves = state.scheduler.leave(worker, clock::now());
+        self.0.carry_out(&mut state, moves);
         self.0.size.send_replace(state.able());
         // Whoever waits for its requests need not any longer.
         self.0.ended.notify_waiters();
@@ -235,7 +250,7 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         for (ticket, asker) in std::mem::take(&mut state.waiting) {
             state.scheduler.cancel(ticket);
-            drop(asker);
+            let _ = asker.send(Err(AskError::Unavailable));
         }
     }
 
@@ -255,8 +270,7 @@ impl<A: Actor> State<A> {
     }
 
     fn in_flight_of(&self, worker: WorkerId) -> usize {
-        let mut all = self.scheduler.workers(clock::now());
-        all.find(|stats| stats.worker == worker).map_or(0, |stats| stats.in_flight)
+        self.scheduler.in_flight_of(worker)
     }
 }
 
@@ -276,7 +290,7 @@ impl<A: Actor> Service for Pool<A> {
     }
 
     fn call(&self, call: Call) -> service::Reply<'_> {
-        Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.answer(call))
     }
 }
 

@@ -59,7 +59,11 @@ impl<A: Actor> Pool<A> {
     ///
     /// # Errors
     /// [`PublishError`].
-    pub async fn publish(&self, name: &str, scope: Scope) -> Result<PublishedPool<A>, PublishError> {
+    pub async fn publish(
+        &self,
+        name: &str,
+        scope: Scope,
+    ) -> Result<PublishedPool<A>, PublishError> {
         let front = self.0.node.spawn(Front(self.clone()));
         let published = self.0.node.publish(name, &front, scope).await;
         let publication = published.inspect_err(|_| front.stop())?;
@@ -97,7 +101,7 @@ impl<A: Actor> Pool<A> {
     }
 
     fn call_of(&self, payload: Payload, accept: Fingerprint, deadline: std::time::Instant) -> Call {
-        Call { payload, accept, deadline }
+        Call::new(payload, accept, deadline)
     }
 }
 

@@ -88,7 +88,8 @@ fn draw(MeshPool { host_name, node, about, pool, .. }: &MeshPool, all: bool) -> 
 }
 
 fn counts(of: &[(&str, u64)]) -> String {
-    let some: Vec<_> = of.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
+    let some: Vec<_> =
+        of.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
     if some.is_empty() { "none".to_owned() } else { some.join("  ") }
 }
 
@@ -96,7 +97,13 @@ fn times(of: &Times) -> String {
     if of.count == 0 {
         return "-".to_owned();
     }
-    format!("p50 {}  p95 {}  p99 {}  of {}", span(of.p50_ms), span(of.p95_ms), span(of.p99_ms), of.count)
+    format!(
+        "p50 {}  p95 {}  p99 {}  of {}",
+        span(of.p50_ms),
+        span(of.p95_ms),
+        span(of.p99_ms),
+        of.count
+    )
 }
 
 /// A time in milliseconds, three digits of it.
@@ -111,10 +118,22 @@ fn span(ms: f64) -> String {
 }
 
 fn table(pool: &PoolStatus) -> String {
-    let heads = ["worker", "where", "state", "in flight", "limit", "p50", "p99", "answered", "failed", "restarts"];
+    let heads = [
+        "worker",
+        "where",
+        "state",
+        "in flight",
+        "limit",
+        "p50",
+        "p99",
+        "answered",
+        "failed",
+        "restarts",
+    ];
     let mut rows = vec![heads.map(str::to_owned)];
     rows.extend(pool.workers.iter().map(row));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 10] = std::array::from_fn(width);
     rows.iter()
         .map(|row| {
@@ -163,7 +182,10 @@ mod tests {
     fn times_are_short() {
         let shown = [0.0, 0.3, 4.56, 12.3, 999.0, 1500.0, 65_000.0].map(span);
         assert_eq!(shown, ["0ms", "0.30ms", "4.56ms", "12ms", "999ms", "1.5s", "65s"]);
-        assert_eq!(counts(&[("busy", 0), ("overloaded", 2), ("unavailable", 1)]), "2 overloaded  1 unavailable");
+        assert_eq!(
+            counts(&[("busy", 0), ("overloaded", 2), ("unavailable", 1)]),
+            "2 overloaded  1 unavailable"
+        );
         assert_eq!(counts(&[("busy", 0)]), "none");
     }
 }
