@@ -24,8 +24,11 @@ mod input;
 mod metrics;
 mod problem;
 mod route;
+mod router;
 mod server;
+mod services;
 mod table;
 
 pub use config::GatewayConfig;
 pub use server::{BindError, Drained, Gateway};
+pub use services::{Named, Services};
