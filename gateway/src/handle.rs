@@ -1,6 +1,8 @@
 //! One request, from its head to its answer.
 
 use std::{
+    io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,6 +27,7 @@ use crate::{
     answer,
     body::{RequestBody, Unread},
     config::GatewayConfig,
+    door::{Door, Ended, Origin, Visit},
     input,
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
@@ -45,37 +48,49 @@ pub(crate) struct Front {
     service: Arc<dyn Service>,
     catalogue: Catalogue,
     pub(crate) metrics: Metrics,
+    door: Door,
     pub(crate) config: GatewayConfig,
     /// Set once the gateway was told to stop.
     pub(crate) draining: AtomicBool,
 }
 
 impl Front {
-    pub(crate) fn new(config: GatewayConfig, service: Arc<dyn Service>) -> Self {
-        Self {
+    /// Fails where the file of the access log cannot be opened.
+    pub(crate) fn new(
+        config: GatewayConfig,
+        service: Arc<dyn Service>,
+    ) -> Result<Self, (PathBuf, io::Error)> {
+        let metrics = Metrics::new();
+        Ok(Self {
             catalogue: Catalogue::new(&*service, Instant::now()),
-            metrics: Metrics::new(),
+            door: Door::new(&config, &metrics)?,
+            metrics,
             draining: AtomicBool::new(false),
             service,
             config,
-        }
+        })
+    }
+
+    /// Whether a request would be answered.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.service.is_ready()
     }
 
     /// Answers a request. Dropping the future gives the request up, in the service as well.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn handle(&self, request: Request<Incoming>, origin: Origin) -> Answer {
         let now = Instant::now();
         let (head, body) = request.into_parts();
         let mut body = RequestBody::new(&head, body);
         let table = self.catalogue.current(&*self.service, now);
-        let mut observed = self.metrics.begin(&head.method, now);
+        let mut visit = self.door.visit(&self.metrics, &head, origin, now);
         let entry = route::entry(&table, &head);
         if let Some(entry) = entry {
-            observed.of_message(&entry.name);
+            visit.of_message(&entry.name);
         }
 
         let limits = Limits { uri: self.config.uri_limit, body: self.config.body_limit };
         let outcome = match route::route(entry, &head, body.is_end(), &limits) {
-            Ok(route) => self.follow(route, &table, &head, &mut body, now).await,
+            Ok(route) => self.follow(route, &table, &head, &mut body, &visit, now).await,
             Err(problem) => Err(self.or_unavailable(problem, &table)),
         };
         let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry));
@@ -86,7 +101,7 @@ impl Front {
         if head.version <= Version::HTTP_11 {
             body.discard(); // an HTTP/2 stream is closed by itself
         }
-        observed.answered(answer.status());
+        visit.answered(&mut answer, self.draining.load(Ordering::Relaxed));
         answer
     }
 
@@ -96,16 +111,19 @@ impl Front {
         table: &Table,
         head: &Parts,
         body: &mut RequestBody,
+        visit: &Visit<'_>,
         now: Instant,
     ) -> Result<Answer, Problem> {
         match route {
             Route::Query(entry) => {
+                visit.check()?;
                 let deadline = now + route::time_allowed(&head.headers, self.config.deadline)?;
                 let query = head.uri.query().unwrap_or_default();
                 let message = input::from_query(&entry.checker, query)?;
-                self.call(entry, message, deadline).await
+                self.call(entry, message, deadline, visit).await
             }
             Route::Body(entry, form) => {
+                visit.check()?;
                 let deadline = now + route::time_allowed(&head.headers, self.config.deadline)?;
                 let message = match form {
                     Form::Empty => input::from_query(&entry.checker, "")?,
@@ -116,7 +134,7 @@ impl Front {
                         input::from_form(&entry.checker, &self.read(body, deadline).await?)?
                     }
                 };
-                self.call(entry, message, deadline).await
+                self.call(entry, message, deadline, visit).await
             }
             Route::Index => Ok(ok(JSON, table.index.clone())),
             Route::Health => Ok(ok(TEXT, Bytes::from_static(b"ok\n"))),
@@ -128,13 +146,15 @@ impl Front {
 
     async fn read(&self, body: &mut RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
         let limit = self.config.body_limit;
-        body.read(limit, deadline.into()).await.map_err(|unread| match unread {
-            Unread::TooLarge => route::too_large(limit),
-            Unread::Late => {
-                Problem::new(Kind::SlowBody, "the body did not come within the deadline")
-            }
-            Unread::Broken => Problem::new(Kind::InvalidBody, "the body broke off"),
-        })
+        body.read(limit, self.config.body_rate, deadline.into()).await.map_err(
+            |unread| match unread {
+                Unread::TooLarge => route::too_large(limit),
+                Unread::Late => {
+                    Problem::new(Kind::SlowBody, "the body did not come within the deadline")
+                }
+                Unread::Broken => Problem::new(Kind::InvalidBody, "the body broke off"),
+            },
+        )
     }
 
     /// Asks the service. It keeps the deadline by itself; the timer here is for one that does not.
@@ -143,12 +163,15 @@ impl Front {
         entry: &Entry,
         message: Bytes,
         deadline: Instant,
+        visit: &Visit<'_>,
     ) -> Result<Answer, Problem> {
         let payload = Payload { tag: entry.tag, encoding: Encoding::Json, bytes: message };
         let call = Call { payload, accept: Fingerprint::NONE, deadline };
+        let admitted = visit.enter()?;
         let outcome = timeout_at(deadline.into(), self.service.call(call))
             .await
             .unwrap_or(Err(AskError::Deadline));
+        admitted.ended(Ended::of(&outcome));
         answer::reply(outcome).map(|bytes| ok(JSON, bytes))
     }
 
