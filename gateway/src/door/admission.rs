@@ -4,7 +4,8 @@
 //! while few are under way; a request may take twice that, or the base and some time of waiting
 //! ([`Settings::waiting`]), whichever is more. Where requests take longer on the whole, or the service
 //! pushes back, the number falls; where it is made use of and answers come in time, it rises. As a base
-//! cannot be seen while the service is full, the number is cut to a quarter for a moment now and then.
+//! cannot be seen while the service is full, the number is cut to its square root for a moment now and
+//! then.
 //!
 //! At the limit, clients are treated alike: one that holds less than its share is let in as long as
 //! another holds more than its own, which then waits until that is worked off; so there are twice as
@@ -27,12 +28,11 @@ const LEAST: f64 = 8.0;
 const FIRST: f64 = 256.0;
 /// Requests and time from which the number is judged.
 const WINDOW: (u32, Duration) = (16, Duration::from_millis(100));
-/// How often the base is looked for while the limit is reached.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the base is looked for while the limit is reached: after that time, and so many times the
+/// time that it took.
+const PROBE_INTERVAL: (Duration, u32) = (Duration::from_secs(10), 50);
 /// For how long, at least and at most; else three times the mean time.
 const PROBE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_secs(1));
-/// The part of the number that is left meanwhile; requests begun below it tell the base.
-const PROBE_PART: f64 = 0.25;
 /// How many kinds of requests have a base. Beyond it all begin anew.
 const MAX_BASES: usize = 4_096;
 /// When to come back: at least, and at most.
@@ -144,7 +144,7 @@ impl Admission {
             greediest: (0, 0),
             bases: HashMap::new(),
             window: Window::new(now),
-            next_probe: now + PROBE_INTERVAL,
+            next_probe: now + PROBE_INTERVAL.0,
             probe_until: None,
             pace: 0.0,
             refused: (0.0, now),
@@ -180,11 +180,10 @@ impl Admission {
     }
 
     fn has_room(&mut self, client: u64, weight: f64, now: Instant) -> bool {
-        let probing = self.probe_until.is_some_and(|until| now < until);
-        let limit = if probing { self.limit * PROBE_PART } else { self.limit };
-        let most = (limit * weight).clamp(1.0, self.settings.most as f64);
+        let most = (self.limit * weight).clamp(1.0, self.settings.most as f64);
         let in_flight = self.in_flight as f64;
-        if in_flight < most {
+        let probing = self.probe_until.is_some_and(|until| now < until);
+        if in_flight < if probing { self.few() } else { most } {
             return true;
         }
         if in_flight >= most * 2.0 {
@@ -194,6 +193,11 @@ impl Admission {
         let clients = self.holders.len() + usize::from(held == 0);
         let share = (most / clients as f64).max(1.0);
         (held as f64) < share.floor() && self.greediest.1 as f64 > share
+    }
+
+    /// As many as tell the base: the service is not full of them.
+    fn few(&self) -> f64 {
+        self.limit.sqrt()
     }
 
     /// When a refused request has its turn to come back.
@@ -232,7 +236,7 @@ impl Admission {
     }
 
     fn served(&mut self, ticket: &Ticket, kind: &Arc<str>, taken: f64) {
-        let few = ticket.among as f64 <= self.limit * PROBE_PART;
+        let few = ticket.among as f64 <= self.few();
         match self.bases.get_mut(kind) {
             Some(base) if few => *base += (taken - *base) / 8.0,
             Some(_) => {}
@@ -257,7 +261,8 @@ impl Admission {
     /// Draws a conclusion from what has happened, if that is enough.
     fn judge(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.window.begun);
-        let enough = self.window.served >= WINDOW.0 || age >= WINDOW.1 * 10;
+        let enough =
+            self.window.served >= WINDOW.0 || self.window.pushed_back || age >= WINDOW.1 * 10;
         if age < WINDOW.1 || !enough {
             return;
         }
@@ -274,7 +279,7 @@ impl Admission {
             self.limit *= 0.9;
         } else if stretch > 1.0 {
             self.limit *= 0.5 + 0.5 * (1.0 / stretch).max(0.5);
-        } else if window.most as f64 >= self.limit * 0.8 {
+        } else if stretch < 0.8 && window.most as f64 >= self.limit * 0.8 {
             self.limit += self.limit.sqrt();
         }
         let most = self.settings.most as f64;
@@ -282,8 +287,9 @@ impl Admission {
 
         if window.shed && now >= self.next_probe && self.probe_until.is_none() {
             let mean = Duration::try_from_secs_f64(3.0 * window.taken / served).unwrap_or(PROBE.0);
-            self.probe_until = Some(now + mean.clamp(PROBE.0, PROBE.1));
-            self.next_probe = now + PROBE_INTERVAL;
+            let probe = mean.clamp(PROBE.0, PROBE.1);
+            self.probe_until = Some(now + probe);
+            self.next_probe = now + PROBE_INTERVAL.0.max(probe * PROBE_INTERVAL.1);
         }
     }
 }
@@ -384,9 +390,8 @@ mod tests {
             let gap = Duration::from_secs_f64(1.0 / (3.0 * capacity));
             let mut now = start;
             while now < start + 60_000 * MS {
-                queue.comes(now.elapsed().subsec_nanos().into(), 1.0, now);
-                queue.comes(7, 1.0, now);
-                now += gap * 2;
+                queue.comes(u64::from((now - start).subsec_micros() % 100), 1.0, now);
+                now += gap;
             }
             let settled = start + 20_000 * MS;
             let served = queue.served.iter().filter(|(_, _, at)| *at >= settled).count() as f64;
