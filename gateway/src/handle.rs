@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -16,10 +16,7 @@ use http::{
 };
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use layercake_node::{
-    AskError,
-    service::{Call, Service},
-};
+use layercake_node::{AskError, service::Call};
 use layercake_wire::payload::{Encoding, Fingerprint, Payload};
 use tokio::time::timeout_at;
 
@@ -28,10 +25,12 @@ use crate::{
     body::{RequestBody, Unread},
     config::GatewayConfig,
     door::{Door, Ended, Origin, Visit},
-    input,
+    input::{self, Content},
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
     route::{self, Form, Limits, Route},
+    router::Found,
+    services::Services,
     table::{Catalogue, Entry, Table},
 };
 
@@ -45,7 +44,7 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What all connections share.
 pub(crate) struct Front {
-    service: Arc<dyn Service>,
+    services: Arc<dyn Services>,
     catalogue: Catalogue,
     pub(crate) metrics: Metrics,
     door: Door,
@@ -58,22 +57,22 @@ impl Front {
     /// Fails where the file of the access log cannot be opened.
     pub(crate) fn new(
         config: GatewayConfig,
-        service: Arc<dyn Service>,
+        services: Arc<dyn Services>,
     ) -> Result<Self, (PathBuf, io::Error)> {
         let metrics = Metrics::new();
         Ok(Self {
-            catalogue: Catalogue::new(&*service, Instant::now()),
+            catalogue: Catalogue::new(&*services, Instant::now()),
             door: Door::new(&config, &metrics)?,
             metrics,
             draining: AtomicBool::new(false),
-            service,
+            services,
             config,
         })
     }
 
     /// Whether a request would be answered.
     pub(crate) fn is_ready(&self) -> bool {
-        self.service.is_ready()
+        self.catalogue.current(&*self.services, Instant::now()).is_ready()
     }
 
     /// Answers a request. Dropping the future gives the request up, in the service as well.
@@ -81,19 +80,28 @@ impl Front {
         let now = Instant::now();
         let (head, body) = request.into_parts();
         let mut body = RequestBody::new(&head, body);
-        let table = self.catalogue.current(&*self.service, now);
+        let table = self.catalogue.current(&*self.services, now);
         let mut visit = self.door.visit(&self.metrics, &head, origin, now);
-        let entry = route::entry(&table, &head);
+        let found = table.find(&head.method, head.uri.path());
+        let entry = match &found {
+            Found::Hit(endpoint, _) | Found::Other(endpoint, _) => Some(&endpoint.entry),
+            Found::Missing => None,
+        };
         if let Some(entry) = entry {
             visit.of_message(&entry.name);
         }
 
-        let limits = Limits { uri: self.config.uri_limit, body: self.config.body_limit };
-        let outcome = match route::route(entry, &head, body.is_end(), &limits) {
+        let limits = Limits {
+            uri: self.config.uri_limit,
+            body: self.config.body_limit,
+            blob: self.config.blob_limit,
+            upload: self.config.upload_limit,
+        };
+        let outcome = match route::route(found, &head, body.is_end(), &limits) {
             Ok(route) => self.follow(route, &table, &head, &mut body, &visit, now).await,
             Err(problem) => Err(self.or_unavailable(problem, &table)),
         };
-        let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry));
+        let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
         answer.headers_mut().insert(header::SERVER, HeaderValue::from_static("layer-cake"));
         if head.method == Method::HEAD {
             without_body(&mut answer);
@@ -115,30 +123,25 @@ impl Front {
         now: Instant,
     ) -> Result<Answer, Problem> {
         match route {
-            Route::Query(entry) => {
+            Route::Call { endpoint, values, form } => {
                 visit.check()?;
-                let deadline = now + route::time_allowed(&head.headers, self.config.deadline)?;
-                let query = head.uri.query().unwrap_or_default();
-                let message = input::from_query(&entry.checker, query)?;
-                self.call(entry, message, deadline, visit).await
-            }
-            Route::Body(entry, form) => {
-                visit.check()?;
-                let deadline = now + route::time_allowed(&head.headers, self.config.deadline)?;
-                let message = match form {
-                    Form::Empty => input::from_query(&entry.checker, "")?,
-                    Form::Json => {
-                        input::from_json(&entry.checker, self.read(body, deadline).await?)?
-                    }
-                    Form::UrlEncoded => {
-                        input::from_form(&entry.checker, &self.read(body, deadline).await?)?
-                    }
+                let usual = endpoint.entry.api.deadline_ms.map(Duration::from_millis);
+                let most = self.config.deadline;
+                let allowed = route::time_allowed(&head.headers, usual.unwrap_or(most), most)?;
+                let deadline = now + allowed;
+                let content = match form {
+                    Form::Empty => Content::None,
+                    Form::Json => Content::Json(self.read(body, deadline).await?),
+                    Form::UrlEncoded => Content::Form(self.read(body, deadline).await?),
+                    Form::Blob(_) | Form::Upload(_) => Content::None,
                 };
-                self.call(entry, message, deadline, visit).await
+                let query = head.uri.query().unwrap_or_default();
+                let message = input::message(endpoint, &values, query, &head.headers, content)?;
+                self.call(&endpoint.entry, message.encode()?, deadline, visit).await
             }
             Route::Index => Ok(ok(JSON, table.index.clone())),
             Route::Health => Ok(ok(TEXT, Bytes::from_static(b"ok\n"))),
-            Route::Ready => self.ready(),
+            Route::Ready => self.ready(table),
             Route::Metrics => Ok(self.show_metrics(&head.headers)),
             Route::Options(allow) => Ok(options(allow)),
         }
@@ -148,7 +151,7 @@ impl Front {
         let limit = self.config.body_limit;
         body.read(limit, self.config.body_rate, deadline.into()).await.map_err(
             |unread| match unread {
-                Unread::TooLarge => route::too_large(limit),
+                Unread::TooLarge => route::too_large(limit as u64),
                 Unread::Late => {
                     Problem::new(Kind::SlowBody, "the body did not come within the deadline")
                 }
@@ -168,18 +171,18 @@ impl Front {
         let payload = Payload { tag: entry.tag, encoding: Encoding::Json, bytes: message };
         let call = Call { payload, accept: Fingerprint::NONE, deadline };
         let admitted = visit.enter()?;
-        let outcome = timeout_at(deadline.into(), self.service.call(call))
+        let outcome = timeout_at(deadline.into(), entry.service.call(call))
             .await
             .unwrap_or(Err(AskError::Deadline));
         admitted.ended(Ended::of(&outcome));
         answer::reply(outcome).map(|bytes| ok(JSON, bytes))
     }
 
-    fn ready(&self) -> Result<Answer, Problem> {
+    fn ready(&self, table: &Table) -> Result<Answer, Problem> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Problem::new(Kind::Draining, "the gateway is about to stop"));
         }
-        if !self.service.is_ready() {
+        if !table.is_ready() {
             return Err(answer::problem(&AskError::Unavailable));
         }
         Ok(ok(TEXT, Bytes::from_static(b"ready\n")))
@@ -198,11 +201,7 @@ impl Front {
     /// well be right, and 404 would be a lie.
     fn or_unavailable(&self, problem: Problem, table: &Table) -> Problem {
         let blind = problem.kind == Kind::UnknownMessage && table.is_empty();
-        if blind && !self.service.is_ready() {
-            answer::problem(&AskError::Unavailable)
-        } else {
-            problem
-        }
+        if blind && !table.is_ready() { answer::problem(&AskError::Unavailable) } else { problem }
     }
 }
 
@@ -231,10 +230,12 @@ fn ok(content_type: &'static str, bytes: Bytes) -> Answer {
     answer
 }
 
-fn options(allow: &'static str) -> Answer {
+fn options(allow: String) -> Answer {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+        .headers_mut()
+        .extend(HeaderValue::try_from(allow).ok().map(|allow| (header::ALLOW, allow)));
     response
 }
 

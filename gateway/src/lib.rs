@@ -25,9 +25,12 @@ mod input;
 mod metrics;
 mod problem;
 mod route;
+mod router;
 mod server;
+mod services;
 mod table;
 
 pub use config::GatewayConfig;
 pub use door::{AccessLog, Cidr, NoCidr, Priority, Rate};
 pub use server::{BindError, Drained, Gateway, TlsError, TlsFiles};
+pub use services::{Named, Services};

@@ -37,7 +37,11 @@ use self::{
     handover::{Offer, Successor},
     tls::Tls,
 };
-use crate::{config::GatewayConfig, handle::Front};
+use crate::{
+    config::GatewayConfig,
+    handle::Front,
+    services::{Only, Services},
+};
 
 /// How long to pause after accepting failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -69,10 +73,21 @@ impl Gateway {
     /// # Errors
     /// [`BindError`] names the address and what to do about it.
     pub async fn bind(config: GatewayConfig, service: Arc<dyn Service>) -> Result<Self, BindError> {
+        Self::before(config, Arc::new(Only(service))).await
+    }
+
+    /// As [`bind`](Self::bind), for requests to many services.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn before(
+        config: GatewayConfig,
+        services: Arc<dyn Services>,
+    ) -> Result<Self, BindError> {
         let (listen, config) = (config.listen, config.within_bounds());
         let tls = config.tls.clone().map(Tls::open).transpose();
         let tls = tls.map_err(|source| BindError::Tls { listen, source })?;
-        let front = Front::new(config.clone(), service);
+        let front = Front::new(config.clone(), services);
         let front = front.map_err(|(path, source)| BindError::AccessLog { path, source })?;
         let seat = bind::seat(&config).await?;
         let local_addr = seat.listener.local_addr();
