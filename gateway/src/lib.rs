@@ -22,10 +22,12 @@ mod config;
 mod handle;
 mod input;
 mod metrics;
+mod pools;
 mod problem;
 mod route;
 mod server;
 mod table;
 
 pub use config::GatewayConfig;
+pub use pools::PoolMetrics;
 pub use server::{BindError, Drained, Gateway};

@@ -146,7 +146,8 @@ async fn load(node: &Node, pool: Pool<Worker>, askers: usize, again: bool) -> Re
                         pool.ask_within(Once { id, ms }, LIMIT).await
                     };
                     let took = begun.elapsed();
-                    let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let mut report =
+                        report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     report.late += u64::from(took > LIMIT + SLACK);
                     report.slowest = report.slowest.max(took.as_millis());
                     match answer {
