@@ -24,7 +24,7 @@ const TERMINATE: i32 = 15;
 
 impl Crew<'_> {
     fn command(&self, machine: &Machine, arguments: &[&str]) -> Command {
-        let mut command = of_mesh(machine.host.command(crew()), &machine.mesh, arguments);
+        let mut command = of_mesh(machine.host.command(&crew().to_string_lossy()), &machine.mesh, arguments);
         command.env("CREW_LOG", self.logs);
         command
     }
@@ -101,7 +101,7 @@ fn roll_every_worker_is_replaced_under_load_and_nothing_fails() {
         }
     }
     println!("{replaced} workers replaced");
-    let report = load.end();
+    let report = load.end(&logs);
     assert_eq!(report.judge(&logs, true), 0, "{:?}", report.failed);
     assert_eq!(report.late, 0);
 }
@@ -113,7 +113,7 @@ fn cut_off(crew: &Crew<'_>, machines: &[Machine; 3], kind: &str) -> (usize, supp
     let load = crew.load(a, kind);
     std::thread::sleep(Duration::from_secs(2));
     b.host.cable(false);
-    let had = load.in_flight(&b.id());
+    let had = load.in_flight(&b.id()[..4]);
     let pulled = Instant::now();
     until("the host is lost", || count(a) == 2);
     println!("cut off: noticed after {:?}, it had {had} requests", pulled.elapsed());
@@ -121,7 +121,7 @@ fn cut_off(crew: &Crew<'_>, machines: &[Machine; 3], kind: &str) -> (usize, supp
     b.host.cable(true);
     until("four workers in view again", || count(a) == 4);
     std::thread::sleep(Duration::from_secs(1));
-    (had, load.end())
+    (had, load.end(crew.logs))
 }
 
 #[test]

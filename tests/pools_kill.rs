@@ -36,7 +36,7 @@ fn killed_under_load(folders: &Folders, logs: &Path, kind: &str) -> Report {
     }
     assert!(killed >= 3, "there was somebody to be killed");
     println!("{kind}: {killed} killed");
-    load.end()
+    load.end(logs)
 }
 
 #[test]
