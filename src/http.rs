@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig};
+use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig, PoolMetrics};
 use layercake_node::{
     Api, Message, Node,
     service::{Call, Reply, Serve, Service},
@@ -102,7 +102,10 @@ impl Http {
             return Err(HttpError::NotServed(M::NAME));
         }
         let only = Only { service, answers };
-        let gateway = Gateway::bind(config, Arc::new(only)).await?.on(self.node.clone());
+        let mut gateway = Gateway::bind(config, Arc::new(only)).await?.on(self.node.clone());
+        let shown = self.node.clone();
+        let pools = PoolMetrics::new(move || shown.own_pools());
+        gateway.registry().register_collector(Box::new(pools));
         Ok(Bound { node: self.node, gateway })
     }
 }

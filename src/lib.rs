@@ -24,8 +24,8 @@ pub use layercake_node::{
     Pool, PoolBuilder, PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies,
     Reply, Restart, Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError,
     SuperviseError, Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args,
-    error_chain, log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with,
-    run_until_stopped, schema, service, testing, wire,
+    error_chain, log_to_stderr, pool, pools_of, retry, run_as_worker, run_main, run_main_on,
+    run_main_with, run_until_stopped, schema, service, testing, wire,
 };
 pub use layercake_node::{Span, pool::PoolStatus, retry::Retry};
 

@@ -25,6 +25,7 @@ mod door;
 mod handle;
 mod input;
 mod metrics;
+mod pools;
 mod problem;
 mod reply;
 mod route;
@@ -38,5 +39,6 @@ mod upload;
 
 pub use config::GatewayConfig;
 pub use door::{AccessLog, Cidr, NoCidr, Priority, Rate};
+pub use pools::PoolMetrics;
 pub use server::{BindError, Drained, Gateway, TlsError, TlsFiles};
 pub use services::{Named, Services};
