@@ -16,12 +16,14 @@
 //! Decisions without I/O are in `route`, `input`, `problem` and `answer`; `server` and `handle`
 //! carry them out. The stories are in `tests/`.
 
+mod ancestor;
 mod answer;
 mod body;
 mod config;
 mod handle;
 mod input;
 mod metrics;
+mod openapi;
 mod problem;
 mod route;
 mod server;

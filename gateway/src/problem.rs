@@ -211,7 +211,7 @@ impl Problem {
 }
 
 /// `Retry-After` knows whole seconds only: rounded up, at least one.
-fn whole_seconds(delay: Duration) -> u64 {
+pub(crate) fn whole_seconds(delay: Duration) -> u64 {
     (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1)
 }
 
