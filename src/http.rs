@@ -73,6 +73,24 @@ impl Http {
         Ok(())
     }
 
+    /// Serves every message of a pool or another service, until the node is asked to stop.
+    ///
+    /// # Errors
+    /// [`HttpError`] when it cannot listen.
+    pub async fn serve_all(self, service: impl Service) -> Result<(), HttpError> {
+        let _ = self.bind_all(service).await?.run().await;
+        Ok(())
+    }
+
+    /// As [`serve_all`](Self::serve_all), in two steps: binds, so that the address is known.
+    ///
+    /// # Errors
+    /// As [`serve_all`](Self::serve_all).
+    pub async fn bind_all(self, service: impl Service) -> Result<Bound, HttpError> {
+        let gateway = Gateway::bind(self.config?, Arc::new(service)).await?;
+        Ok(Bound { node: self.node, gateway })
+    }
+
     /// As [`serve`](Self::serve), in two steps: binds, so that the address is known.
     ///
     /// # Errors

@@ -30,11 +30,15 @@ pub(crate) fn problem(error: &AskError) -> Problem {
             Kind::Deadline,
             "no answer within the deadline; the request may have been carried out".to_owned(),
         ),
-        AskError::Lost { .. } => {
-            (Kind::NoReply, "the worker was lost; the request may have been carried out".to_owned())
+        AskError::NotNow { .. } => {
+            (Kind::Conflict, "the service does not take this in its present state".to_owned())
         }
+        AskError::Lost { .. } => (
+            Kind::WorkerLost,
+            "the worker was lost; the request may have been carried out".to_owned(),
+        ),
         AskError::Panicked => (
-            Kind::NoReply,
+            Kind::WorkerFailed,
             "the worker failed; the request may have been carried out in part".to_owned(),
         ),
         AskError::NoReply | AskError::BadReply { .. } => {

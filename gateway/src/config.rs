@@ -17,6 +17,11 @@ pub struct GatewayConfig {
     /// The largest request body, in bytes; above it 413. Default 1 MiB. Checking a JSON body takes
     /// a multiple of its size in memory, so choose it with `max_connections` in mind.
     pub body_limit: usize,
+    /// The largest raw body that is taken as a whole (an image, say), in bytes; above it 413. Default
+    /// 16 MiB; what a message may have is the end of it (32 MiB).
+    pub blob_limit: usize,
+    /// The largest body that is passed on as it comes, in bytes; above it 413. Default 1 GiB.
+    pub upload_limit: u64,
     /// The longest path with query, in bytes; above it 414. Default 8 KiB.
     pub uri_limit: usize,
     /// All headers of a request together, in bytes; above it 431. Default 16 KiB, at least 8 KiB.
@@ -35,9 +40,11 @@ pub struct GatewayConfig {
     /// How many requests may be under way on one HTTP/2 connection. Default 256.
     pub max_streams: u32,
     /// How long a request may take, its body included; then 504 (or 408 where the body was late).
-    /// A client lowers it with the header `Request-Timeout: SECONDS` and cannot raise it.
-    /// Default 30 s.
+    /// A message may declare less. A client chooses with the header `Request-Timeout: SECONDS`, or
+    /// `Prefer: wait=SECONDS`, and cannot exceed it. Default 30 s.
     pub deadline: Duration,
+    /// The same for what is passed on as it comes: a large body, or a reply in parts. Default 1 h.
+    pub stream_deadline: Duration,
     /// How long, once told to stop, to go on serving while `/readyz` already says 503, so that a
     /// load balancer looks elsewhere before the port closes. Default zero.
     pub drain_notice: Duration,
@@ -52,6 +59,8 @@ impl GatewayConfig {
         Self {
             listen,
             body_limit: 1 << 20,
+            blob_limit: 16 << 20,
+            upload_limit: 1 << 30,
             uri_limit: 8 << 10,
             header_limit: 16 << 10,
             max_headers: 64,
@@ -60,6 +69,7 @@ impl GatewayConfig {
             max_connections: 16_384,
             max_streams: 256,
             deadline: Duration::from_secs(30),
+            stream_deadline: Duration::from_secs(3600),
             drain_notice: Duration::ZERO,
             drain_grace: Duration::from_secs(5),
         }
@@ -72,6 +82,7 @@ impl GatewayConfig {
             &mut self.header_timeout,
             &mut self.write_timeout,
             &mut self.deadline,
+            &mut self.stream_deadline,
             &mut self.drain_notice,
             &mut self.drain_grace,
         ] {

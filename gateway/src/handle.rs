@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -14,10 +14,7 @@ use http::{
 };
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use layercake_node::{
-    AskError,
-    service::{Call, Service},
-};
+use layercake_node::{AskError, service::Call};
 use layercake_wire::payload::{Encoding, Fingerprint, Payload};
 use tokio::time::timeout_at;
 
@@ -25,10 +22,12 @@ use crate::{
     answer,
     body::{RequestBody, Unread},
     config::GatewayConfig,
-    input,
+    input::{self, Content},
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
     route::{self, Form, Limits, Route},
+    router::Found,
+    services::Services,
     table::{Catalogue, Entry, Table},
 };
 
@@ -42,7 +41,7 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What all connections share.
 pub(crate) struct Front {
-    service: Arc<dyn Service>,
+    services: Arc<dyn Services>,
     catalogue: Catalogue,
     pub(crate) metrics: Metrics,
     pub(crate) config: GatewayConfig,
@@ -51,12 +50,12 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(config: GatewayConfig, service: Arc<dyn Service>) -> Self {
+    pub(crate) fn new(config: GatewayConfig, services: Arc<dyn Services>) -> Self {
         Self {
-            catalogue: Catalogue::new(&*service, Instant::now()),
+            catalogue: Catalogue::new(&*services, Instant::now()),
             metrics: Metrics::new(),
             draining: AtomicBool::new(false),
-            service,
+            services,
             config,
         }
     }
@@ -66,19 +65,28 @@ impl Front {
         let now = Instant::now();
         let (head, body) = request.into_parts();
         let mut body = RequestBody::new(&head, body);
-        let table = self.catalogue.current(&*self.service, now);
+        let table = self.catalogue.current(&*self.services, now);
         let mut observed = self.metrics.begin(&head.method, now);
-        let entry = route::entry(&table, &head);
+        let found = table.find(&head.method, head.uri.path());
+        let entry = match &found {
+            Found::Hit(endpoint, _) | Found::Other(endpoint, _) => Some(&endpoint.entry),
+            Found::Missing => None,
+        };
         if let Some(entry) = entry {
             observed.of_message(&entry.name);
         }
 
-        let limits = Limits { uri: self.config.uri_limit, body: self.config.body_limit };
-        let outcome = match route::route(entry, &head, body.is_end(), &limits) {
+        let limits = Limits {
+            uri: self.config.uri_limit,
+            body: self.config.body_limit,
+            blob: self.config.blob_limit,
+            upload: self.config.upload_limit,
+        };
+        let outcome = match route::route(found, &head, body.is_end(), &limits) {
             Ok(route) => self.follow(route, &table, &head, &mut body, now).await,
             Err(problem) => Err(self.or_unavailable(problem, &table)),
         };
-        let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry));
+        let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
         answer.headers_mut().insert(header::SERVER, HeaderValue::from_static("layer-cake"));
         if head.method == Method::HEAD {
             without_body(&mut answer);
@@ -99,28 +107,24 @@ impl Front {
         now: Instant,
     ) -> Result<Answer, Problem> {
         match route {
-            Route::Query(entry) => {
-                let deadline = now + route::time_allowed(&head.headers, self.config.deadline)?;
-                let query = head.uri.query().unwrap_or_default();
-                let message = input::from_query(&entry.checker, query)?;
-                self.call(entry, message, deadline).await
-            }
-            Route::Body(entry, form) => {
-                let deadline = now + route::time_allowed(&head.headers, self.config.deadline)?;
-                let message = match form {
-                    Form::Empty => input::from_query(&entry.checker, "")?,
-                    Form::Json => {
-                        input::from_json(&entry.checker, self.read(body, deadline).await?)?
-                    }
-                    Form::UrlEncoded => {
-                        input::from_form(&entry.checker, &self.read(body, deadline).await?)?
-                    }
+            Route::Call { endpoint, values, form } => {
+                let usual = endpoint.entry.api.deadline_ms.map(Duration::from_millis);
+                let most = self.config.deadline;
+                let allowed = route::time_allowed(&head.headers, usual.unwrap_or(most), most)?;
+                let deadline = now + allowed;
+                let content = match form {
+                    Form::Empty => Content::None,
+                    Form::Json => Content::Json(self.read(body, deadline).await?),
+                    Form::UrlEncoded => Content::Form(self.read(body, deadline).await?),
+                    Form::Blob(_) | Form::Upload(_) => Content::None,
                 };
-                self.call(entry, message, deadline).await
+                let query = head.uri.query().unwrap_or_default();
+                let message = input::message(endpoint, &values, query, &head.headers, content)?;
+                self.call(&endpoint.entry, message.encode()?, deadline).await
             }
             Route::Index => Ok(ok(JSON, table.index.clone())),
             Route::Health => Ok(ok(TEXT, Bytes::from_static(b"ok\n"))),
-            Route::Ready => self.ready(),
+            Route::Ready => self.ready(table),
             Route::Metrics => Ok(self.show_metrics(&head.headers)),
             Route::Options(allow) => Ok(options(allow)),
         }
@@ -129,7 +133,7 @@ impl Front {
     async fn read(&self, body: &mut RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
         let limit = self.config.body_limit;
         body.read(limit, deadline.into()).await.map_err(|unread| match unread {
-            Unread::TooLarge => route::too_large(limit),
+            Unread::TooLarge => route::too_large(limit as u64),
             Unread::Late => {
                 Problem::new(Kind::SlowBody, "the body did not come within the deadline")
             }
@@ -146,17 +150,17 @@ impl Front {
     ) -> Result<Answer, Problem> {
         let payload = Payload { tag: entry.tag, encoding: Encoding::Json, bytes: message };
         let call = Call { payload, accept: Fingerprint::NONE, deadline };
-        let outcome = timeout_at(deadline.into(), self.service.call(call))
+        let outcome = timeout_at(deadline.into(), entry.service.call(call))
             .await
             .unwrap_or(Err(AskError::Deadline));
         answer::reply(outcome).map(|bytes| ok(JSON, bytes))
     }
 
-    fn ready(&self) -> Result<Answer, Problem> {
+    fn ready(&self, table: &Table) -> Result<Answer, Problem> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Problem::new(Kind::Draining, "the gateway is about to stop"));
         }
-        if !self.service.is_ready() {
+        if !table.is_ready() {
             return Err(answer::problem(&AskError::Unavailable));
         }
         Ok(ok(TEXT, Bytes::from_static(b"ready\n")))
@@ -175,11 +179,7 @@ impl Front {
     /// well be right, and 404 would be a lie.
     fn or_unavailable(&self, problem: Problem, table: &Table) -> Problem {
         let blind = problem.kind == Kind::UnknownMessage && table.is_empty();
-        if blind && !self.service.is_ready() {
-            answer::problem(&AskError::Unavailable)
-        } else {
-            problem
-        }
+        if blind && !table.is_ready() { answer::problem(&AskError::Unavailable) } else { problem }
     }
 }
 
@@ -208,10 +208,12 @@ fn ok(content_type: &'static str, bytes: Bytes) -> Answer {
     answer
 }
 
-fn options(allow: &'static str) -> Answer {
+fn options(allow: String) -> Answer {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+        .headers_mut()
+        .extend(HeaderValue::try_from(allow).ok().map(|allow| (header::ALLOW, allow)));
     response
 }
 

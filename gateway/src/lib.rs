@@ -26,8 +26,11 @@ mod metrics;
 mod openapi;
 mod problem;
 mod route;
+mod router;
 mod server;
+mod services;
 mod table;
 
 pub use config::GatewayConfig;
 pub use server::{BindError, Drained, Gateway};
+pub use services::{Named, Services};

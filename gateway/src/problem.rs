@@ -1,11 +1,12 @@
 //! Problem documents (RFC 9457): what each kind of failure is called, and its status.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
+use serde_json::Value;
 
 /// How many errors one document lists. Further ones are counted in its detail.
 pub(crate) const MAX_ERRORS: usize = 32;
@@ -23,8 +24,10 @@ const ACCEPT_POST: &str = "application/json, application/x-www-form-urlencoded";
 pub(crate) enum Kind {
     /// The query or form cannot be read or does not fit the schema.
     InvalidParameter,
-    /// The body cannot be read or does not fit the schema.
+    /// The body cannot be read.
     InvalidBody,
+    /// The body was read and does not fit the schema.
+    InvalidContent,
     /// A header has a value that means nothing.
     InvalidHeader,
     /// The worker's decoder refused what the schema let through.
@@ -32,10 +35,11 @@ pub(crate) enum Kind {
     /// No message has this name.
     UnknownMessage,
     /// The path exists, the method does not.
-    MethodNotAllowed {
-        /// The methods that do.
-        allow: &'static str,
-    },
+    MethodNotAllowed,
+    /// The service does not take the message in its present state.
+    Conflict,
+    /// The service answered with an error that it declares, and this status.
+    Refused(StatusCode),
     /// The body did not come in time.
     SlowBody,
     /// The body, or the message made of it, is too large.
@@ -46,6 +50,10 @@ pub(crate) enum Kind {
     UnsupportedMediaType,
     /// A fault of this program.
     Internal,
+    /// The worker went away with the request in its hands.
+    WorkerLost,
+    /// The worker panicked over the request.
+    WorkerFailed,
     /// The worker got the request, and no usable reply came back.
     NoReply,
     /// The pool answers too slowly.
@@ -67,10 +75,13 @@ impl Kind {
         match self {
             Self::InvalidParameter => (S::BAD_REQUEST, "invalid-parameter", "Invalid parameter"),
             Self::InvalidBody => (S::BAD_REQUEST, "invalid-body", "Invalid body"),
+            Self::InvalidContent => {
+                (S::UNPROCESSABLE_ENTITY, "invalid-content", "Body does not fit its schema")
+            }
             Self::InvalidHeader => (S::BAD_REQUEST, "invalid-header", "Invalid header"),
             Self::NotUnderstood => (S::BAD_REQUEST, "not-understood", "Message not understood"),
             Self::UnknownMessage => (S::NOT_FOUND, "unknown-message", "Unknown message"),
-            Self::MethodNotAllowed { .. } => {
+            Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
             }
             Self::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "Body came too slowly"),
@@ -79,7 +90,11 @@ impl Kind {
             Self::UnsupportedMediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
             }
+            Self::Conflict => (S::CONFLICT, "conflict", "Not in the present state"),
+            Self::Refused(status) => (status, "refused", "Refused by the service"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+            Self::WorkerLost => (S::BAD_GATEWAY, "worker-lost", "Worker lost"),
+            Self::WorkerFailed => (S::BAD_GATEWAY, "worker-failed", "Worker failed"),
             Self::NoReply => (S::BAD_GATEWAY, "no-reply", "No usable reply"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "busy", "Busy"),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
@@ -103,7 +118,9 @@ impl Kind {
 /// One thing wrong with the input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct InputError {
-    /// A JSON pointer (RFC 6901) into the message.
+    /// Which part of the request: `path`, `query`, `header` or `body`.
+    pub(crate) r#in: &'static str,
+    /// A JSON pointer (RFC 6901) into the body, or into the message where it came otherwise.
     pub(crate) pointer: String,
     /// The name of the parameter, or of the member of the body.
     pub(crate) parameter: String,
@@ -112,7 +129,7 @@ pub(crate) struct InputError {
 }
 
 /// A failure to be told to the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Problem {
     pub(crate) kind: Kind,
     /// One sentence for whoever sent the request. It names no address inside the mesh.
@@ -124,6 +141,19 @@ pub(crate) struct Problem {
     pub(crate) may_have_run: bool,
     /// What the log says in place of `detail`, where that is more than the client is told.
     pub(crate) cause: Option<Box<str>>,
+    /// The methods that would do, in place of the one that does not.
+    pub(crate) allow: Option<String>,
+    /// Of a declared error: which message and variant, for `type`, and the error itself.
+    pub(crate) error: Option<Box<Declared>>,
+}
+
+/// An error that a service declares.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Declared {
+    pub(crate) message: Arc<str>,
+    /// Empty for an error that is no enum.
+    pub(crate) variant: String,
+    pub(crate) error: Value,
 }
 
 impl Problem {
@@ -135,6 +165,8 @@ impl Problem {
             retry_after: None,
             may_have_run: false,
             cause: None,
+            allow: None,
+            error: None,
         }
     }
 
@@ -172,16 +204,29 @@ impl Problem {
             errors: Vec<InputError>,
             #[serde(skip_serializing_if = "std::ops::Not::not")]
             may_have_run: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            error: Option<Value>,
         }
         let (status, slug, title) = self.kind.facts();
+        let (r#type, error) = match self.error {
+            Some(told) if told.variant.is_empty() => {
+                (format!("/problems/{slug}/{}", told.message), Some(told.error))
+            }
+            Some(told) => {
+                let Declared { message, variant, error } = *told;
+                (format!("/problems/{slug}/{message}/{variant}"), Some(error))
+            }
+            None => (format!("/problems/{slug}"), None),
+        };
         let document = Document {
-            r#type: format!("/problems/{slug}"),
+            r#type,
             title,
             status: status.as_u16(),
             detail: self.detail,
             instance,
             errors: self.errors,
             may_have_run: self.may_have_run,
+            error,
         };
         // Strings and numbers only: this cannot fail, and an empty document would still say enough.
         let bytes = serde_json::to_vec(&document).unwrap_or_default();
@@ -194,8 +239,9 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
         }
         match self.kind {
-            Kind::MethodNotAllowed { allow } => {
-                headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+            Kind::MethodNotAllowed => {
+                let allow = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok());
+                headers.extend(allow.map(|allow| (header::ALLOW, allow)));
             }
             Kind::UnsupportedMediaType => {
                 headers.insert("accept-post", HeaderValue::from_static(ACCEPT_POST));
@@ -261,6 +307,7 @@ mod tests {
     #[test]
     fn a_long_list_of_long_errors_makes_a_short_document() {
         let error = InputError {
+            r#in: "body",
             pointer: "/ü".repeat(5_000),
             parameter: "ü".repeat(5_000),
             detail: "x".repeat(5_000),

@@ -29,7 +29,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::GatewayConfig, handle::Front};
+use crate::{
+    config::GatewayConfig,
+    handle::Front,
+    services::{Only, Services},
+};
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -106,11 +110,22 @@ impl Gateway {
     /// # Errors
     /// [`BindError`] names the address and what to do about it.
     pub async fn bind(config: GatewayConfig, service: Arc<dyn Service>) -> Result<Self, BindError> {
+        Self::before(config, Arc::new(Only(service))).await
+    }
+
+    /// As [`bind`](Self::bind), for requests to many services.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn before(
+        config: GatewayConfig,
+        services: Arc<dyn Services>,
+    ) -> Result<Self, BindError> {
         let listen = config.listen;
         let failed = |source| BindError::new(listen, source);
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, local_addr, front: Front::new(config.within_bounds(), service) })
+        Ok(Self { listener, local_addr, front: Front::new(config.within_bounds(), services) })
     }
 
     /// Where it listens, with the port that the system picked.

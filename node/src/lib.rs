@@ -19,6 +19,7 @@ mod error;
 mod exit;
 mod fate;
 mod here;
+pub mod http;
 mod mail;
 mod mailbox;
 mod message;
@@ -94,6 +95,7 @@ pub mod __private {
         Accepts, Actor, Address, Api, Context, Data, Entry, FromArgs, FunctionProgram, Inbox,
         Letters, Machine, Mail, Message, MessageApi, NoArgs, NoEntry, Node, Outcome, Outlet,
         Packet, Parcel, Probe, Program, Reply, Unknown,
+        http::HttpApi,
         packet::while_wanted,
         run_main, run_main_with,
         schema::{Empty, describe},

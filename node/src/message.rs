@@ -3,12 +3,17 @@
 //! `#[message]` implements [`Message`]; an [`Api`] is the list of what an actor answers, and travels
 //! with its record in the directory, so that a gateway can check input that it never decodes.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use layercake_wire::payload::{Fingerprint, Tag};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+use crate::http::HttpApi;
 
 /// What may be a reply or a field of a message. Implemented for every type that has these traits;
 /// `#[layercake::data]` derives them.
@@ -33,6 +38,14 @@ pub trait Message: Data {
     /// Whether it is answered in any number of parts of type [`Reply`](Self::Reply), by
     /// [`Address::stream`](crate::Address::stream).
     const STREAM: bool = false;
+    /// How long a request from outside of the mesh may take where the client asks for no other time;
+    /// without one, what the gateway allows.
+    const DEADLINE: Option<Duration> = None;
+    /// How it is reached over HTTP, besides by its name.
+    #[must_use]
+    fn http() -> HttpApi {
+        HttpApi::default()
+    }
     /// Its description, made once.
     fn describe() -> &'static Arc<MessageApi>;
 }
@@ -55,6 +68,12 @@ pub struct MessageApi {
     /// [`Message::STREAM`].
     #[serde(default)]
     pub stream: bool,
+    /// [`Message::DEADLINE`], in milliseconds.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    /// [`Message::http`].
+    #[serde(default)]
+    pub http: HttpApi,
 }
 
 impl MessageApi {

@@ -65,6 +65,8 @@ pub fn describe<M: Message>() -> MessageApi {
         reply_fingerprint,
         idempotent: M::IDEMPOTENT,
         stream: M::STREAM,
+        deadline_ms: M::DEADLINE.map(|limit| limit.as_millis().try_into().unwrap_or(u64::MAX)),
+        http: M::http(),
     }
 }
 
