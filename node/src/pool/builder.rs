@@ -1,15 +1,12 @@
 //! A pool that is being described, and its start.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use layercake_directory::Scope;
-use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
 
 use super::{
-    Inner, MAX_WORKERS, Pool, State,
-    scheduler::{Config, ConfigError, Scheduler},
+    AnyPool, Anything, MAX_WORKERS, Pool,
+    scheduler::{Config, ConfigError},
     workers,
 };
 use crate::{actor::Actor, names::SubscribeError, node::Node};
@@ -52,18 +49,7 @@ pub struct PoolBuilder<A: Actor> {
     actor: std::marker::PhantomData<fn(A)>,
 }
 
-impl<A: Actor> PoolBuilder<A> {
-    pub(crate) fn new(node: Node) -> Self {
-        Self {
-            node,
-            kind: Kind::Tasks(8),
-            config: Config::default(),
-            stand_down: Duration::from_millis(200),
-            publish: None,
-            actor: std::marker::PhantomData,
-        }
-    }
-
+impl<A: Actor + Default> PoolBuilder<A> {
     /// `n` workers as tasks on the node's runtime: for handlers that wait more than they compute.
     pub fn tasks(self, n: usize) -> Self {
         Self { kind: Kind::Tasks(n), ..self }
@@ -77,6 +63,31 @@ impl<A: Actor> PoolBuilder<A> {
     /// `n` workers as processes of this same binary on this host: one that dies takes nothing along.
     pub fn processes(self, n: usize) -> Self {
         Self { kind: Kind::Processes(n), ..self }
+    }
+
+    /// How long the first restart of an ended worker waits (200 ms ± a quarter); in a crash loop it
+    /// doubles up to 30 s.
+    pub fn stand_down(self, first: Duration) -> Self {
+        Self { stand_down: first, ..self }
+    }
+
+    /// Publishes each worker under a name, up to a scope, so that pools elsewhere find it. Of no
+    /// effect on [`hosts`](Self::hosts), whose workers are published already.
+    pub fn publish(self, name: &str, scope: Scope) -> Self {
+        Self { publish: Some((name.to_owned(), scope)), ..self }
+    }
+}
+
+impl<A: Actor> PoolBuilder<A> {
+    pub(crate) fn new(node: Node) -> Self {
+        Self {
+            node,
+            kind: Kind::Tasks(8),
+            config: Config::default(),
+            stand_down: Duration::from_millis(200),
+            publish: None,
+            actor: std::marker::PhantomData,
+        }
     }
 
     /// Whatever workers publish a name that matches the pattern, up to the scope, as they come and go.
@@ -108,18 +119,6 @@ impl<A: Actor> PoolBuilder<A> {
         self.config.busy_pass_rate = one_of;
         self
     }
-
-    /// How long the first restart of an ended worker waits (200 ms ± a quarter); in a crash loop it
-    /// doubles up to 30 s.
-    pub fn stand_down(self, first: Duration) -> Self {
-        Self { stand_down: first, ..self }
-    }
-
-    /// Publishes each worker under a name, up to a scope, so that pools elsewhere find it. Of no
-    /// effect on [`hosts`](Self::hosts), whose workers are published already.
-    pub fn publish(self, name: &str, scope: Scope) -> Self {
-        Self { publish: Some((name.to_owned(), scope)), ..self }
-    }
 }
 
 impl<A: Actor + Default> PoolBuilder<A> {
@@ -138,18 +137,9 @@ impl<A: Actor + Default> PoolBuilder<A> {
         {
             return Err(PoolError::Count(n));
         }
-        let mut scheduler = Scheduler::new(self.config, rand::random());
-        scheduler.set_expecting(!matches!(self.kind, Kind::Hosts { .. }));
-        let state = State { scheduler, waiting: HashMap::new(), workers: HashMap::new(), next: 0 };
+        let expecting = !matches!(self.kind, Kind::Hosts { .. });
         let stop = self.node.stop_token().child_token();
-        let pool = Pool(Arc::new(Inner {
-            node: self.node.clone(),
-            api: A::api(),
-            state: Mutex::new(state),
-            size: watch::channel(0).0,
-            stop: stop.clone(),
-            tasks: TaskTracker::new(),
-        }));
+        let pool = Pool::empty(&self.node, A::api(), self.config, expecting, stop.clone());
         // Until the start has succeeded, ending it ends the workers.
         let guard = stop.drop_guard();
         let plan =
@@ -164,5 +154,21 @@ impl<A: Actor + Default> PoolBuilder<A> {
             closing.0.tasks.wait().await;
         });
         Ok(pool)
+    }
+}
+
+impl PoolBuilder<Anything> {
+    /// Subscribes, and takes in whatever members there are and come.
+    ///
+    /// # Errors
+    /// [`PoolError`] says what is improbable, or why the directory does not take the subscription.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn start(self) -> Result<AnyPool, PoolError> {
+        self.config.validate()?;
+        // Nothing else can be asked for.
+        let Kind::Hosts { pattern, scope } = self.kind else { return Err(PoolError::Count(0)) };
+        AnyPool::start(&self.node, &pattern, scope, self.config).await
     }
 }

@@ -64,6 +64,9 @@ impl<A: Actor> Drop for InFlight<'_, A> {
         }
         let starts = state.scheduler.done(self.ticket, self.outcome, clock::now());
         state.assign(starts);
+        if state.watchers > 0 {
+            self.pool.ended.notify_waiters();
+        }
     }
 }
 
@@ -201,6 +204,8 @@ impl<A: Actor> Pool<A> {
                 flight.queued = false;
                 Ok((worker, address, flight))
             }
+            // It was turned away while it waited.
+            Ok(Err(_)) if clock::now() < deadline => Err(AskError::Unavailable),
             Ok(Err(_)) | Err(_) => Err(AskError::Deadline),
         }
     }

@@ -6,13 +6,17 @@
 //!
 //! A request passes from the asker's own task to the worker and back: the pool has no task in between.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::scheduler::{Scheduler, Ticket, WorkerId};
+use self::scheduler::{Config, Scheduler, Ticket, WorkerId};
 use crate::{
     actor::Actor,
     address::Address,
@@ -22,11 +26,14 @@ use crate::{
     service::{self, Call, Service},
 };
 
+mod any;
 mod builder;
 mod dispatch;
+mod follow;
 pub mod scheduler;
 mod workers;
 
+pub use any::{AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
 
 /// Workers that one pool may be asked to start.
@@ -42,8 +49,10 @@ struct Inner<A: Actor> {
     node: Node,
     api: Api,
     state: Mutex<State<A>>,
-    /// How many workers there are.
+    /// How many workers take new requests.
     size: watch::Sender<usize>,
+    /// Told when a request has ended while somebody waits for that.
+    ended: Notify,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -53,11 +62,44 @@ struct State<A: Actor> {
     scheduler: Scheduler,
     waiting: HashMap<Ticket, oneshot::Sender<(WorkerId, Address<A>)>>,
     workers: HashMap<WorkerId, Address<A>>,
+    /// Those that finish what they have.
+    draining: HashSet<WorkerId>,
     next: u64,
+    /// How many wait for requests to end.
+    watchers: usize,
 }
 
 impl<A: Actor> Pool<A> {
-    /// How many workers there are now.
+    /// A pool without workers, which ends with the node or by `stop`.
+    fn empty(
+        node: &Node,
+        api: Api,
+        config: Config,
+        expecting: bool,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut scheduler = Scheduler::new(config, rand::random());
+        scheduler.set_expecting(expecting);
+        let state = State {
+            scheduler,
+            waiting: HashMap::new(),
+            workers: HashMap::new(),
+            draining: HashSet::new(),
+            next: 0,
+            watchers: 0,
+        };
+        Self(Arc::new(Inner {
+            node: node.clone(),
+            api,
+            state: Mutex::new(state),
+            size: watch::channel(0).0,
+            ended: Notify::new(),
+            stop,
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// How many workers there are now; those that are leaving are not counted.
     #[must_use]
     pub fn size(&self) -> usize {
         *self.0.size.borrow()
@@ -86,16 +128,94 @@ impl<A: Actor> Pool<A> {
         state.workers.insert(worker, address);
         let starts = state.scheduler.join(worker, clock::now());
         state.assign(starts);
-        self.0.size.send_replace(state.workers.len());
+        self.0.size.send_replace(state.able());
         worker
+    }
+
+    /// Gives a worker no new requests.
+    fn drain(&self, worker: WorkerId) {
+        let mut state = self.0.state.lock();
+        if state.workers.contains_key(&worker) {
+            state.draining.insert(worker);
+            state.scheduler.drain(worker);
+            self.0.size.send_replace(state.able());
+        }
     }
 
     fn leave(&self, worker: WorkerId) {
         let mut state = self.0.state.lock();
         state.workers.remove(&worker);
+        state.draining.remove(&worker);
         let starts = state.scheduler.leave(worker, clock::now());
         state.assign(starts);
-        self.0.size.send_replace(state.workers.len());
+        self.0.size.send_replace(state.able());
+        // Whoever waits for its requests need not any longer.
+        self.0.ended.notify_waiters();
+    }
+
+    /// Gives a worker no new requests, waits until it has answered what it has, within the grace, and
+    /// lets it go.
+    async fn retire(&self, worker: WorkerId) {
+        self.drain(worker);
+        let idle = self.until(|state| state.in_flight_of(worker) == 0);
+        if tokio::time::timeout(GRACE, idle).await.is_err() {
+            tracing::warn!(
+                worker = A::NAME,
+                "a worker still had requests {GRACE:?} after it was to finish; letting it go"
+            );
+        }
+        self.leave(worker);
+    }
+
+    /// Waits until something is so that changes when requests end or workers leave.
+    async fn until(&self, is_so: impl Fn(&State<A>) -> bool) {
+        /// Counts who waits, also where the wait is given up.
+        struct Watcher<'a, A: Actor>(&'a Inner<A>);
+        impl<A: Actor> Drop for Watcher<'_, A> {
+            fn drop(&mut self) {
+                self.0.state.lock().watchers -= 1;
+            }
+        }
+        self.0.state.lock().watchers += 1;
+        let watcher = Watcher(&self.0);
+        loop {
+            let mut ended = std::pin::pin!(watcher.0.ended.notified());
+            // From here on nothing is missed.
+            ended.as_mut().enable();
+            if is_so(&watcher.0.state.lock()) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Tells those that wait for a worker that there is none.
+    fn turn_away(&self) {
+        let mut state = self.0.state.lock();
+        for (ticket, asker) in std::mem::take(&mut state.waiting) {
+            state.scheduler.cancel(ticket);
+            drop(asker);
+        }
+    }
+
+    /// Waits until no request is in flight, within the grace.
+    async fn finish(&self) {
+        let idle = self.until(|state| state.scheduler.in_flight() == 0);
+        if tokio::time::timeout(GRACE, idle).await.is_err() {
+            tracing::warn!("requests were still in flight {GRACE:?} after the pool was stopped");
+        }
+    }
+}
+
+impl<A: Actor> State<A> {
+    /// How many workers take new requests.
+    fn able(&self) -> usize {
+        self.workers.len() - self.draining.len()
+    }
+
+    fn in_flight_of(&self, worker: WorkerId) -> usize {
+        let mut all = self.scheduler.workers(clock::now());
+        all.find(|stats| stats.worker == worker).map_or(0, |stats| stats.in_flight)
     }
 }
 

@@ -1,13 +1,14 @@
 //! Keeps a pool's workers alive: one task for each place, or one that follows a subscription.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use layercake_directory::{Event, Publication, Scope};
+use layercake_directory::{Publication, Scope};
 use tokio::sync::mpsc;
 
 use super::{
     GRACE, Pool,
     builder::{Kind, PoolError},
+    follow::follow,
 };
 use crate::{
     actor::Actor,
@@ -45,7 +46,11 @@ pub(super) async fn start<A: Actor + Default>(pool: &Pool<A>, plan: Plan) -> Res
         Kind::Hosts { pattern, scope } => {
             let subscription = pool.0.node.subscribe(&pattern, scope).await?;
             let follower = pool.clone();
-            pool.0.tasks.spawn(async move { follow(&follower, subscription).await });
+            pool.0.tasks.spawn(async move {
+                let stop = follower.0.stop.clone();
+                follow(subscription, &stop, |change| follower.on_change(change)).await;
+                follower.finish().await;
+            });
             return Ok(());
         }
     };
@@ -166,7 +171,7 @@ async fn serve<A: Actor>(pool: &Pool<A>, running: Running<A>) -> Option<String> 
             };
             drop(publication);
             if reason.is_none() {
-                drain(pool).await;
+                pool.finish().await;
                 address.stop();
                 ended.await;
             }
@@ -180,51 +185,11 @@ async fn serve<A: Actor>(pool: &Pool<A>, running: Running<A>) -> Option<String> 
                 () = stop.cancelled() => None,
             };
             if reason.is_none() {
-                drain(pool).await;
+                pool.finish().await;
                 process.stop(STOP_GRACE + Duration::from_secs(1)).await;
             }
             pool.leave(worker);
             reason
         }
     }
-}
-
-/// Waits until no request is in flight, within the grace.
-async fn drain<A: Actor>(pool: &Pool<A>) {
-    let idle = async {
-        while pool.0.state.lock().scheduler.in_flight() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    if tokio::time::timeout(GRACE, idle).await.is_err() {
-        tracing::warn!("requests were still in flight {GRACE:?} after the pool was stopped");
-    }
-}
-
-/// Takes workers in as their names appear and lets them go as these vanish.
-async fn follow<A: Actor>(pool: &Pool<A>, mut subscription: layercake_directory::Subscription) {
-    let mut joined = HashMap::new();
-    loop {
-        let event = tokio::select! {
-            () = pool.0.stop.cancelled() => break,
-            event = subscription.next() => event,
-        };
-        match event {
-            Some(Event::Available(record)) => {
-                let address = pool.0.node.bind(record.address.clone());
-                let worker = pool.join(address);
-                if let Some(old) = joined.insert(record.instance, worker) {
-                    pool.leave(old);
-                }
-            }
-            Some(Event::Dropped(record, reason)) => {
-                tracing::info!(name = %record.name, address = %record.address, %reason, "a worker left");
-                if let Some(worker) = joined.remove(&record.instance) {
-                    pool.leave(worker);
-                }
-            }
-            None => break,
-        }
-    }
-    drain(pool).await;
 }
