@@ -19,9 +19,10 @@ use layercake_wire::payload::{Encoding, Fingerprint, Payload};
 use tokio::time::timeout_at;
 
 use crate::{
-    answer,
+    ancestor, answer,
     body::{RequestBody, Unread},
     config::GatewayConfig,
+    docs,
     input::{self, Content},
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
@@ -68,7 +69,9 @@ impl Front {
         let table = self.catalogue.current(&*self.services, now);
         let mut observed = self.metrics.begin(&head.method, now);
         let found = table.find(&head.method, head.uri.path());
+        let of_ancestor = self.config.ancestor && ancestor::concerns(&head);
         let entry = match &found {
+            _ if of_ancestor => ancestor::entry(&table, head.uri.path()),
             Found::Hit(endpoint, _) | Found::Other(endpoint, _) => Some(&endpoint.entry),
             Found::Missing => None,
         };
@@ -82,12 +85,21 @@ impl Front {
             blob: self.config.blob_limit,
             upload: self.config.upload_limit,
         };
-        let outcome = match route::route(found, &head, body.is_end(), &limits) {
-            Ok(route) => self.follow(route, &table, &head, &mut body, now).await,
-            Err(problem) => Err(self.or_unavailable(problem, &table)),
+        let outcome = if of_ancestor {
+            let entry = entry.map(|entry| &**entry);
+            Ok(ancestor::handle(&self.config, &table, entry, &head, &mut body, now).await)
+        } else {
+            match route::route(found, &head, body.is_end(), &limits) {
+                Ok(route) => self.follow(route, &table, &head, &mut body, now).await,
+                Err(problem) => Err(self.or_unavailable(problem, &table)),
+            }
         };
         let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
-        answer.headers_mut().insert(header::SERVER, HeaderValue::from_static("layer-cake"));
+        let server = answer.headers_mut().entry(header::SERVER);
+        server.or_insert(HeaderValue::from_static("layer-cake"));
+        if self.config.ancestor {
+            ancestor::readable(&mut answer);
+        }
         if head.method == Method::HEAD {
             without_body(&mut answer);
         }
@@ -125,6 +137,8 @@ impl Front {
             Route::Index => Ok(ok(JSON, table.index.clone())),
             Route::Health => Ok(ok(TEXT, Bytes::from_static(b"ok\n"))),
             Route::Ready => self.ready(table),
+            Route::Description => Ok(table.described().answer(&head.headers)),
+            Route::Docs => Ok(docs::page()),
             Route::Metrics => Ok(self.show_metrics(&head.headers)),
             Route::Options(allow) => Ok(options(allow)),
         }
@@ -202,7 +216,7 @@ fn refuse(problem: Problem, entry: Option<&Entry>) -> Answer {
     problem.into_response(Some(instance))
 }
 
-fn ok(content_type: &'static str, bytes: Bytes) -> Answer {
+pub(crate) fn ok(content_type: &'static str, bytes: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(bytes));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer

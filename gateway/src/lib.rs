@@ -16,10 +16,15 @@
 //! Decisions without I/O are in `route`, `input`, `problem` and `answer`; `server` and `handle`
 //! carry them out. The stories are in `tests/`.
 
+// The macros name things by the path of the facade.
+#[cfg(test)]
+extern crate layercake_node as layercake;
+
 mod ancestor;
 mod answer;
 mod body;
 mod config;
+mod docs;
 mod handle;
 mod input;
 mod metrics;

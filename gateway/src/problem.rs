@@ -8,6 +8,8 @@ use http_body_util::Full;
 use serde::Serialize;
 use serde_json::Value;
 
+/// The media type of a problem document.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 /// How many errors one document lists. Further ones are counted in its detail.
 pub(crate) const MAX_ERRORS: usize = 32;
 /// How many characters of a text that comes from the client or a worker are repeated.
@@ -69,6 +71,31 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Every kind, a declared error with the status that it has unless it says another.
+    pub(crate) const ALL: [Self; 22] = [
+        Self::InvalidParameter,
+        Self::InvalidBody,
+        Self::InvalidHeader,
+        Self::NotUnderstood,
+        Self::UnknownMessage,
+        Self::MethodNotAllowed,
+        Self::SlowBody,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::UriTooLong,
+        Self::UnsupportedMediaType,
+        Self::InvalidContent,
+        Self::Refused(StatusCode::UNPROCESSABLE_ENTITY),
+        Self::Internal,
+        Self::WorkerLost,
+        Self::WorkerFailed,
+        Self::NoReply,
+        Self::Busy,
+        Self::Overloaded,
+        Self::Unavailable,
+        Self::Draining,
+        Self::Deadline,
+    ];
     /// The status, the last part of `type`, and the title.
     const fn facts(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
@@ -102,6 +129,11 @@ impl Kind {
             Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "About to stop"),
             Self::Deadline => (S::GATEWAY_TIMEOUT, "deadline", "Deadline passed"),
         }
+    }
+
+    /// What it is called.
+    pub(crate) const fn title(self) -> &'static str {
+        self.facts().2
     }
 
     /// The HTTP status.
@@ -233,7 +265,7 @@ impl Problem {
         let mut response = Response::new(Full::new(bytes.into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             let delay = self.retry_after.unwrap_or(RETRY);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));

@@ -42,6 +42,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_PAUSE: Duration = Duration::from_millis(20);
 /// How long to pause after accepting failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long an ancestor's client may pause between two requests.
+const ANCESTOR_IDLE: Duration = Duration::from_secs(600);
 /// How often an HTTP/2 connection is asked whether it lives.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -174,7 +176,11 @@ fn http1(config: &GatewayConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout)
+        .header_read_timeout(match config.ancestor {
+            true => config.header_timeout.max(ANCESTOR_IDLE),
+            false => config.header_timeout,
+        })
+        .title_case_headers(config.ancestor)
         .max_headers(config.max_headers)
         .max_header_size(config.header_limit);
     builder

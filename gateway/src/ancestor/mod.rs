@@ -6,33 +6,35 @@
 //! crashed, or left its client without an answer, this one says 400.
 
 mod request;
+mod serve;
 mod shape;
 mod value;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::Full;
 use hyper::ext::ReasonPhrase;
-use layercake_node::AskError;
+use layercake_node::{AskError, MessageApi};
 use layercake_wire::payload::{Encoding, Payload};
 use serde_json::{Value, json};
 
-pub(crate) use self::request::{Source, cut, from_json, members, source};
-use crate::{handle::Answer, problem::whole_seconds};
+pub(crate) use self::serve::{concerns, entry, handle};
+use crate::{handle::{Answer, ok}, problem::whole_seconds};
 
+/// The one media type that the ancestor's client takes, to the letter.
+const JSON: &str = "application/json";
 /// The longest reason phrase that the ancestor's client reads, in characters.
 const MAX_REASON: usize = 16;
 
 /// Under which name the ancestor's library was published, which names its faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Library {
+enum Library {
     LayerCake,
     Kipjak,
 }
 
 impl Library {
     /// The library of a client, by what it says of itself.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    fn of(headers: &HeaderMap) -> Self {
         let agent = headers.get(header::USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
         if agent.starts_with(b"kipjak") { Self::Kipjak } else { Self::LayerCake }
     }
@@ -53,7 +55,7 @@ impl Library {
 }
 
 /// A request that cannot be made a message of: the ancestor's text, of the type that it gives it.
-pub(crate) fn refused(library: Library, status: StatusCode, target: &str, why: &str) -> Answer {
+fn refused(library: Library, status: StatusCode, target: &str, why: &str) -> Answer {
     let target: String = target.chars().take(8_000).collect();
     let text = format!("cannot recover request \"{target}\" ({why})");
     answer(library, status, "plain/text", text)
@@ -61,34 +63,46 @@ pub(crate) fn refused(library: Library, status: StatusCode, target: &str, why: &
 
 /// A message that the ancestor would have passed on, and the schema refuses: a fault, since its client
 /// waits for ever where the answer is a text.
-pub(crate) fn misfit(library: Library, detail: &str) -> Answer {
+fn misfit(library: Library, detail: &str) -> Answer {
     let code = StatusCode::BAD_REQUEST;
     let fault = fault(library, "Faulted", "request refused", Some(detail), Some(code));
-    answer(library, code, "application/json", fault)
+    answer(library, code, JSON, fault)
 }
 
-/// The reply, by its schema, or the fault that there is instead.
-pub(crate) fn replied(
-    library: Library,
-    schema: &Value,
-    outcome: Result<Payload, AskError>,
-) -> Answer {
-    let reply = outcome.and_then(|payload| match payload.encoding {
-        Encoding::Json => serde_json::from_slice::<Value>(&payload.bytes)
-            .map_err(|error| AskError::BadReply { reason: error.to_string() }),
-        other => Err(AskError::BadReply { reason: format!("it came as {other:?}") }),
-    });
-    match reply {
-        Ok(reply) => {
-            let envelope = value::envelope(schema, &reply);
-            answer(library, StatusCode::OK, "application/json", envelope)
-        }
-        Err(error) => failed(library, &error),
+/// The reply, by its schema. The error of a fallible one is a fault with the status that it declares.
+fn replied(library: Library, api: &MessageApi, reply: Payload) -> Result<Answer, AskError> {
+    if reply.encoding != Encoding::Json {
+        return Err(AskError::BadReply { reason: format!("it came as {:?}", reply.encoding) });
     }
+    let mut reply: Value = serde_json::from_slice(&reply.bytes)
+        .map_err(|error| AskError::BadReply { reason: error.to_string() })?;
+    if api.is_fallible() {
+        if let Some(error) = reply.get("Err") {
+            return Ok(declared(library, api, error));
+        }
+        reply = reply.get_mut("Ok").map(Value::take).unwrap_or_default();
+    }
+    let envelope = value::envelope(&api.reply_schema, api.reply(), &reply);
+    Ok(answer(library, StatusCode::OK, JSON, envelope))
+}
+
+/// An error that a service declares.
+fn declared(library: Library, api: &MessageApi, error: &Value) -> Answer {
+    let variant = match error {
+        Value::String(variant) => variant,
+        Value::Object(one) => one.keys().next().map_or("", String::as_str),
+        _ => "",
+    };
+    let errors = api.http_errors();
+    let known = errors.iter().find(|known| known.variant == variant).or(errors.first());
+    let code = known.and_then(|known| StatusCode::from_u16(known.status).ok());
+    let condition = if variant.is_empty() { "refused" } else { variant };
+    let fault = fault(library, "Faulted", condition, Some(&error.to_string()), code);
+    answer(library, code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), JSON, fault)
 }
 
 /// The fault that a failed ask is to an ancestor's program.
-pub(crate) fn failed(library: Library, error: &AskError) -> Answer {
+fn failed(library: Library, error: &AskError) -> Answer {
     let module = library.module();
     let mut status = StatusCode::INTERNAL_SERVER_ERROR;
     let body = match error {
@@ -140,7 +154,7 @@ pub(crate) fn failed(library: Library, error: &AskError) -> Answer {
             fault(library, "Faulted", "no usable reply", Some(&why), None)
         }
     };
-    let mut answer = answer(library, status, "application/json", body);
+    let mut answer = answer(library, status, JSON, body);
     // The ancestor says nothing of when, and its client passes over what it does not know.
     if let Some(delay) = error.retry_after() {
         let seconds = HeaderValue::from(whole_seconds(delay));
@@ -176,11 +190,10 @@ fn answer(
     content_type: &'static str,
     body: String,
 ) -> Answer {
-    let mut answer = Answer::new(Full::new(Bytes::from(body)));
+    let mut answer = ok(content_type, Bytes::from(body));
     *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(header::SERVER, HeaderValue::from_static(library.server()));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let server = HeaderValue::from_static(library.server());
+    answer.headers_mut().insert(header::SERVER, server);
     answer
 }
 
@@ -188,8 +201,9 @@ fn answer(
 /// served needs it, for theirs is the port.
 pub(crate) fn readable(answer: &mut Answer) {
     let reason = match answer.status() {
-        status if status == StatusCode::INTERNAL_SERVER_ERROR => "Server Error",
-        status if status == StatusCode::BAD_REQUEST && is_json(answer) => "Client Error",
+        StatusCode::INTERNAL_SERVER_ERROR => "Server Error",
+        // That of a fault; a text has the usual one.
+        StatusCode::BAD_REQUEST if is_json(answer) => "Client Error",
         StatusCode::SERVICE_UNAVAILABLE => "Unavailable",
         StatusCode::PAYLOAD_TOO_LARGE => "Too Large",
         StatusCode::METHOD_NOT_ALLOWED => "Not Allowed",
@@ -205,15 +219,21 @@ pub(crate) fn readable(answer: &mut Answer) {
 }
 
 fn is_json(answer: &Answer) -> bool {
-    answer.headers().get(header::CONTENT_TYPE).is_some_and(|ty| ty == "application/json")
+    answer.headers().get(header::CONTENT_TYPE).is_some_and(|ty| ty == JSON)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::{Arc, OnceLock},
+        time::Duration,
+    };
 
     use http_body_util::BodyExt;
+    use layercake_node::{Message, schema};
     use layercake_wire::payload::Tag;
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
 
     use super::*;
 
@@ -258,25 +278,43 @@ mod tests {
         );
     }
 
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    enum Refusal {
+        Gone,
+    }
+
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    struct Ask {}
+
+    impl Message for Ask {
+        type Reply = Result<u32, Refusal>;
+        const NAME: &'static str = "Ask";
+
+        fn describe() -> &'static Arc<MessageApi> {
+            static API: OnceLock<Arc<MessageApi>> = OnceLock::new();
+            API.get_or_init(|| Arc::new(schema::describe::<Self>()))
+        }
+    }
+
     #[tokio::test]
-    async fn a_reply_that_is_not_json_is_a_fault() {
-        let schema = json!({"type": "integer"});
+    async fn a_reply_is_a_value_a_fault_or_unusable() {
         let reply = |encoding, bytes: &'static [u8]| {
-            let payload = Payload { tag: Tag::of("Xy"), encoding, bytes: Bytes::from_static(bytes) };
-            told(replied(Library::LayerCake, &schema, Ok(payload)))
+            let payload = Payload { tag: Tag::of("Ask"), encoding, bytes: Bytes::from_static(bytes) };
+            replied(Library::LayerCake, Ask::describe(), payload)
         };
-        assert_eq!(
-            reply(Encoding::Json, b"7").await,
-            (200, r#"{"value":["integer8",7,[]]}"#.to_owned())
-        );
-        assert_eq!(reply(Encoding::Json, b"{").await.0, 500);
-        assert_eq!(reply(Encoding::Bincode, b"7").await.0, 500);
+        let answer = reply(Encoding::Json, br#"{"Ok":7}"#).unwrap();
+        assert_eq!(told(answer).await, (200, r#"{"value":["integer8",7,[]]}"#.to_owned()));
+        let (status, body) = told(reply(Encoding::Json, br#"{"Err":"Gone"}"#).unwrap()).await;
+        let fault = r#"{"value":["layer_cake.point_runtime.Faulted",{"condition":"Gone","explanation":"\"Gone\"","error_code":422,"exit_status":null},[]]}"#;
+        assert_eq!((status, body.as_str()), (422, fault));
+        assert!(reply(Encoding::Json, b"{").is_err());
+        assert!(reply(Encoding::Bincode, b"7").is_err());
     }
 
     #[test]
     fn no_reason_is_longer_than_the_client_reads() {
         for code in 200..600 {
-            let mut answer = Answer::new(Full::default());
+            let mut answer = ok("text/plain", Bytes::new());
             *answer.status_mut() = StatusCode::from_u16(code).unwrap();
             readable(&mut answer);
             let own = answer.extensions().get::<ReasonPhrase>().map(|r| r.as_bytes().len());

@@ -7,11 +7,11 @@ use super::shape::{Key, Shape, shape, signature};
 /// How deep a signature goes into a type that is nested without names.
 const MAX_DEPTH: usize = 32;
 
-/// The envelope of a reply that has that schema.
-pub(super) fn envelope(schema: &Value, reply: &Value) -> String {
+/// The envelope of a reply that has that schema, itself within the document `root`.
+pub(super) fn envelope(root: &Value, schema: &Value, reply: &Value) -> String {
     let mut out = String::from(r#"{"value":"#);
-    let whole = Writer { root: schema };
-    match (signature(schema, schema, MAX_DEPTH), reply) {
+    let whole = Writer { root };
+    match (signature(root, schema, MAX_DEPTH), reply) {
         (None, _) | (_, Value::Null) => out.push_str("null"),
         (Some(any), _) if any == "any" => any_value(reply, &mut out),
         (Some(signature), _) => {
@@ -157,7 +157,7 @@ mod tests {
 
     fn sent<T: JsonSchema>(reply: Value) -> String {
         let schema = schemars::SchemaGenerator::default().into_root_schema_for::<T>();
-        envelope(schema.as_value(), &reply)
+        envelope(schema.as_value(), schema.as_value(), &reply)
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use http_body_util::Full;
 
-use crate::handle::Answer;
+use crate::handle::{Answer, ok};
 
 /// The page. Its one style and one script carry [`NONCE`], which each answer has anew.
 const PAGE: &str = include_str!("page.html");
@@ -18,9 +17,8 @@ pub(crate) fn page() -> Answer {
          connect-src 'self'; img-src blob: data:; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'"
     );
-    let mut answer = Answer::new(Full::new(Bytes::from(PAGE.replace(NONCE, &nonce))));
+    let mut answer = ok("text/html; charset=utf-8", Bytes::from(PAGE.replace(NONCE, &nonce)));
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -8,18 +8,23 @@ mod schemas;
 
 use std::collections::HashSet;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use layercake_node::{
     MessageApi,
     http::{From, HttpBody, HttpParameter, HttpReply, HttpRoute},
 };
+use layercake_wire::payload::Tag;
 use serde_json::{Map, Value, json};
 
 use self::{
     example::example,
     schemas::{Placed, Schemas, plain, reference},
 };
-use crate::problem::{Kind, PROBLEM_JSON};
+use crate::{
+    handle::{Answer, ok},
+    problem::{Kind, PROBLEM_JSON},
+};
 
 /// A way to reach a message, as it is served.
 pub(crate) struct Operation<'t> {
@@ -29,6 +34,39 @@ pub(crate) struct Operation<'t> {
     pub(crate) actor: &'t str,
     pub(crate) api: &'t MessageApi,
     pub(crate) route: &'t HttpRoute,
+}
+
+/// The document as it is sent, made once for each routing table.
+pub(crate) struct Described {
+    bytes: Bytes,
+    etag: HeaderValue,
+}
+
+impl Described {
+    pub(crate) fn new(operations: &[Operation<'_>]) -> Self {
+        let text = document(operations).to_string();
+        let etag = format!("\"{:016x}\"", Tag::of(&text).0);
+        let etag = HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"\""));
+        Self { bytes: text.into(), etag }
+    }
+
+    /// The answer to a request with these headers: 304 where the client has it already.
+    pub(crate) fn answer(&self, headers: &HeaderMap) -> Answer {
+        let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|given| {
+            let given = given.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            let own = self.etag.as_bytes();
+            given.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag)).any(|tag| tag == own)
+        });
+        let body = if known { Bytes::new() } else { self.bytes.clone() };
+        let mut answer = ok("application/json", body);
+        if known {
+            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        let headers = answer.headers_mut();
+        headers.insert(header::ETAG, self.etag.clone());
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        answer
+    }
 }
 
 /// The document of these operations.
@@ -122,10 +160,9 @@ impl<'t> Writer<'t> {
     fn id(&mut self, operation: &Operation<'_>) -> String {
         let route = operation.route;
         let method = route.method.to_ascii_lowercase();
-        let name = match route.rpc {
-            true => plain(route.template.trim_start_matches('/')),
-            false => format!("{}.{}", plain(&operation.api.name), plain(&route.template)),
-        };
+        let segments = route.template.split('/').filter(|segment| !segment.is_empty());
+        let names = segments.map(|segment| plain(segment.trim_matches(['{', '}'])));
+        let name = names.collect::<Vec<_>>().join(".");
         let first = format!("{method}.{name}");
         let numbered = (2..).map(|n| format!("{first}.{n}"));
         let mut names = std::iter::once(first.clone()).chain(numbered);
@@ -329,8 +366,21 @@ const fn concerns(kind: Kind, has_body: bool) -> bool {
         | Kind::SlowBody
         | Kind::UnsupportedMediaType => has_body,
         // Declared by the message, where it is.
-        Kind::Conflict | Kind::Refused(_) | Kind::MethodNotAllowed => false,
-        _ => true,
+        Kind::Conflict | Kind::Refused(_) | Kind::MethodNotAllowed | Kind::Draining => false,
+        Kind::InvalidParameter
+        | Kind::InvalidHeader
+        | Kind::NotUnderstood
+        | Kind::UnknownMessage
+        | Kind::TooLarge
+        | Kind::UriTooLong
+        | Kind::Internal
+        | Kind::WorkerLost
+        | Kind::WorkerFailed
+        | Kind::NoReply
+        | Kind::Busy
+        | Kind::Overloaded
+        | Kind::Unavailable
+        | Kind::Deadline => true,
     }
 }
 
