@@ -19,6 +19,7 @@ use super::{
     Pool, PoolBuilder, PoolError,
     follow::{Change, follow},
     scheduler::{Config, WorkerId},
+    seats::{Place, SeatGuard},
 };
 use crate::{
     actor::{Actor, Context},
@@ -92,6 +93,7 @@ struct Class {
 struct Member {
     meta: Bytes,
     worker: WorkerId,
+    _seat: SeatGuard<Anything>,
 }
 
 impl AnyPool {
@@ -205,11 +207,14 @@ impl AnyPool {
                     tracing::warn!(name = %record.name, address = %record.address, reason,
                         "a member gets no requests");
                 });
-                let member = Member { worker: pool.ok()?.join(address), meta: record.meta.clone() };
+                let pool = pool.ok()?;
+                let seat = pool.seat(Place::Member, Some(record.name.to_string()));
+                let worker = seat.join(&address, None);
+                let member = Member { worker, _seat: seat, meta: record.meta.clone() };
                 self.update();
                 Some(member)
             }
-            Change::Leaves(Member { meta, worker }) => {
+            Change::Leaves(Member { meta, worker, _seat: seat }) => {
                 let pool = self.find(&meta)?;
                 pool.drain(worker);
                 if pool.size() == 0 {
@@ -220,11 +225,12 @@ impl AnyPool {
                 let this = self.clone();
                 self.0.node.tasks().spawn(async move {
                     pool.retire(worker).await;
+                    drop(seat);
                     this.part(&meta);
                 });
                 None
             }
-            Change::Gone(Member { meta, worker }) => {
+            Change::Gone(Member { meta, worker, .. }) => {
                 self.find(&meta)?.leave(worker);
                 self.part(&meta);
                 None
@@ -250,7 +256,7 @@ impl AnyPool {
         let api: Api = serde_json::from_slice(meta)
             .map_err(|error| format!("what it advertises is not understood: {error}"))?;
         let Inner { node, config, stop, .. } = &*self.0;
-        let pool = Pool::empty(node, api, config.clone(), false, stop.child_token());
+        let pool = Pool::empty(node, String::new(), api, config.clone(), false, stop.child_token());
         classes.push(Class { meta: meta.clone(), pool: pool.clone(), members: 1 });
         Ok(pool)
     }

@@ -16,7 +16,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::scheduler::{Config, Scheduler, Ticket, WorkerId};
+use self::{
+    scheduler::{Config, Scheduler, Ticket, WorkerId},
+    seats::Seats,
+    workers::Crew,
+};
 use crate::{
     actor::Actor,
     address::Address,
@@ -29,12 +33,18 @@ use crate::{
 mod any;
 mod builder;
 mod dispatch;
+mod elastic;
 mod follow;
+mod member;
 pub mod scheduler;
+mod seats;
 mod workers;
 
 pub use any::{AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
+pub use member::Member;
+pub use seats::Place;
+pub use workers::Workers;
 
 /// Workers that one pool may be asked to start.
 pub const MAX_WORKERS: usize = 1024;
@@ -47,8 +57,10 @@ pub struct Pool<A: Actor>(Arc<Inner<A>>);
 
 struct Inner<A: Actor> {
     node: Node,
+    name: String,
     api: Api,
     state: Mutex<State<A>>,
+    crews: Mutex<Vec<Crew>>,
     /// How many workers take new requests.
     size: watch::Sender<usize>,
     /// Told when a request has ended while somebody waits for that.
@@ -62,6 +74,7 @@ struct State<A: Actor> {
     scheduler: Scheduler,
     waiting: HashMap<Ticket, oneshot::Sender<(WorkerId, Address<A>)>>,
     workers: HashMap<WorkerId, Address<A>>,
+    seats: Seats,
     /// Those that finish what they have.
     draining: HashSet<WorkerId>,
     next: u64,
@@ -73,6 +86,7 @@ impl<A: Actor> Pool<A> {
     /// A pool without workers, which ends with the node or by `stop`.
     fn empty(
         node: &Node,
+        name: String,
         api: Api,
         config: Config,
         expecting: bool,
@@ -84,19 +98,28 @@ impl<A: Actor> Pool<A> {
             scheduler,
             waiting: HashMap::new(),
             workers: HashMap::new(),
+            seats: Seats::default(),
             draining: HashSet::new(),
             next: 0,
             watchers: 0,
         };
         Self(Arc::new(Inner {
             node: node.clone(),
+            name,
             api,
             state: Mutex::new(state),
+            crews: Mutex::new(Vec::new()),
             size: watch::channel(0).0,
             ended: Notify::new(),
             stop,
             tasks: TaskTracker::new(),
         }))
+    }
+
+    /// Its name, as it is shown.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// How many workers there are now; those that are leaving are not counted.
@@ -157,6 +180,12 @@ impl<A: Actor> Pool<A> {
     /// lets it go.
     async fn retire(&self, worker: WorkerId) {
         self.drain(worker);
+        self.idle(worker).await;
+        self.leave(worker);
+    }
+
+    /// Waits until a worker has answered what it has, within the grace.
+    async fn idle(&self, worker: WorkerId) {
         let idle = self.until(|state| state.in_flight_of(worker) == 0);
         if tokio::time::timeout(GRACE, idle).await.is_err() {
             tracing::warn!(
@@ -164,7 +193,6 @@ impl<A: Actor> Pool<A> {
                 "a worker still had requests {GRACE:?} after it was to finish; letting it go"
             );
         }
-        self.leave(worker);
     }
 
     /// Waits until something is so that changes when requests end or workers leave.
