@@ -11,15 +11,15 @@ pub use layercake_directory::{
     NotSubscribed, Pattern, Publication, Record, Route, SEEDS_FILE, SEEDS_VARIABLE, Scope, Session,
     Stale, Subscription, Transport, Trouble, TroubleKind,
 };
-pub use layercake_gateway::{Drained, GatewayConfig};
+pub use layercake_gateway::{Allowed, Drained, FollowError, GatewayConfig};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
 #[doc(hidden)]
 pub use layercake_node::__private;
 pub use layercake_node::{
-    ASK_DEADLINE, Accepts, Actor, Address, Agent, AnyAddress, AnyPool, Anything, Api, AskError,
-    ByFunction, ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data, DeadLetter,
-    DeadLetters, Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits, Listen,
-    MAILBOX, MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, Message, MessageApi, NoArgs, NoMail,
+    ASK_DEADLINE, Accepts, Actor, Address, Agent, AnyAddress, AnyFeed, AnyPool, Anything, Api,
+    AskError, ByFunction, ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data,
+    DeadLetter, DeadLetters, Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits,
+    Listen, MAILBOX, MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, Message, MessageApi, NoArgs, NoMail,
     NoMessages, Node, NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, PingError, Pool,
     PoolBuilder, PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply,
     Restart, Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError,
@@ -38,8 +38,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Address, AskError, Context, Event, Exit, Inbox, Node, NodeHttp, Outlet, Pool, Reply,
-        Restart, Result, Retry, Running, Scope, Span, Strategy, Unknown, actor, data, entry,
+        Address, Allowed, AskError, Context, Event, Exit, Inbox, Node, NodeHttp, Outlet, Pool,
+        Reply, Restart, Result, Retry, Running, Scope, Span, Strategy, Unknown, actor, data, entry,
         machine, mail, message, states,
     };
 }

@@ -30,6 +30,7 @@ mod input;
 mod metrics;
 mod openapi;
 mod problem;
+mod published;
 mod route;
 mod router;
 mod server;
@@ -37,5 +38,6 @@ mod services;
 mod table;
 
 pub use config::GatewayConfig;
+pub use published::{Allowed, FollowError, Published};
 pub use server::{BindError, Drained, Gateway};
 pub use services::{Named, Services};

@@ -180,8 +180,7 @@ impl Table {
             .map(|(_, entry, route)| (Arc::as_ptr(entry), route.method.as_str()))
             .collect();
         let is_shortest = |entry: &Arc<Entry>, route: &HttpRoute| {
-            is_short(entry, route)
-                || !short.contains(&(Arc::as_ptr(entry), route.method.as_str()))
+            is_short(entry, route) || !short.contains(&(Arc::as_ptr(entry), route.method.as_str()))
         };
         self.placed
             .iter()
@@ -256,8 +255,11 @@ fn index(services: &[Known]) -> Bytes {
 pub(crate) struct Catalogue {
     table: RwLock<Arc<Table>>,
     started: Instant,
-    /// When the services were last asked, in milliseconds since `started`.
-    asked: AtomicU64,
+    /// Of which generation the table is; without one, when the services were last asked, in
+    /// milliseconds since `started`.
+    mark: AtomicU64,
+    /// Held by who makes a table.
+    renewing: Mutex<()>,
     /// What was said about paths that are not served, so that it is said once.
     told: Mutex<HashSet<String>>,
 }
@@ -267,23 +269,30 @@ impl Catalogue {
         let this = Self {
             table: RwLock::default(),
             started: now,
-            asked: AtomicU64::new(0),
+            mark: AtomicU64::new(services.generation().unwrap_or_default()),
+            renewing: Mutex::default(),
             told: Mutex::default(),
         };
         this.renew(services.services());
         this
     }
 
-    /// The table as of at most [`FRESH`] ago.
+    /// The table as of now, where the services say when they change; otherwise of at most [`FRESH`] ago.
     pub(crate) fn current(&self, services: &dyn Services, now: Instant) -> Arc<Table> {
-        let now = now.saturating_duration_since(self.started).as_millis() as u64;
-        let asked = self.asked.load(Ordering::Relaxed);
+        let (mark, is_old) = match services.generation() {
+            Some(generation) => (generation, generation != self.mark.load(Ordering::Acquire)),
+            None => {
+                let now = now.saturating_duration_since(self.started).as_millis() as u64;
+                let asked = self.mark.load(Ordering::Relaxed);
+                (now, now >= asked + FRESH.as_millis() as u64)
+            }
+        };
         // Of the requests that find it old, one does the work; the others go on with the old one.
-        if now >= asked + FRESH.as_millis() as u64
-            && self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
+        if is_old && let Ok(_busy) = self.renewing.try_lock() {
             let (services, known) = (services.services(), self.get());
-            return if known.is_of(&services) { known } else { self.renew(services) };
+            let table = if known.is_of(&services) { known } else { self.renew(services) };
+            self.mark.store(mark, Ordering::Release);
+            return table;
         }
         self.get()
     }

@@ -18,7 +18,10 @@ use layercake_wire::payload::{Encoding, Payload};
 use serde_json::{Value, json};
 
 pub(crate) use self::serve::{concerns, entry, handle};
-use crate::{handle::{Answer, ok}, problem::whole_seconds};
+use crate::{
+    handle::{Answer, ok},
+    problem::whole_seconds,
+};
 
 /// The one media type that the ancestor's client takes, to the letter.
 const JSON: &str = "application/json";
@@ -299,7 +302,8 @@ mod tests {
     #[tokio::test]
     async fn a_reply_is_a_value_a_fault_or_unusable() {
         let reply = |encoding, bytes: &'static [u8]| {
-            let payload = Payload { tag: Tag::of("Ask"), encoding, bytes: Bytes::from_static(bytes) };
+            let payload =
+                Payload { tag: Tag::of("Ask"), encoding, bytes: Bytes::from_static(bytes) };
             replied(Library::LayerCake, Ask::describe(), payload)
         };
         let answer = reply(Encoding::Json, br#"{"Ok":7}"#).unwrap();

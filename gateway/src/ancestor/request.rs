@@ -98,8 +98,8 @@ fn bare(root: &Value, schema: &Value, text: Cow<'_, str>) -> Result<Value, Strin
     match shape(root, schema) {
         Shape::Text | Shape::Uuid | Shape::Choice(_) => Ok(Value::from(text.into_owned())),
         _ => {
-            let value = serde_json::from_str(&text)
-                .map_err(|error| format!("cannot decode ({error})"))?;
+            let value =
+                serde_json::from_str(&text).map_err(|error| format!("cannot decode ({error})"))?;
             fitted(root, schema, value, 0)
         }
     }
@@ -331,7 +331,10 @@ mod tests {
         for (query, why) in [
             ("z=1", "unknown key \"z\" in \"Xy\" query"),
             ("x", "unexpected field \"x\" query"),
-            ("x=abc", "no conversion for \"x\" (cannot decode (expected value at line 1 column 1))"),
+            (
+                "x=abc",
+                "no conversion for \"x\" (cannot decode (expected value at line 1 column 1))",
+            ),
             ("x=1.5", "no conversion for \"x\" (no transform float/Integer8)"),
             ("x=true", "no conversion for \"x\" (no transform bool/Integer8)"),
             ("x=[1]", "no conversion for \"x\" (no transform list/Integer8)"),

@@ -116,7 +116,8 @@ async fn answer(
         Source::Query(query) => members(schema, name, query, false),
         Source::Form => {
             let bytes = read(config, body, deadline).await?;
-            let form = std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
+            let form =
+                std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
             members(schema, name, form, true)
         }
         Source::Json => from_json(schema, &read(config, body, deadline).await?),
@@ -134,8 +135,7 @@ async fn answer(
 }
 
 fn encode(entry: &Entry, message: &Value) -> Result<Payload, Failure> {
-    let bytes =
-        serde_json::to_vec(message).map_err(|error| Failure::Misfit(error.to_string()))?;
+    let bytes = serde_json::to_vec(message).map_err(|error| Failure::Misfit(error.to_string()))?;
     Ok(Payload { tag: entry.tag, encoding: Encoding::Json, bytes: bytes.into() })
 }
 

@@ -78,7 +78,8 @@ pub(super) fn takes_null(schema: &Value) -> bool {
         one => is_null(one),
     });
     let alternatives = schema.get("anyOf").and_then(Value::as_array);
-    of_type || alternatives.is_some_and(|all| all.iter().any(|s| s.get("type").is_some_and(is_null)))
+    of_type
+        || alternatives.is_some_and(|all| all.iter().any(|s| s.get("type").is_some_and(is_null)))
 }
 
 fn of_object<'s>(object: &'s Map<String, Value>, name: &'s str) -> Shape<'s> {

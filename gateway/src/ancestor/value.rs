@@ -39,7 +39,10 @@ impl Writer<'_> {
     fn value(&self, schema: &Value, value: &Value, out: &mut String) {
         match (shape(self.root, schema), value) {
             (Shape::Float, value) => float(value, out),
-            (Shape::Vector(items) | Shape::Array(items, _) | Shape::Set(items), Value::Array(all)) => {
+            (
+                Shape::Vector(items) | Shape::Array(items, _) | Shape::Set(items),
+                Value::Array(all),
+            ) => {
                 self.list(items, all, out);
             }
             (Shape::Map(key, values), Value::Object(entries)) => {
@@ -121,7 +124,11 @@ fn float(value: &Value, out: &mut String) {
     }
 }
 
-fn list<T>(out: &mut String, all: impl IntoIterator<Item = T>, mut one: impl FnMut(T, &mut String)) {
+fn list<T>(
+    out: &mut String,
+    all: impl IntoIterator<Item = T>,
+    mut one: impl FnMut(T, &mut String),
+) {
     out.push('[');
     let mut first = true;
     for value in all {
@@ -169,7 +176,10 @@ mod tests {
         assert_eq!(sent::<u32>(json!(7)), r#"{"value":["integer8",7,[]]}"#);
         assert_eq!(sent::<()>(json!(null)), r#"{"value":null}"#);
         assert_eq!(sent::<Option<u32>>(json!(null)), r#"{"value":null}"#);
-        assert_eq!(sent::<String>(json!("\"ü\n")), r#"{"value":["unicode","\"ü\n",[]]}"#.replace('\n', "\\n"));
+        assert_eq!(
+            sent::<String>(json!("\"ü\n")),
+            r#"{"value":["unicode","\"ü\n",[]]}"#.replace('\n', "\\n")
+        );
         assert_eq!(
             sent::<BTreeMap<i64, Customer>>(
                 json!({"1": {"name": "A", "credit": 5, "tags": {"2": 1}}})

@@ -43,7 +43,8 @@ mod tests {
         let body = one.into_body().collect().await.unwrap().to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();
         assert!(!text.contains(NONCE));
-        for outside in ["http://", "https://", "//cdn", "@import", " src=", " onclick=", "style=\""] {
+        for outside in ["http://", "https://", "//cdn", "@import", " src=", " onclick=", "style=\""]
+        {
             assert!(!text.contains(outside), "{outside}");
         }
         assert_eq!(text.matches("<script nonce=").count(), 1);

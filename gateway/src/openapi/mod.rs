@@ -245,7 +245,8 @@ fn body(operation: &Operation<'_>, placed: &Placed) -> Option<Value> {
     let api = operation.api;
     let root = &api.schema;
     let binary = |types: &[String]| {
-        let types = if types.is_empty() { &["application/octet-stream".to_owned()][..] } else { types };
+        let types =
+            if types.is_empty() { &["application/octet-stream".to_owned()][..] } else { types };
         let content: Map<_, _> = types.iter().map(|ty| (ty.clone(), json!({}))).collect();
         json!({ "required": true, "content": content })
     };
@@ -262,7 +263,8 @@ fn body(operation: &Operation<'_>, placed: &Placed) -> Option<Value> {
                 .iter()
                 .map(|name| (name.clone(), example(root, operation.member(name))))
                 .collect();
-            let mut content = json!({ "application/json": { "schema": schema, "example": example } });
+            let mut content =
+                json!({ "application/json": { "schema": schema, "example": example } });
             if members.iter().all(|name| is_plain(api, operation.member(name), true)) {
                 content["application/x-www-form-urlencoded"] = json!({ "schema": schema });
             }
@@ -282,10 +284,8 @@ fn body(operation: &Operation<'_>, placed: &Placed) -> Option<Value> {
 
 /// The schema of some members of a message.
 fn part_of(operation: &Operation<'_>, placed: &Placed, members: &[String]) -> Value {
-    let properties: Map<_, _> = members
-        .iter()
-        .map(|name| (name.clone(), placed.part(operation.member(name))))
-        .collect();
+    let properties: Map<_, _> =
+        members.iter().map(|name| (name.clone(), placed.part(operation.member(name)))).collect();
     let required: Vec<_> = members.iter().filter(|name| operation.api.requires(name)).collect();
     let mut schema = json!({
         "type": "object",
@@ -309,9 +309,9 @@ fn responses(operation: &Operation<'_>, placed: &Placed) -> Value {
     let has_body = route.body != HttpBody::None;
     for kind in Kind::ALL.iter().filter(|kind| concerns(**kind, has_body)) {
         let status = kind.status().as_u16().to_string();
-        responses.entry(status.clone()).or_insert_with(|| {
-            json!({ "$ref": format!("#/components/responses/Problem{status}") })
-        });
+        responses.entry(status.clone()).or_insert_with(
+            || json!({ "$ref": format!("#/components/responses/Problem{status}") }),
+        );
     }
     for error in api.http_errors() {
         let status = error.status.to_string();
@@ -335,10 +335,11 @@ fn reply(api: &MessageApi, placed: &Placed) -> Value {
     let schema = reference(&placed.reply);
     let example = || example(&api.reply_schema, api.reply());
     let description = api.reply().get("description").cloned();
-    let mut response =
-        json!({ "description": description.unwrap_or_else(|| json!("The reply.")) });
+    let mut response = json!({ "description": description.unwrap_or_else(|| json!("The reply.")) });
     response["content"] = match api.http_reply() {
-        HttpReply::Json => json!({ "application/json": { "schema": schema, "example": example() } }),
+        HttpReply::Json => {
+            json!({ "application/json": { "schema": schema, "example": example() } })
+        }
         HttpReply::Parts => json!({
             "application/x-ndjson": { "schema": schema },
             "text/event-stream": { "schema": { "type": "string" } },
@@ -361,10 +362,9 @@ fn reply(api: &MessageApi, placed: &Placed) -> Value {
 /// Whether a request with or without a body can end so, once its path and method are known.
 const fn concerns(kind: Kind, has_body: bool) -> bool {
     match kind {
-        Kind::InvalidBody
-        | Kind::InvalidContent
-        | Kind::SlowBody
-        | Kind::UnsupportedMediaType => has_body,
+        Kind::InvalidBody | Kind::InvalidContent | Kind::SlowBody | Kind::UnsupportedMediaType => {
+            has_body
+        }
         // Declared by the message, where it is.
         Kind::Conflict | Kind::Refused(_) | Kind::MethodNotAllowed | Kind::Draining => false,
         Kind::InvalidParameter

@@ -112,8 +112,16 @@ impl Rewriter<'_> {
                     all.iter().map(|schema| self.schema(schema)).collect()
                 }
                 (
-                    "items" | "additionalProperties" | "not" | "if" | "then" | "else" | "contains"
-                    | "propertyNames" | "unevaluatedProperties" | "unevaluatedItems",
+                    "items"
+                    | "additionalProperties"
+                    | "not"
+                    | "if"
+                    | "then"
+                    | "else"
+                    | "contains"
+                    | "propertyNames"
+                    | "unevaluatedProperties"
+                    | "unevaluatedItems",
                     schema,
                 ) => self.schema(schema),
                 (ours, _) if ours.starts_with("x-layercake-") => continue,

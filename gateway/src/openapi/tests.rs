@@ -108,8 +108,7 @@ fn each_member_is_where_a_request_has_it() {
         .iter()
         .map(|p| (p["in"].as_str().unwrap(), p["name"].as_str().unwrap(), p["required"] == true))
         .collect();
-    let expected =
-        [("path", "x", true), ("header", "x-tenant", false), ("query", "dry", false)];
+    let expected = [("path", "x", true), ("header", "x-tenant", false), ("query", "dry", false)];
     assert_eq!(places, expected);
     assert_eq!(parameters[0]["schema"]["maximum"], 1000);
     assert_eq!(parameters[0]["description"], "How many columns.");
@@ -117,7 +116,10 @@ fn each_member_is_where_a_request_has_it() {
     let body = &operation["requestBody"]["content"]["application/json"]["schema"];
     let members: Vec<_> = body["properties"].as_object().unwrap().keys().collect();
     assert_eq!(members, ["name", "path", "tags"]);
-    assert_eq!((&body["required"], &body["additionalProperties"]), (&json!(["name"]), &json!(false)));
+    assert_eq!(
+        (&body["required"], &body["additionalProperties"]),
+        (&json!(["name"]), &json!(false))
+    );
 
     let get = &document["paths"]["/Draw"]["get"]["parameters"];
     let find = |name| get.as_array().unwrap().iter().find(|p| p["name"] == name).unwrap();

@@ -40,7 +40,7 @@ pub mod scheduler;
 mod seats;
 mod workers;
 
-pub use any::{AnyPool, Anything, MAX_APIS};
+pub use any::{AnyFeed, AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
 pub use member::Member;
 pub use seats::Place;

@@ -86,6 +86,9 @@ struct Door {
     /// Where to serve HTTP; port 0 picks a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5050")]
     listen: String,
+    /// Answer as the Python library layer-cake does, for programs that are written with it.
+    #[arg(long)]
+    ancestor: bool,
 }
 
 impl Demo {
@@ -99,7 +102,7 @@ impl Demo {
             }
             Some(Part::Gateway(door)) => {
                 let pool = node.pool::<Worker>().hosts(NAME, Scope::Lan).start().await?;
-                serve(node, pool, &door.listen).await
+                serve(node, pool, &door).await
             }
             None => self.whole.run(node).await,
         }
@@ -120,7 +123,7 @@ impl Whole {
             PoolKind::Processes => pool.processes(n),
             PoolKind::Hosts => pool.hosts(NAME, Scope::Lan),
         };
-        serve(node, pool.start().await?, &self.door.listen).await
+        serve(node, pool.start().await?, &self.door).await
     }
 }
 
@@ -128,8 +131,9 @@ async fn publish_workers(node: &Node, n: usize) -> Result<Pool<Worker>> {
     Ok(node.pool::<Worker>().processes(n).publish(NAME, Scope::Lan).start().await?)
 }
 
-async fn serve(node: Node, pool: Pool<Worker>, listen: &str) -> Result<()> {
-    let door = node.http(listen).bind::<Xy>(pool.clone()).await?;
+async fn serve(node: Node, pool: Pool<Worker>, door: &Door) -> Result<()> {
+    let http = node.http(&door.listen).configure(|config| config.ancestor = door.ancestor);
+    let door = http.bind::<Xy>(pool.clone()).await?;
     let ready = format!("ready: http://{}", door.local_addr());
     let announce = async {
         pool.wait_for(1).await;
