@@ -13,12 +13,15 @@ const DISCARD_BYTES: usize = 16 << 20;
 /// How long that may take.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
+/// For how long a body may come at any pace.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Why a body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unread {
     /// It has more bytes than allowed.
     TooLarge,
-    /// It did not come in time.
+    /// It did not come in time, or too slowly.
     Late,
     /// Its framing is broken, or the connection is.
     Broken,
@@ -41,10 +44,16 @@ impl RequestBody {
         self.incoming.is_end_stream()
     }
 
-    /// Reads it, if it has at most `limit` bytes.
-    pub(crate) async fn read(&mut self, limit: usize, until: Instant) -> Result<Bytes, Unread> {
+    /// Reads it, if it has at most `limit` bytes and comes at `rate` bytes per second or faster, after
+    /// the first seconds.
+    pub(crate) async fn read(
+        &mut self,
+        limit: usize,
+        rate: u32,
+        until: Instant,
+    ) -> Result<Bytes, Unread> {
         self.held_back = false; // hyper tells it to go on at the first read
-        match timeout_at(until, collect(&mut self.incoming, limit)).await {
+        match timeout_at(until, collect(&mut self.incoming, limit, rate)).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(Unread::Late),
         }
@@ -71,11 +80,18 @@ impl RequestBody {
     }
 }
 
-async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Unread> {
+async fn collect(body: &mut Incoming, limit: usize, rate: u32) -> Result<Bytes, Unread> {
+    let begun = Instant::now();
     // Most bodies are one piece, which is then passed on without a copy.
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let earned = (first.len() + rest.len()) as f64 / f64::from(rate.max(1));
+        let patience = PATIENCE + Duration::try_from_secs_f64(earned).unwrap_or(Duration::ZERO);
+        let Ok(frame) = timeout_at(begun + patience, body.frame()).await else {
+            return Err(Unread::Late);
+        };
+        let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
         if first.len() + rest.len() + data.len() > limit {
             return Err(Unread::TooLarge);

@@ -1,6 +1,8 @@
 //! One request, from its head to its answer.
 
 use std::{
+    io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +25,7 @@ use crate::{
     body::{RequestBody, Unread},
     config::GatewayConfig,
     docs,
+    door::{Door, Ended, Origin, Visit},
     input::{self, Content},
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
@@ -45,29 +48,41 @@ pub(crate) struct Front {
     services: Arc<dyn Services>,
     catalogue: Catalogue,
     pub(crate) metrics: Metrics,
+    door: Door,
     pub(crate) config: GatewayConfig,
     /// Set once the gateway was told to stop.
     pub(crate) draining: AtomicBool,
 }
 
 impl Front {
-    pub(crate) fn new(config: GatewayConfig, services: Arc<dyn Services>) -> Self {
-        Self {
+    /// Fails where the file of the access log cannot be opened.
+    pub(crate) fn new(
+        config: GatewayConfig,
+        services: Arc<dyn Services>,
+    ) -> Result<Self, (PathBuf, io::Error)> {
+        let metrics = Metrics::new();
+        Ok(Self {
             catalogue: Catalogue::new(&*services, Instant::now()),
-            metrics: Metrics::new(),
+            door: Door::new(&config, &metrics)?,
+            metrics,
             draining: AtomicBool::new(false),
             services,
             config,
-        }
+        })
+    }
+
+    /// Whether a request would be answered.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.catalogue.current(&*self.services, Instant::now()).is_ready()
     }
 
     /// Answers a request. Dropping the future gives the request up, in the service as well.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn handle(&self, request: Request<Incoming>, origin: Origin) -> Answer {
         let now = Instant::now();
         let (head, body) = request.into_parts();
         let mut body = RequestBody::new(&head, body);
         let table = self.catalogue.current(&*self.services, now);
-        let mut observed = self.metrics.begin(&head.method, now);
+        let mut visit = self.door.visit(&self.metrics, &head, origin, now);
         let found = table.find(&head.method, head.uri.path());
         let of_ancestor = self.config.ancestor && ancestor::concerns(&head);
         let entry = match &found {
@@ -76,7 +91,7 @@ impl Front {
             Found::Missing => None,
         };
         if let Some(entry) = entry {
-            observed.of_message(&entry.name);
+            visit.of_message(&entry.name);
         }
 
         let limits = Limits {
@@ -87,10 +102,11 @@ impl Front {
         };
         let outcome = if of_ancestor {
             let entry = entry.map(|entry| &**entry);
-            Ok(ancestor::handle(&self.config, &table, entry, &head, &mut body, now).await)
+            let request = ancestor::Request { head: &head, body: &mut body, visit: &visit, now };
+            Ok(ancestor::handle(self, &table, entry, request).await)
         } else {
             match route::route(found, &head, body.is_end(), &limits) {
-                Ok(route) => self.follow(route, &table, &head, &mut body, now).await,
+                Ok(route) => self.follow(route, &table, &head, &mut body, &visit, now).await,
                 Err(problem) => Err(self.or_unavailable(problem, &table)),
             }
         };
@@ -106,7 +122,7 @@ impl Front {
         if head.version <= Version::HTTP_11 {
             body.discard(); // an HTTP/2 stream is closed by itself
         }
-        observed.answered(answer.status());
+        visit.answered(&mut answer, self.draining.load(Ordering::Relaxed));
         answer
     }
 
@@ -116,10 +132,12 @@ impl Front {
         table: &Table,
         head: &Parts,
         body: &mut RequestBody,
+        visit: &Visit<'_>,
         now: Instant,
     ) -> Result<Answer, Problem> {
         match route {
             Route::Call { endpoint, values, form } => {
+                visit.check()?;
                 let usual = endpoint.entry.api.deadline_ms.map(Duration::from_millis);
                 let most = self.config.deadline;
                 let allowed = route::time_allowed(&head.headers, usual.unwrap_or(most), most)?;
@@ -132,7 +150,7 @@ impl Front {
                 };
                 let query = head.uri.query().unwrap_or_default();
                 let message = input::message(endpoint, &values, query, &head.headers, content)?;
-                self.call(&endpoint.entry, message.encode()?, deadline).await
+                self.call(&endpoint.entry, message.encode()?, deadline, visit).await
             }
             Route::Index => Ok(ok(JSON, table.index.clone())),
             Route::Health => Ok(ok(TEXT, Bytes::from_static(b"ok\n"))),
@@ -144,15 +162,17 @@ impl Front {
         }
     }
 
-    async fn read(&self, body: &mut RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
+    pub(crate) async fn read(&self, body: &mut RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
         let limit = self.config.body_limit;
-        body.read(limit, deadline.into()).await.map_err(|unread| match unread {
-            Unread::TooLarge => route::too_large(limit as u64),
-            Unread::Late => {
-                Problem::new(Kind::SlowBody, "the body did not come within the deadline")
-            }
-            Unread::Broken => Problem::new(Kind::InvalidBody, "the body broke off"),
-        })
+        body.read(limit, self.config.body_rate, deadline.into()).await.map_err(
+            |unread| match unread {
+                Unread::TooLarge => route::too_large(limit as u64),
+                Unread::Late => {
+                    Problem::new(Kind::SlowBody, "the body did not come within the deadline")
+                }
+                Unread::Broken => Problem::new(Kind::InvalidBody, "the body broke off"),
+            },
+        )
     }
 
     /// Asks the service. It keeps the deadline by itself; the timer here is for one that does not.
@@ -161,12 +181,15 @@ impl Front {
         entry: &Entry,
         message: Bytes,
         deadline: Instant,
+        visit: &Visit<'_>,
     ) -> Result<Answer, Problem> {
         let payload = Payload { tag: entry.tag, encoding: Encoding::Json, bytes: message };
         let call = Call { payload, accept: Fingerprint::NONE, deadline };
+        let admitted = visit.enter()?;
         let outcome = timeout_at(deadline.into(), entry.service.call(call))
             .await
             .unwrap_or(Err(AskError::Deadline));
+        admitted.ended(Ended::of(&outcome));
         answer::reply(outcome).map(|bytes| ok(JSON, bytes))
     }
 
@@ -192,8 +215,10 @@ impl Front {
     /// A service without workers may not know its messages yet: then a path that is not known may
     /// well be right, and 404 would be a lie.
     fn or_unavailable(&self, problem: Problem, table: &Table) -> Problem {
-        let blind = problem.kind == Kind::UnknownMessage && table.is_empty();
-        if blind && !table.is_ready() { answer::problem(&AskError::Unavailable) } else { problem }
+        match problem.kind {
+            Kind::UnknownMessage if table.is_blind() => answer::problem(&AskError::Unavailable),
+            _ => problem,
+        }
     }
 }
 

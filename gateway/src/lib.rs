@@ -13,7 +13,7 @@
 //! - What a client sends never ends the server: every size, count and wait has a bound.
 //! - A request that is given up by its client is cancelled in the service.
 //!
-//! Decisions without I/O are in `route`, `input`, `problem` and `answer`; `server` and `handle`
+//! Decisions without I/O are in `route`, `input`, `problem`, `answer` and `door`; `server` and `handle`
 //! carry them out. The stories are in `tests/`.
 
 // The macros name things by the path of the facade.
@@ -25,6 +25,7 @@ mod answer;
 mod body;
 mod config;
 mod docs;
+mod door;
 mod handle;
 mod input;
 mod metrics;
@@ -38,6 +39,7 @@ mod services;
 mod table;
 
 pub use config::GatewayConfig;
+pub use door::{AccessLog, Cidr, NoCidr, Priority, Rate};
 pub use published::{Allowed, FollowError, Published};
-pub use server::{BindError, Drained, Gateway};
+pub use server::{BindError, Drained, Gateway, TlsError, TlsFiles};
 pub use services::{Named, Services};

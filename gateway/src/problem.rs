@@ -50,6 +50,8 @@ pub(crate) enum Kind {
     UriTooLong,
     /// The body is of a type that is not read here.
     UnsupportedMediaType,
+    /// The client sends more than it may.
+    TooManyRequests,
     /// A fault of this program.
     Internal,
     /// The worker went away with the request in its hands.
@@ -72,7 +74,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, a declared error with the status that it has unless it says another.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::InvalidParameter,
         Self::InvalidBody,
         Self::InvalidHeader,
@@ -84,6 +86,7 @@ impl Kind {
         Self::TooLarge,
         Self::UriTooLong,
         Self::UnsupportedMediaType,
+        Self::TooManyRequests,
         Self::InvalidContent,
         Self::Refused(StatusCode::UNPROCESSABLE_ENTITY),
         Self::Internal,
@@ -96,6 +99,7 @@ impl Kind {
         Self::Draining,
         Self::Deadline,
     ];
+
     /// The status, the last part of `type`, and the title.
     const fn facts(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
@@ -116,6 +120,9 @@ impl Kind {
             Self::UriTooLong => (S::URI_TOO_LONG, "uri-too-long", "Address too long"),
             Self::UnsupportedMediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
+            }
+            Self::TooManyRequests => {
+                (S::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests")
             }
             Self::Conflict => (S::CONFLICT, "conflict", "Not in the present state"),
             Self::Refused(status) => (status, "refused", "Refused by the service"),
@@ -167,7 +174,7 @@ pub(crate) struct Problem {
     /// One sentence for whoever sent the request. It names no address inside the mesh.
     pub(crate) detail: String,
     pub(crate) errors: Vec<InputError>,
-    /// When to try again; told with a 503 only.
+    /// When to try again; told with a 503 or a 429 only.
     pub(crate) retry_after: Option<Duration>,
     /// Whether a worker may have seen the message.
     pub(crate) may_have_run: bool,
@@ -266,7 +273,7 @@ impl Problem {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             let delay = self.retry_after.unwrap_or(RETRY);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
         }

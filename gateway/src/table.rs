@@ -192,8 +192,9 @@ impl Table {
             .collect()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+    /// Whether there are services of which nothing is known yet, since nobody is there.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.count == 0 && !self.services.is_empty() && !self.is_ready()
     }
 
     /// Whether a request has a chance of being answered.

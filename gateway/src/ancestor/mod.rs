@@ -10,6 +10,8 @@ mod serve;
 mod shape;
 mod value;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::ext::ReasonPhrase;
@@ -17,10 +19,10 @@ use layercake_node::{AskError, MessageApi};
 use layercake_wire::payload::{Encoding, Payload};
 use serde_json::{Value, json};
 
-pub(crate) use self::serve::{concerns, entry, handle};
+pub(crate) use self::serve::{Request, concerns, entry, handle};
 use crate::{
     handle::{Answer, ok},
-    problem::whole_seconds,
+    problem::{Problem, whole_seconds},
 };
 
 /// The one media type that the ancestor's client takes, to the letter.
@@ -104,6 +106,22 @@ fn declared(library: Library, api: &MessageApi, error: &Value) -> Answer {
     answer(library, code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), JSON, fault)
 }
 
+/// A request that the gateway itself does not let in now: to its program, a pool that is busy.
+fn turned_away(library: Library, problem: &Problem) -> Answer {
+    let fault = fault(library, "Busy", &problem.detail, None, None);
+    let answer = answer(library, StatusCode::INTERNAL_SERVER_ERROR, JSON, fault);
+    with_delay(answer, problem.retry_after)
+}
+
+/// The ancestor says nothing of when to come again, and its client passes over what it does not know.
+fn with_delay(mut answer: Answer, delay: Option<Duration>) -> Answer {
+    if let Some(delay) = delay {
+        let seconds = HeaderValue::from(whole_seconds(delay));
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    answer
+}
+
 /// The fault that a failed ask is to an ancestor's program.
 fn failed(library: Library, error: &AskError) -> Answer {
     let module = library.module();
@@ -157,13 +175,7 @@ fn failed(library: Library, error: &AskError) -> Answer {
             fault(library, "Faulted", "no usable reply", Some(&why), None)
         }
     };
-    let mut answer = answer(library, status, JSON, body);
-    // The ancestor says nothing of when, and its client passes over what it does not know.
-    if let Some(delay) = error.retry_after() {
-        let seconds = HeaderValue::from(whole_seconds(delay));
-        answer.headers_mut().insert(header::RETRY_AFTER, seconds);
-    }
-    answer
+    with_delay(answer(library, status, JSON, body), error.retry_after())
 }
 
 fn fault(

@@ -5,8 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http::{Method, StatusCode, request::Parts};
+use http::{Method, request::Parts};
 use layercake_node::{AskError, http::HttpReply, service::Call};
 use layercake_wire::payload::{Encoding, Fingerprint, Payload};
 use serde_json::Value;
@@ -15,21 +14,30 @@ use tokio::time::timeout_at;
 use super::{
     Library, failed, misfit, refused, replied,
     request::{Source, cut, from_json, members, source},
+    turned_away,
 };
 use crate::{
-    body::{RequestBody, Unread},
-    config::GatewayConfig,
-    handle::Answer,
-    problem::Problem,
+    body::RequestBody,
+    door::{Ended, Visit},
+    handle::{Answer, Front},
+    problem::{Kind, Problem},
     route,
     router::Found,
     table::{Entry, RESERVED, Table},
 };
 
-/// Why there is no reply, told in the ancestor's way.
+/// A request, and who it is from.
+pub(crate) struct Request<'r, 'd> {
+    pub(crate) head: &'r Parts,
+    pub(crate) body: &'r mut RequestBody,
+    pub(crate) visit: &'r Visit<'d>,
+    pub(crate) now: Instant,
+}
+
+/// Why there is no reply, to be told in the ancestor's way.
 enum Failure {
-    /// The request cannot be made a message of.
-    Refused(StatusCode, String),
+    /// It does not get as far as a message.
+    Refused(Problem),
     /// The message does not fit its schema.
     Misfit(String),
     Failed(AskError),
@@ -41,8 +49,14 @@ impl From<AskError> for Failure {
     }
 }
 
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
 fn unreadable(why: String) -> Failure {
-    Failure::Refused(StatusCode::BAD_REQUEST, why)
+    Failure::Refused(Problem::new(Kind::InvalidBody, why))
 }
 
 /// Whether a request is for a message: the gateway's own paths stay what they are.
@@ -64,50 +78,51 @@ pub(crate) fn entry<'t>(table: &'t Table, path: &str) -> Option<&'t Arc<Entry>> 
 
 /// Answers a request.
 pub(crate) async fn handle(
-    config: &GatewayConfig,
+    front: &Front,
     table: &Table,
     entry: Option<&Entry>,
-    head: &Parts,
-    body: &mut RequestBody,
-    now: Instant,
+    request: Request<'_, '_>,
 ) -> Answer {
-    let library = Library::of(&head.headers);
-    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let library = Library::of(&request.head.headers);
+    let target = request.head.uri.path_and_query().map_or("", |target| target.as_str());
     let outcome = match entry {
-        Some(entry) => answer(config, library, entry, target, head, body, now).await,
+        Some(entry) => answer(front, library, entry, target, request).await,
         // What has no workers may not be known yet.
-        None if table.is_empty() && !table.is_ready() => Err(AskError::Unavailable.into()),
+        None if table.is_blind() => Err(AskError::Unavailable.into()),
         None => Err(unreadable(match cut(target) {
             Ok(_) => "unknown and defaulting to HTTP requests disabled".to_owned(),
             Err(why) => why,
         })),
     };
     outcome.unwrap_or_else(|failure| match failure {
-        Failure::Refused(status, why) => refused(library, status, target, &why),
+        Failure::Refused(problem) if problem.retry_after.is_some() => turned_away(library, &problem),
+        Failure::Refused(problem) => {
+            refused(library, problem.kind.status(), target, &problem.detail)
+        }
         Failure::Misfit(detail) => misfit(library, &detail),
         Failure::Failed(error) => failed(library, &error),
     })
 }
 
 async fn answer(
-    config: &GatewayConfig,
+    front: &Front,
     library: Library,
     entry: &Entry,
     target: &str,
-    head: &Parts,
-    body: &mut RequestBody,
-    now: Instant,
+    request: Request<'_, '_>,
 ) -> Result<Answer, Failure> {
+    let Request { head, body, visit, now } = request;
+    let config = &front.config;
     if target.len() > config.uri_limit {
         let why = format!("more than {} bytes", config.uri_limit);
-        return Err(Failure::Refused(StatusCode::URI_TOO_LONG, why));
+        return Err(Problem::new(Kind::UriTooLong, why).into());
     }
     if entry.reply != HttpReply::Json {
         return Err(unreadable("its reply is no value of the ancestor's".to_owned()));
     }
+    visit.check()?;
     let usual = entry.api.deadline_ms.map_or(config.deadline, Duration::from_millis);
-    let allowed = route::time_allowed(&head.headers, usual, config.deadline);
-    let deadline = now + allowed.map_err(|Problem { detail, .. }| unreadable(detail))?;
+    let deadline = now + route::time_allowed(&head.headers, usual, config.deadline)?;
 
     let (_, name, query) = cut(target).map_err(unreadable)?;
     let source = source(name, query, &head.method, &head.headers).map_err(unreadable)?;
@@ -115,23 +130,23 @@ async fn answer(
     let message = match source {
         Source::Query(query) => members(schema, name, query, false),
         Source::Form => {
-            let bytes = read(config, body, deadline).await?;
-            let form =
-                std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
+            let bytes = front.read(body, deadline).await?;
+            let form = std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
             members(schema, name, form, true)
         }
-        Source::Json => from_json(schema, &read(config, body, deadline).await?),
+        Source::Json => from_json(schema, &front.read(body, deadline).await?),
     };
     let message = message.map_err(unreadable)?;
     if let Some(first) = entry.checker.check(&message).first() {
         return Err(Failure::Misfit(format!("`{}` {}", first.parameter, first.detail)));
     }
-    let payload = encode(entry, &message)?;
-    let call = Call { payload, accept: Fingerprint::NONE, deadline };
-    let reply = timeout_at(deadline.into(), entry.service.call(call))
+    let call = Call { payload: encode(entry, &message)?, accept: Fingerprint::NONE, deadline };
+    let admitted = visit.enter()?;
+    let outcome = timeout_at(deadline.into(), entry.service.call(call))
         .await
-        .unwrap_or(Err(AskError::Deadline))?;
-    Ok(replied(library, &entry.api, reply)?)
+        .unwrap_or(Err(AskError::Deadline));
+    admitted.ended(Ended::of(&outcome));
+    Ok(replied(library, &entry.api, outcome?)?)
 }
 
 fn encode(entry: &Entry, message: &Value) -> Result<Payload, Failure> {
@@ -139,21 +154,3 @@ fn encode(entry: &Entry, message: &Value) -> Result<Payload, Failure> {
     Ok(Payload { tag: entry.tag, encoding: Encoding::Json, bytes: bytes.into() })
 }
 
-async fn read(
-    config: &GatewayConfig,
-    body: &mut RequestBody,
-    deadline: Instant,
-) -> Result<Bytes, Failure> {
-    let limit = config.body_limit;
-    body.read(limit, deadline.into()).await.map_err(|unread| match unread {
-        Unread::TooLarge => Failure::Refused(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body has more than {limit} bytes"),
-        ),
-        Unread::Late => Failure::Refused(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not come within the deadline".to_owned(),
-        ),
-        Unread::Broken => unreadable("the body broke off".to_owned()),
-    })
-}

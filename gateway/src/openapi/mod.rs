@@ -373,6 +373,7 @@ const fn concerns(kind: Kind, has_body: bool) -> bool {
         | Kind::UnknownMessage
         | Kind::TooLarge
         | Kind::UriTooLong
+        | Kind::TooManyRequests
         | Kind::Internal
         | Kind::WorkerLost
         | Kind::WorkerFailed

@@ -38,6 +38,7 @@ mod follow;
 mod member;
 pub mod scheduler;
 mod seats;
+mod stream;
 mod workers;
 
 pub use any::{AnyFeed, AnyPool, Anything, MAX_APIS};
@@ -258,6 +259,10 @@ impl<A: Actor> Service for Pool<A> {
 
     fn call(&self, call: Call) -> service::Reply<'_> {
         Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+    }
+
+    fn stream(&self, call: Call) -> service::Stream<'_> {
+        Box::pin(self.stream_encoded(call.payload, call.accept, call.deadline))
     }
 }
 
