@@ -162,7 +162,11 @@ impl Front {
         }
     }
 
-    pub(crate) async fn read(&self, body: &mut RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
+    pub(crate) async fn read(
+        &self,
+        body: &mut RequestBody,
+        deadline: Instant,
+    ) -> Result<Bytes, Problem> {
         let limit = self.config.body_limit;
         body.read(limit, self.config.body_rate, deadline.into()).await.map_err(
             |unread| match unread {

@@ -16,7 +16,7 @@ use std::{
 use layercake_node::{
     AnyFeed, AnyPool, Api, Node, SubscribeError,
     directory::{DropReason, Event, Instance, Pattern, PatternError, Record, Scope, Subscription},
-    service::{Call, Reply, Service},
+    service::{Call, Reply, Service, Stream},
 };
 use tokio::time::sleep_until;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -255,6 +255,10 @@ impl Service for Offered {
 
     fn call(&self, call: Call) -> Reply<'_> {
         self.pool.call(call)
+    }
+
+    fn stream(&self, call: Call) -> Stream<'_> {
+        self.pool.stream(call)
     }
 }
 

@@ -95,7 +95,9 @@ pub(crate) async fn handle(
         })),
     };
     outcome.unwrap_or_else(|failure| match failure {
-        Failure::Refused(problem) if problem.retry_after.is_some() => turned_away(library, &problem),
+        Failure::Refused(problem) if problem.retry_after.is_some() => {
+            turned_away(library, &problem)
+        }
         Failure::Refused(problem) => {
             refused(library, problem.kind.status(), target, &problem.detail)
         }
@@ -131,7 +133,8 @@ async fn answer(
         Source::Query(query) => members(schema, name, query, false),
         Source::Form => {
             let bytes = front.read(body, deadline).await?;
-            let form = std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
+            let form =
+                std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
             members(schema, name, form, true)
         }
         Source::Json => from_json(schema, &front.read(body, deadline).await?),
@@ -153,4 +156,3 @@ fn encode(entry: &Entry, message: &Value) -> Result<Payload, Failure> {
     let bytes = serde_json::to_vec(message).map_err(|error| Failure::Misfit(error.to_string()))?;
     Ok(Payload { tag: entry.tag, encoding: Encoding::Json, bytes: bytes.into() })
 }
-

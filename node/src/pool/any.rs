@@ -29,6 +29,7 @@ use crate::{
     node::Node,
     packet::Parcel,
     service::{self, Call, Service},
+    stream::EncodedReplies,
 };
 
 /// Different APIs that the members of one pool may have; members with yet another one get no requests.
@@ -193,6 +194,32 @@ impl AnyPool {
         Err(last)
     }
 
+    /// As [`ask_encoded`](Self::ask_encoded), of a message that is answered in parts.
+    ///
+    /// # Errors
+    /// As [`ask_encoded`](Self::ask_encoded), where nothing was sent; what happens later comes with the
+    /// parts.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the parts, cancels the request.
+    pub async fn stream_encoded(
+        &self,
+        payload: Payload,
+        accept: Fingerprint,
+        deadline: Instant,
+    ) -> Result<EncodedReplies, AskError> {
+        let mut tried = HashSet::new();
+        let mut last = AskError::Unavailable;
+        while let Some(Class { meta, pool, .. }) = self.pick(payload.tag, &tried) {
+            match pool.stream_encoded(payload.clone(), accept, deadline).await {
+                Err(error) if goes_on(&error) => last = error,
+                answer => return answer,
+            }
+            tried.insert(meta);
+        }
+        Err(last)
+    }
+
     /// The class with the least load of those that advertise a message.
     fn pick(&self, tag: Tag, tried: &HashSet<Bytes>) -> Option<Class> {
         let classes = self.0.classes.lock();
@@ -346,6 +373,10 @@ impl Service for AnyPool {
 
     fn call(&self, call: Call) -> service::Reply<'_> {
         Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+    }
+
+    fn stream(&self, call: Call) -> service::Stream<'_> {
+        Box::pin(self.stream_encoded(call.payload, call.accept, call.deadline))
     }
 }
 
