@@ -27,7 +27,7 @@ pub use layercake_node::{
     log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with, run_until_stopped,
     schema, service, testing, wire,
 };
-pub use layercake_node::{Span, retry::Retry};
+pub use layercake_node::{Blob, Span, Upload, UploadSender, http as http_api, retry::Retry};
 
 /// What a program may fail with: any error, printed with its causes.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
