@@ -101,6 +101,12 @@ impl Gateway {
         self.local_addr
     }
 
+    /// How its addresses begin: `http`, or `https` where it has a certificate.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// What `/metrics` shows. Add what else belongs there before `run`.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.front.metrics.registry
