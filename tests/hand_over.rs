@@ -5,7 +5,9 @@ mod support;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -99,6 +101,35 @@ fn twenty_processes_follow_each_other_and_no_request_fails() {
         client.join().expect("no panic").expect("no failure");
     }
     println!("{ROUNDS} hand-overs, {} answers, none failed", answered.load(Relaxed));
+}
+
+#[test]
+fn a_listener_that_systemd_opened_is_used() {
+    let folders = Folders::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    // A shell in systemd's place: descriptor 3, and the variables for the process that it becomes.
+    let activated = layer_cake(&folders.mesh("host"), &[]);
+    let program = activated.get_program().to_owned();
+    let script = format!(
+        r#"exec 3<&0; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" demo --pool tasks --workers 1 --listen {addr}"#
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).arg(program);
+    let copy = listener.try_clone().expect("a copy");
+    shell.stdin(OwnedFd::from(copy));
+    for (name, value) in activated.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    let mut demo = shell.stdout(Stdio::piped()).spawn().expect("a shell");
+    let mut said = BufReader::new(demo.stdout.take().expect("its output"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("a line");
+    let answer = ask(addr, true, &AtomicBool::new(false));
+    demo.kill().expect("an end");
+    let _ = demo.wait();
+    assert_eq!(line.trim(), format!("ready: http://{addr}"));
+    answer.expect("an answer");
 }
 
 #[test]

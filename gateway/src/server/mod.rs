@@ -6,6 +6,7 @@
 mod bind;
 mod connection;
 mod handover;
+mod inherited;
 mod proxy;
 mod stall;
 mod tls;
