@@ -120,7 +120,8 @@ pub fn fingerprint(schema: &Value) -> Fingerprint {
     walk.schema(schema, 0);
     match Tag::of(&walk.text).0 {
         _ if !walk.compact => Fingerprint::NONE,
-        0 => Fingerprint(1),
+        // Two that mean something else.
+        0 | u64::MAX => Fingerprint(1),
         hash => Fingerprint(hash),
     }
 }

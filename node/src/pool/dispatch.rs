@@ -43,11 +43,11 @@ impl<A: Actor> State<A> {
 }
 
 /// A request that a worker has, or that waits for one; gives its place back when dropped.
-struct InFlight<'a, A: Actor> {
-    pool: &'a Inner<A>,
-    ticket: Ticket,
-    queued: bool,
-    outcome: Outcome,
+pub(super) struct InFlight<'a, A: Actor> {
+    pub(super) pool: &'a Inner<A>,
+    pub(super) ticket: Ticket,
+    pub(super) queued: bool,
+    pub(super) outcome: Outcome,
 }
 
 impl<A: Actor> Drop for InFlight<'_, A> {
@@ -167,7 +167,7 @@ impl<A: Actor> Pool<A> {
     }
 
     /// Waits for a worker.
-    async fn admit(
+    pub(super) async fn admit(
         &self,
         deadline: Instant,
     ) -> Result<(WorkerId, Address<A>, InFlight<'_, A>), AskError> {

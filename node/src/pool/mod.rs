@@ -25,6 +25,7 @@ use crate::{
 mod builder;
 mod dispatch;
 pub mod scheduler;
+mod stream;
 mod workers;
 
 pub use builder::{PoolBuilder, PoolError};
@@ -110,6 +111,10 @@ impl<A: Actor> Service for Pool<A> {
 
     fn call(&self, call: Call) -> service::Reply<'_> {
         Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+    }
+
+    fn stream(&self, call: Call) -> service::Stream<'_> {
+        Box::pin(self.stream_encoded(call.payload, call.accept, call.deadline))
     }
 }
 
