@@ -24,6 +24,7 @@ use crate::{
         parts::{LocalInlet, Window, end, part_units},
     },
     payload::{Fingerprint, Payload},
+    trace::Trace,
 };
 
 /// Why an ask was not answered, as it travels.
@@ -162,6 +163,7 @@ pub struct Responder {
     back: Option<Back>,
     accept: Fingerprint,
     deadline: Instant,
+    trace: Option<Arc<Trace>>,
 }
 
 impl Responder {
@@ -169,7 +171,7 @@ impl Responder {
     #[must_use]
     pub fn local(slot: AnswerSlot, accept: Fingerprint, deadline: Instant) -> Self {
         let here = Here { slot: Mutex::new(slot), turn: OnceLock::new() };
-        Self { back: Some(Back::Here(here)), accept, deadline }
+        Self { back: Some(Back::Here(here)), accept, deadline, trace: None }
     }
 
     /// A responder for an ask made in this process that takes parts, and where they come out. The
@@ -177,7 +179,7 @@ impl Responder {
     #[must_use]
     pub fn local_stream(accept: Fingerprint, deadline: Instant) -> (Self, Parts) {
         let (inlet, parts) = LocalInlet::new(deadline);
-        (Self { back: Some(Back::Parts(inlet)), accept, deadline }, parts)
+        (Self { back: Some(Back::Parts(inlet)), accept, deadline, trace: None }, parts)
     }
 
     pub(crate) fn over_link(
@@ -189,7 +191,20 @@ impl Responder {
         deadline: Instant,
     ) -> Self {
         let back = Back::Link { commands, cancelled, id, window, wait: OnceLock::new() };
-        Self { back: Some(back), accept, deadline }
+        Self { back: Some(back), accept, deadline, trace: None }
+    }
+
+    /// The same for an ask that is part of that trace.
+    #[must_use]
+    pub fn traced(mut self, trace: Option<Arc<Trace>>) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// The trace that the ask is part of.
+    #[must_use]
+    pub const fn trace(&self) -> Option<&Arc<Trace>> {
+        self.trace.as_ref()
     }
 
     /// The structure that the asker knows for the reply, or for each part.
