@@ -92,7 +92,7 @@ impl Http {
     /// # Errors
     /// As [`serve_all`](Self::serve_all).
     pub async fn bind_all(self, service: impl Service) -> Result<Bound, HttpError> {
-        let gateway = Gateway::bind(self.config?, Arc::new(service)).await?;
+        let gateway = Gateway::bind(self.config?, Arc::new(service)).await?.on(self.node.clone());
         Ok(Bound { node: self.node, gateway })
     }
 
@@ -107,7 +107,7 @@ impl Http {
             return Err(HttpError::NotServed(M::NAME));
         }
         let only = Only { service, answers };
-        let gateway = Gateway::bind(config, Arc::new(only)).await?;
+        let gateway = Gateway::bind(config, Arc::new(only)).await?.on(self.node.clone());
         Ok(Bound { node: self.node, gateway })
     }
 }

@@ -18,17 +18,23 @@
 
 mod answer;
 mod body;
+mod call;
+mod coding;
 mod config;
 mod door;
 mod handle;
 mod input;
 mod metrics;
 mod problem;
+mod reply;
 mod route;
 mod router;
 mod server;
 mod services;
+mod socket;
+mod stream;
 mod table;
+mod upload;
 
 pub use config::GatewayConfig;
 pub use door::{AccessLog, Cidr, NoCidr, Priority, Rate};

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use layercake_node::service::Service;
+use layercake_node::{Node, service::Service};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -94,6 +94,14 @@ impl Gateway {
         let local_addr = seat.listener.local_addr();
         let local_addr = local_addr.map_err(|source| BindError::Other { listen, source })?;
         Ok(Self { seat, local_addr, front, tls })
+    }
+
+    /// Lets large bodies be read from that node while they come: see `Upload`. Without a node, messages
+    /// that have one cannot be asked for.
+    #[must_use]
+    pub fn on(mut self, node: Node) -> Self {
+        self.front.node = Some(node);
+        self
     }
 
     /// Where it listens, with the port that the system picked.
@@ -263,6 +271,7 @@ impl Connections {
 
     /// Lets requests under way finish, and cuts what is left after `grace`.
     async fn drain(mut self, grace: Duration) -> Drained {
+        self.shared.front.closing.cancel();
         self.closing.gently.cancel();
         let all_ended = async { while self.tasks.join_next().await.is_some() {} };
         let _elapsed = timeout(grace, all_ended).await;
