@@ -11,7 +11,9 @@ pub use layercake_directory::{
     NotSubscribed, Pattern, Publication, Record, Route, SEEDS_FILE, SEEDS_VARIABLE, Scope, Session,
     Stale, Subscription, Transport, Trouble, TroubleKind,
 };
-pub use layercake_gateway::{Drained, GatewayConfig};
+pub use layercake_gateway::{
+    AccessLog, Cidr, Drained, GatewayConfig, NoCidr, Priority, Rate, TlsFiles,
+};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
 #[doc(hidden)]
 pub use layercake_node::__private;

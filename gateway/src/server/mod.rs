@@ -6,6 +6,7 @@
 mod bind;
 mod connection;
 mod handover;
+mod inherited;
 mod proxy;
 mod stall;
 mod tls;
@@ -107,6 +108,12 @@ impl Gateway {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// How its addresses begin: `http`, or `https` where it has a certificate.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// What `/metrics` shows. Add what else belongs there before `run`.

@@ -6,6 +6,7 @@
 
 mod actor;
 mod demo;
+mod front;
 mod host;
 mod ls;
 mod mesh;
