@@ -1,6 +1,6 @@
 //! The front door in one line: `node.http("127.0.0.1:5050").serve::<Xy>(pool).await`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use layercake_gateway::{
     Allowed, BindError, Drained, FollowError, Gateway, GatewayConfig, Published,
@@ -45,7 +45,12 @@ impl NodeHttp for Node {
     fn http(&self, listen: &str) -> Http {
         let config = listen
             .parse::<SocketAddr>()
-            .map(GatewayConfig::new)
+            .map(|listen| {
+                let mut config = GatewayConfig::new(listen);
+                // A mesh in memory has no folder, and no other process either.
+                config.hand_over = self.mesh().runtime_folder().ok();
+                config
+            })
             .map_err(|cause| HttpError::Address { text: listen.to_owned(), cause });
         Http { node: self.clone(), config }
     }
@@ -68,8 +73,8 @@ impl Http {
     }
 
     /// Serves one message of a pool, of an actor by its address, or of a function by
-    /// [`from_fn`](layercake_node::service::from_fn), until the node is asked to stop; requests under way are
-    /// finished first.
+    /// [`from_fn`](layercake_node::service::from_fn), until the node is asked to stop, or another process
+    /// has taken over the port with [`GatewayConfig::take_over`]; requests under way are finished first.
     ///
     /// # Errors
     /// [`HttpError`] when it cannot listen, or the service has no such message.
@@ -92,7 +97,7 @@ impl Http {
     /// # Errors
     /// As [`serve_all`](Self::serve_all).
     pub async fn bind_all(self, service: impl Service) -> Result<Bound, HttpError> {
-        let gateway = Gateway::bind(self.config?, Arc::new(service)).await?;
+        let gateway = Gateway::bind(self.config?, Arc::new(service)).await?.on(self.node.clone());
         Ok(Bound { node: self.node, gateway })
     }
 
@@ -107,7 +112,7 @@ impl Http {
             return Err(HttpError::NotServed(M::NAME));
         }
         let only = Only { service, answers };
-        let gateway = Gateway::bind(config, Arc::new(only)).await?;
+        let gateway = Gateway::bind(config, Arc::new(only)).await?.on(self.node.clone());
         Ok(Bound { node: self.node, gateway })
     }
 
@@ -136,7 +141,7 @@ impl Http {
     pub async fn bind_published(self, allowed: &Allowed) -> Result<Bound, HttpError> {
         let config = self.config?;
         let published = Published::follow(&self.node, allowed).await?;
-        let gateway = Gateway::before(config, Arc::new(published)).await?;
+        let gateway = Gateway::before(config, Arc::new(published)).await?.on(self.node.clone());
         Ok(Bound { node: self.node, gateway })
     }
 }
@@ -154,15 +159,23 @@ impl Bound {
         self.gateway.local_addr()
     }
 
-    /// Serves until the node is asked to stop, and says how that went.
+    /// How its addresses begin: `http`, or `https` where it has a certificate.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        self.gateway.scheme()
+    }
+
+    /// Serves until the node is asked to stop, or until another process has taken over, and says how that went.
     pub async fn run(self) -> Drained {
         let stop = CancellationToken::new();
-        let (node, asked) = (self.node, stop.clone());
-        let watch = async move {
-            node.stopping().await;
-            asked.cancel();
+        let mut run = pin!(self.gateway.run(stop.clone()));
+        let drained = tokio::select! {
+            drained = &mut run => drained, // another process has the port
+            () = self.node.stopping() => {
+                stop.cancel();
+                run.await
+            }
         };
-        let (drained, ()) = tokio::join!(self.gateway.run(stop), watch);
         if drained.unfinished > 0 {
             tracing::warn!(unfinished = drained.unfinished, "requests were cut off at the end");
         }

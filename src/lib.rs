@@ -11,7 +11,9 @@ pub use layercake_directory::{
     NotSubscribed, Pattern, Publication, Record, Route, SEEDS_FILE, SEEDS_VARIABLE, Scope, Session,
     Stale, Subscription, Transport, Trouble, TroubleKind,
 };
-pub use layercake_gateway::{Allowed, Drained, FollowError, GatewayConfig};
+pub use layercake_gateway::{
+    AccessLog, Allowed, Cidr, Drained, FollowError, GatewayConfig, NoCidr, Priority, Rate, TlsFiles,
+};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
 #[doc(hidden)]
 pub use layercake_node::__private;
@@ -19,15 +21,17 @@ pub use layercake_node::{
     ASK_DEADLINE, Accepts, Actor, Address, Agent, AnyAddress, AnyFeed, AnyPool, Anything, Api,
     AskError, ByFunction, ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data,
     DeadLetter, DeadLetters, Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits,
-    Listen, MAILBOX, MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, Message, MessageApi, NoArgs, NoMail,
-    NoMessages, Node, NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, PingError, Pool,
-    PoolBuilder, PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply,
-    Restart, Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError,
-    SuperviseError, Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args,
-    error_chain, log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with,
-    run_until_stopped, schema, service, testing, wire,
+    Listen, MAILBOX, MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, MeshPool, Message, MessageApi,
+    NoArgs, NoMail, NoMessages, Node, NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel,
+    PingError, Pool, PoolBuilder, PoolError, ProcessBuilder, ProcessError, Program, PublishError,
+    Replies, Reply, Restart, Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy,
+    SubscribeError, SuperviseError, Supervisor, SupervisorBuilder, TellError, Timer, Unknown,
+    Watch, Why, args, error_chain, log_to_stderr, pool, pools_of, retry, run_as_worker, run_main,
+    run_main_on, run_main_with, run_until_stopped, schema, service, testing, wire,
 };
-pub use layercake_node::{Span, retry::Retry};
+pub use layercake_node::{
+    Blob, Span, Upload, UploadSender, http as http_api, pool::PoolStatus, retry::Retry,
+};
 
 /// What a program may fail with: any error, printed with its causes.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

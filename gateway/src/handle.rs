@@ -7,31 +7,32 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
 };
-use http_body_util::Full;
-use hyper::body::{Body, Incoming};
-use layercake_node::{AskError, service::Call};
-use layercake_wire::payload::{Encoding, Fingerprint, Payload};
-use tokio::time::timeout_at;
+use hyper::body::Incoming;
+use layercake_node::{AskError, Node};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ancestor, answer,
-    body::{RequestBody, Unread},
+    body::RequestBody,
+    call::Asking,
+    coding,
     config::GatewayConfig,
     docs,
-    door::{Door, Ended, Origin, Visit},
-    input::{self, Content},
+    door::{Door, Origin},
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
-    route::{self, Form, Limits, Route},
+    reply::{Answer, AnswerBody, ok, without_body},
+    route::{self, Limits, Route},
     router::Found,
     services::Services,
+    socket::Upgrade,
     table::{Catalogue, Entry, Table},
 };
 
@@ -40,9 +41,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The response to any request: its body is at hand as a whole.
-pub(crate) type Answer = Response<Full<Bytes>>;
-
 /// What all connections share.
 pub(crate) struct Front {
     services: Arc<dyn Services>,
@@ -50,8 +48,12 @@ pub(crate) struct Front {
     pub(crate) metrics: Metrics,
     door: Door,
     pub(crate) config: GatewayConfig,
+    /// Where large bodies are while they are read.
+    pub(crate) node: Option<Node>,
     /// Set once the gateway was told to stop.
     pub(crate) draining: AtomicBool,
+    /// Tells what outlives its connection, as a WebSocket does, to end.
+    pub(crate) closing: CancellationToken,
 }
 
 impl Front {
@@ -65,7 +67,9 @@ impl Front {
             catalogue: Catalogue::new(&*services, Instant::now()),
             door: Door::new(&config, &metrics)?,
             metrics,
+            node: None,
             draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
             services,
             config,
         })
@@ -79,7 +83,7 @@ impl Front {
     /// Answers a request. Dropping the future gives the request up, in the service as well.
     pub(crate) async fn handle(&self, request: Request<Incoming>, origin: Origin) -> Answer {
         let now = Instant::now();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let mut body = RequestBody::new(&head, body);
         let table = self.catalogue.current(&*self.services, now);
         let mut visit = self.door.visit(&self.metrics, &head, origin, now);
@@ -105,9 +109,16 @@ impl Front {
             let request = ancestor::Request { head: &head, body: &mut body, visit: &visit, now };
             Ok(ancestor::handle(self, &table, entry, request).await)
         } else {
-            match route::route(found, &head, body.is_end(), &limits) {
-                Ok(route) => self.follow(route, &table, &head, &mut body, &visit, now).await,
-                Err(problem) => Err(self.or_unavailable(problem, &table)),
+            let upgrade = Upgrade::of(&mut head);
+            match (route::route(found, &head, body.is_end(), &limits), upgrade) {
+                (Ok(Route::Call { endpoint, values, form }), Ok(upgrade)) => {
+                    let (head, body, visit) = (&head, &mut body, &visit);
+                    let asking = Asking { endpoint, values, form, head, body, upgrade, visit, now };
+                    self.ask(asking).await
+                }
+                (Ok(Route::Call { .. }), Err(problem)) => Err(problem),
+                (Ok(route), _) => self.own(route, &table, &head),
+                (Err(problem), _) => Err(self.or_unavailable(problem, &table)),
             }
         };
         let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
@@ -116,6 +127,7 @@ impl Front {
         if self.config.ancestor {
             ancestor::readable(&mut answer);
         }
+        coding::compress(&head.headers, &mut answer).await;
         if head.method == Method::HEAD {
             without_body(&mut answer);
         }
@@ -126,32 +138,11 @@ impl Front {
         answer
     }
 
-    async fn follow(
-        &self,
-        route: Route<'_>,
-        table: &Table,
-        head: &Parts,
-        body: &mut RequestBody,
-        visit: &Visit<'_>,
-        now: Instant,
-    ) -> Result<Answer, Problem> {
+    /// Answers for what is the gateway's own.
+    fn own(&self, route: Route<'_>, table: &Table, head: &Parts) -> Result<Answer, Problem> {
         match route {
-            Route::Call { endpoint, values, form } => {
-                visit.check()?;
-                let usual = endpoint.entry.api.deadline_ms.map(Duration::from_millis);
-                let most = self.config.deadline;
-                let allowed = route::time_allowed(&head.headers, usual.unwrap_or(most), most)?;
-                let deadline = now + allowed;
-                let content = match form {
-                    Form::Empty => Content::None,
-                    Form::Json => Content::Json(self.read(body, deadline).await?),
-                    Form::UrlEncoded => Content::Form(self.read(body, deadline).await?),
-                    Form::Blob(_) | Form::Upload(_) => Content::None,
-                };
-                let query = head.uri.query().unwrap_or_default();
-                let message = input::message(endpoint, &values, query, &head.headers, content)?;
-                self.call(&endpoint.entry, message.encode()?, deadline, visit).await
-            }
+            // Which has been asked for.
+            Route::Call { .. } => Err(Problem::new(Kind::Internal, "not the gateway's own")),
             Route::Index => Ok(ok(JSON, table.index.clone())),
             Route::Health => Ok(ok(TEXT, Bytes::from_static(b"ok\n"))),
             Route::Ready => self.ready(table),
@@ -160,41 +151,6 @@ impl Front {
             Route::Metrics => Ok(self.show_metrics(&head.headers)),
             Route::Options(allow) => Ok(options(allow)),
         }
-    }
-
-    pub(crate) async fn read(
-        &self,
-        body: &mut RequestBody,
-        deadline: Instant,
-    ) -> Result<Bytes, Problem> {
-        let limit = self.config.body_limit;
-        body.read(limit, self.config.body_rate, deadline.into()).await.map_err(
-            |unread| match unread {
-                Unread::TooLarge => route::too_large(limit as u64),
-                Unread::Late => {
-                    Problem::new(Kind::SlowBody, "the body did not come within the deadline")
-                }
-                Unread::Broken => Problem::new(Kind::InvalidBody, "the body broke off"),
-            },
-        )
-    }
-
-    /// Asks the service. It keeps the deadline by itself; the timer here is for one that does not.
-    async fn call(
-        &self,
-        entry: &Entry,
-        message: Bytes,
-        deadline: Instant,
-        visit: &Visit<'_>,
-    ) -> Result<Answer, Problem> {
-        let payload = Payload { tag: entry.tag, encoding: Encoding::Json, bytes: message };
-        let call = Call { payload, accept: Fingerprint::NONE, deadline };
-        let admitted = visit.enter()?;
-        let outcome = timeout_at(deadline.into(), entry.service.call(call))
-            .await
-            .unwrap_or(Err(AskError::Deadline));
-        admitted.ended(Ended::of(&outcome));
-        answer::reply(outcome).map(|bytes| ok(JSON, bytes))
     }
 
     fn ready(&self, table: &Table) -> Result<Answer, Problem> {
@@ -245,24 +201,11 @@ fn refuse(problem: Problem, entry: Option<&Entry>) -> Answer {
     problem.into_response(Some(instance))
 }
 
-pub(crate) fn ok(content_type: &'static str, bytes: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(bytes));
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
-}
-
 fn options(allow: String) -> Answer {
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(AnswerBody::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
         .headers_mut()
         .extend(HeaderValue::try_from(allow).ok().map(|allow| (header::ALLOW, allow)));
     response
-}
-
-/// Leaves the length that the body has, and no body.
-fn without_body(response: &mut Answer) {
-    let length = response.body().size_hint().exact().unwrap_or_default();
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    *response.body_mut() = Full::default();
 }

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::reply::{Answer, AnswerBody};
 
 /// The media type of a problem document.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
@@ -148,6 +148,11 @@ impl Kind {
         self.facts().0
     }
 
+    /// The last part of its `type`.
+    pub(crate) const fn slug(self) -> &'static str {
+        self.facts().1
+    }
+
     /// Whether it says no more than "later, please", which is business as usual under load.
     pub(crate) const fn is_push_back(self) -> bool {
         matches!(self, Self::Busy | Self::Overloaded | Self::Unavailable | Self::Draining)
@@ -229,8 +234,8 @@ impl Problem {
         Self { errors, ..Self::new(kind, detail) }
     }
 
-    /// The response, with a name of this occurrence if it has one.
-    pub(crate) fn into_response(self, instance: Option<String>) -> Response<Full<Bytes>> {
+    /// Its status and its document, with a name of this occurrence if it has one.
+    pub(crate) fn document(self, instance: Option<String>) -> (StatusCode, Vec<u8>) {
         #[derive(Serialize)]
         struct Document {
             r#type: String,
@@ -268,18 +273,24 @@ impl Problem {
             error,
         };
         // Strings and numbers only: this cannot fail, and an empty document would still say enough.
-        let bytes = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Full::new(bytes.into()));
+        (status, serde_json::to_vec(&document).unwrap_or_default())
+    }
+
+    /// The response, with a name of this occurrence if it has one.
+    pub(crate) fn into_response(mut self, instance: Option<String>) -> Answer {
+        let (kind, retry_after, allow) = (self.kind, self.retry_after, self.allow.take());
+        let (status, bytes) = self.document(instance);
+        let mut response = Response::new(AnswerBody::whole(bytes));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            let delay = self.retry_after.unwrap_or(RETRY);
+            let delay = retry_after.unwrap_or(RETRY);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
         }
-        match self.kind {
+        match kind {
             Kind::MethodNotAllowed => {
-                let allow = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok());
+                let allow = allow.and_then(|allow| HeaderValue::try_from(allow).ok());
                 headers.extend(allow.map(|allow| (header::ALLOW, allow)));
             }
             Kind::UnsupportedMediaType => {

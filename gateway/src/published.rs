@@ -115,7 +115,7 @@ async fn follow(
             event = subscription.next() => match event {
                 Some(Event::Available(record) | Event::Dropped(record, _))
                     if except.as_ref().is_some_and(|no| no.matches(&record.name)) => continue,
-                Some(event) => offers.event(event, Instant::now(), || node.pool_fed()),
+                Some(event) => offers.event(event, Instant::now(), |name| node.pool_fed(name)),
                 None => return,
             },
         };
@@ -149,7 +149,7 @@ impl Offers {
         &mut self,
         event: Event,
         now: Instant,
-        make: impl FnOnce() -> (AnyPool, AnyFeed),
+        make: impl FnOnce(&str) -> (AnyPool, AnyFeed),
     ) -> bool {
         match &event {
             Event::Available(record) => {
@@ -165,7 +165,7 @@ impl Offers {
                     return false;
                 }
                 let offer = self.by_name.entry(record.name.as_str().into()).or_insert_with(|| {
-                    let (pool, feed) = make();
+                    let (pool, feed) = make(record.name.as_str());
                     let service = Arc::new(Offered { pool, api: RwLock::default() });
                     Offer { service, feed, instances: HashSet::new(), lost: None }
                 });

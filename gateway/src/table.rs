@@ -14,7 +14,7 @@ use http::Method;
 use layercake_node::{
     Api, MessageApi,
     check::Checker,
-    http::{HttpReply, HttpRoute},
+    http::{HttpError, HttpReply, HttpRoute},
     service::Service,
 };
 use layercake_wire::payload::Tag;
@@ -45,6 +45,8 @@ pub(crate) struct Entry {
     pub(crate) checker: Checker,
     pub(crate) reply: HttpReply,
     pub(crate) fallible: bool,
+    /// The errors that a fallible one may be answered with.
+    pub(crate) errors: Vec<HttpError>,
     /// Whether it takes members that it does not declare.
     pub(crate) open: bool,
 }
@@ -104,6 +106,7 @@ impl Table {
                 checker: Checker::new(message),
                 reply: message.http_reply(),
                 fallible: message.is_fallible(),
+                errors: message.http_errors(),
                 open: message.schema.get("additionalProperties").is_some_and(|o| *o != false),
                 api: message.clone(),
             });

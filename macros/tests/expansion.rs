@@ -38,6 +38,10 @@ pub mod __private {
         fn http() -> HttpApi {
             HttpApi::default()
         }
+        const FALLIBLE: bool = false;
+        fn is_failure(_: &Self::Reply) -> bool {
+            false
+        }
         fn describe() -> &'static Arc<MessageApi>;
     }
     #[derive(Default, Debug, PartialEq)]

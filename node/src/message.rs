@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use layercake_wire::payload::{Fingerprint, Tag};
+use layercake_wire::payload::{self, Encoding, Fingerprint, Payload, Tag};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -46,6 +46,13 @@ pub trait Message: Data {
     fn http() -> HttpApi {
         HttpApi::default()
     }
+    /// Whether its reply is a `Result`, and so may say that the handler failed.
+    const FALLIBLE: bool = false;
+    /// Whether this reply says so. A pool sends less to a worker that fails more than the others do.
+    fn is_failure(reply: &Self::Reply) -> bool {
+        let _ = reply;
+        false
+    }
     /// Its description, made once.
     fn describe() -> &'static Arc<MessageApi>;
 }
@@ -74,6 +81,9 @@ pub struct MessageApi {
     /// [`Message::http`].
     #[serde(default)]
     pub http: HttpApi,
+    /// [`Message::FALLIBLE`].
+    #[serde(default)]
+    pub fallible: bool,
 }
 
 impl MessageApi {
@@ -81,6 +91,20 @@ impl MessageApi {
     #[must_use]
     pub fn tag(&self) -> Tag {
         Tag::of(&self.name)
+    }
+
+    /// Whether an encoded reply says that the handler failed: told from its first bytes, for nothing
+    /// between sender and receiver decodes it.
+    #[must_use]
+    pub fn is_failure(&self, reply: &Payload) -> bool {
+        self.fallible
+            && match reply.encoding {
+                // The number of the variant.
+                Encoding::Bincode => reply.bytes.first() == Some(&1),
+                Encoding::Json => reply.bytes.starts_with(br#"{"Err":"#),
+                Encoding::Parts => payload::split(&reply.bytes)
+                    .is_ok_and(|(json, _)| json.starts_with(br#"{"Err":"#)),
+            }
     }
 }
 

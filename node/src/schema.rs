@@ -67,6 +67,7 @@ pub fn describe<M: Message>() -> MessageApi {
         stream: M::STREAM,
         deadline_ms: M::DEADLINE.map(|limit| limit.as_millis().try_into().unwrap_or(u64::MAX)),
         http: M::http(),
+        fallible: M::FALLIBLE,
     }
 }
 

@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 
 pub(crate) use self::serve::{Request, concerns, entry, handle};
 use crate::{
-    handle::{Answer, ok},
     problem::{Problem, whole_seconds},
+    reply::{Answer, ok},
 };
 
 /// The one media type that the ancestor's client takes, to the letter.

@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{Method, request::Parts};
-use layercake_node::{AskError, http::HttpReply, service::Call};
+use layercake_node::{AskError, http::HttpReply};
 use layercake_wire::payload::{Encoding, Fingerprint, Payload};
 use serde_json::Value;
 use tokio::time::timeout_at;
@@ -18,12 +19,15 @@ use super::{
 };
 use crate::{
     body::RequestBody,
+    call::call_of,
     door::{Ended, Visit},
-    handle::{Answer, Front},
+    handle::Front,
     problem::{Kind, Problem},
+    reply::Answer,
     route,
     router::Found,
     table::{Entry, RESERVED, Table},
+    upload::unread_problem,
 };
 
 /// A request, and who it is from.
@@ -132,18 +136,18 @@ async fn answer(
     let message = match source {
         Source::Query(query) => members(schema, name, query, false),
         Source::Form => {
-            let bytes = front.read(body, deadline).await?;
+            let bytes = read(front, body, deadline).await?;
             let form =
                 std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
             members(schema, name, form, true)
         }
-        Source::Json => from_json(schema, &front.read(body, deadline).await?),
+        Source::Json => from_json(schema, &read(front, body, deadline).await?),
     };
     let message = message.map_err(unreadable)?;
     if let Some(first) = entry.checker.check(&message).first() {
         return Err(Failure::Misfit(format!("`{}` {}", first.parameter, first.detail)));
     }
-    let call = Call { payload: encode(entry, &message)?, accept: Fingerprint::NONE, deadline };
+    let call = call_of(visit, encode(entry, &message)?, Fingerprint::NONE, deadline);
     let admitted = visit.enter()?;
     let outcome = timeout_at(deadline.into(), entry.service.call(call))
         .await
@@ -155,4 +159,10 @@ async fn answer(
 fn encode(entry: &Entry, message: &Value) -> Result<Payload, Failure> {
     let bytes = serde_json::to_vec(message).map_err(|error| Failure::Misfit(error.to_string()))?;
     Ok(Payload { tag: entry.tag, encoding: Encoding::Json, bytes: bytes.into() })
+}
+
+async fn read(front: &Front, body: &mut RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
+    let (limit, rate) = (front.config.body_limit, front.config.body_rate);
+    let bytes = body.read(limit, rate, deadline.into()).await;
+    bytes.map_err(|unread| unread_problem(unread, limit as u64))
 }

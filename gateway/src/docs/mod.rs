@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, header};
 
-use crate::handle::{Answer, ok};
+use crate::reply::{Answer, ok};
 
 /// The page. Its one style and one script carry [`NONCE`], which each answer has anew.
 const PAGE: &str = include_str!("page.html");

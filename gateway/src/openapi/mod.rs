@@ -22,8 +22,8 @@ use self::{
     schemas::{Placed, Schemas, plain, reference},
 };
 use crate::{
-    handle::{Answer, ok},
     problem::{Kind, PROBLEM_JSON},
+    reply::{Answer, ok},
 };
 
 /// A way to reach a message, as it is served.

@@ -3,7 +3,14 @@
 //! The first bytes tell what is spoken: a declared proxy's word on who the client is, TLS, HTTP/2 with
 //! prior knowledge, else HTTP/1.1.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header, uri::Authority};
@@ -13,10 +20,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::graceful::GracefulConnection,
-};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -170,8 +174,14 @@ async fn speak<S>(
     };
     let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
     let ended = match version {
-        Protocol::Http2 => drive(shared.http2.serve_connection(io, handle), &closing.gently).await,
-        _ => drive(shared.http1.serve_connection(io, handle), &closing.idle).await,
+        Protocol::Http2 => {
+            let connection = shared.http2.serve_connection(io, handle);
+            drive(connection, |c| c.graceful_shutdown(), &closing.gently).await
+        }
+        _ => {
+            let connection = shared.http1.serve_connection(io, handle).with_upgrades();
+            drive(connection, |c| c.graceful_shutdown(), &closing.idle).await
+        }
     };
     if let Err(error) = ended {
         // Clients go away and send nonsense; it is not for an operator to act on.
@@ -186,7 +196,8 @@ async fn redirect(stream: TcpStream, shared: &Arc<Shared>, closing: &Closing) {
         async move { Ok::<_, Infallible>(answer) }
     });
     let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
-    let _ = drive(shared.http1.serve_connection(io, answer), &closing.idle).await;
+    let connection = shared.http1.serve_connection(io, answer);
+    let _ = drive(connection, |c| c.graceful_shutdown(), &closing.idle).await;
 }
 
 /// The answer to a request that has to be made by HTTPS.
@@ -220,15 +231,19 @@ impl Drop for Open<'_> {
 }
 
 /// Runs a connection; once `closing`, only until what is under way is answered.
-async fn drive<C>(connection: C, closing: &CancellationToken) -> hyper::Result<()>
+async fn drive<C>(
+    connection: C,
+    shut_down: impl FnOnce(Pin<&mut C>),
+    closing: &CancellationToken,
+) -> hyper::Result<()>
 where
-    C: GracefulConnection<Error = hyper::Error>,
+    C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended,
-        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = closing.cancelled() => shut_down(connection.as_mut()),
     }
     connection.await
 }

@@ -6,6 +6,7 @@
 mod bind;
 mod connection;
 mod handover;
+mod inherited;
 mod proxy;
 mod stall;
 mod tls;
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use layercake_node::service::Service;
+use layercake_node::{Node, service::Service};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -95,10 +96,24 @@ impl Gateway {
         Ok(Self { seat, local_addr, front, tls })
     }
 
+    /// Lets large bodies be read from that node while they come: see `Upload`. Without a node, messages
+    /// that have one cannot be asked for.
+    #[must_use]
+    pub fn on(mut self, node: Node) -> Self {
+        self.front.node = Some(node);
+        self
+    }
+
     /// Where it listens, with the port that the system picked.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// How its addresses begin: `http`, or `https` where it has a certificate.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// What `/metrics` shows. Add what else belongs there before `run`.
@@ -256,6 +271,7 @@ impl Connections {
 
     /// Lets requests under way finish, and cuts what is left after `grace`.
     async fn drain(mut self, grace: Duration) -> Drained {
+        self.shared.front.closing.cancel();
         self.closing.gently.cancel();
         let all_ended = async { while self.tasks.join_next().await.is_some() {} };
         let _elapsed = timeout(grace, all_ended).await;

@@ -19,6 +19,7 @@ fn checker_of(schema: Value) -> Checker {
         stream: false,
         deadline_ms: None,
         http: crate::http::HttpApi::default(),
+        fallible: false,
     })
 }
 

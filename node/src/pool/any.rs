@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Pool, PoolBuilder, PoolError,
+    Pool, PoolBuilder, PoolError, PoolStatus,
     follow::{Change, Members, follow},
     scheduler::{Config, WorkerId},
     seats::{Place, SeatGuard},
@@ -28,6 +28,7 @@ use crate::{
     message::Api,
     node::Node,
     packet::Parcel,
+    pools::Shown,
     service::{self, Call, Service},
     stream::EncodedReplies,
 };
@@ -72,6 +73,7 @@ pub struct AnyPool(Arc<Inner>);
 
 struct Inner {
     node: Node,
+    name: String,
     config: Config,
     classes: Mutex<Vec<Class>>,
     api: watch::Sender<Api>,
@@ -100,12 +102,13 @@ struct Member {
 impl AnyPool {
     pub(super) async fn start(
         node: &Node,
+        name: String,
         pattern: &str,
         scope: Scope,
         config: Config,
     ) -> Result<Self, PoolError> {
         let subscription = node.subscribe(pattern, scope).await?;
-        let pool = Self::empty(node, config);
+        let pool = Self::empty(node, name, config);
         let follower = pool.clone();
         pool.run(async move {
             follow(subscription, &follower.0.stop, |change| follower.on_change(change)).await;
@@ -113,9 +116,10 @@ impl AnyPool {
         Ok(pool)
     }
 
-    fn empty(node: &Node, config: Config) -> Self {
+    fn empty(node: &Node, name: String, config: Config) -> Self {
         Self(Arc::new(Inner {
             node: node.clone(),
+            name,
             config,
             classes: Mutex::new(Vec::new()),
             api: watch::channel(union(&[])).0,
@@ -137,8 +141,16 @@ impl AnyPool {
             }
         });
         self.0.tasks.close();
+        let shown: Arc<dyn Shown> = self.0.clone();
+        self.0.node.pool_registry().add(Arc::downgrade(&shown));
         let tasks = self.0.tasks.clone();
         self.0.node.tasks().spawn(async move { tasks.wait().await });
+    }
+
+    /// How it is now, as operators see it: a pool for each API that its members have.
+    #[must_use]
+    pub fn status(&self) -> Vec<PoolStatus> {
+        self.0.show()
     }
 
     /// How many members there are now; those that are leaving are not counted.
@@ -182,10 +194,15 @@ impl AnyPool {
         accept: Fingerprint,
         deadline: Instant,
     ) -> Result<Payload, AskError> {
+        self.answer(Call::new(payload, accept, deadline)).await
+    }
+
+    /// As [`ask_encoded`](Self::ask_encoded), with all that a call can say.
+    async fn answer(&self, call: Call) -> Result<Payload, AskError> {
         let mut tried = HashSet::new();
         let mut last = AskError::Unavailable;
-        while let Some(Class { meta, pool, .. }) = self.pick(payload.tag, &tried) {
-            match pool.ask_encoded(payload.clone(), accept, deadline).await {
+        while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
+            match pool.answer(call.clone()).await {
                 Err(error) if goes_on(&error) => last = error,
                 answer => return answer,
             }
@@ -194,24 +211,12 @@ impl AnyPool {
         Err(last)
     }
 
-    /// As [`ask_encoded`](Self::ask_encoded), of a message that is answered in parts.
-    ///
-    /// # Errors
-    /// As [`ask_encoded`](Self::ask_encoded), where nothing was sent; what happens later comes with the
-    /// parts.
-    ///
-    /// # Cancel safety
-    /// Dropping the future, or the parts, cancels the request.
-    pub async fn stream_encoded(
-        &self,
-        payload: Payload,
-        accept: Fingerprint,
-        deadline: Instant,
-    ) -> Result<EncodedReplies, AskError> {
+    /// As [`answer`](Self::answer), part by part.
+    async fn answer_in_parts(&self, call: Call) -> Result<EncodedReplies, AskError> {
         let mut tried = HashSet::new();
         let mut last = AskError::Unavailable;
-        while let Some(Class { meta, pool, .. }) = self.pick(payload.tag, &tried) {
-            match pool.stream_encoded(payload.clone(), accept, deadline).await {
+        while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
+            match pool.answer_in_parts(call.clone()).await {
                 Err(error) if goes_on(&error) => last = error,
                 answer => return answer,
             }
@@ -291,8 +296,8 @@ impl AnyPool {
         }
         let api: Api = serde_json::from_slice(meta)
             .map_err(|error| format!("what it advertises is not understood: {error}"))?;
-        let Inner { node, config, stop, .. } = &*self.0;
-        let pool = Pool::empty(node, String::new(), api, config.clone(), false, stop.child_token());
+        let Inner { node, name, config, stop, .. } = &*self.0;
+        let pool = Pool::empty(node, name.clone(), api, config.clone(), false, stop.child_token());
         classes.push(Class { meta: meta.clone(), pool: pool.clone(), members: 1 });
         Ok(pool)
     }
@@ -303,7 +308,9 @@ impl AnyPool {
         if let Some(at) = classes.iter().position(|class| class.meta == meta) {
             classes[at].members -= 1;
             if classes[at].members == 0 {
-                classes.remove(at).pool.turn_away();
+                let last = classes.remove(at);
+                last.pool.turn_away();
+                last.pool.0.stop.cancel();
             }
         }
         drop(classes);
@@ -362,6 +369,16 @@ fn goes_on(error: &AskError) -> bool {
     )
 }
 
+impl Shown for Inner {
+    fn show(&self) -> Vec<PoolStatus> {
+        if self.stop.is_cancelled() {
+            return Vec::new();
+        }
+        let classes = self.classes.lock();
+        classes.iter().map(|class| class.pool.status()).collect()
+    }
+}
+
 impl Service for AnyPool {
     fn api(&self) -> Api {
         self.0.api.borrow().clone()
@@ -372,11 +389,11 @@ impl Service for AnyPool {
     }
 
     fn call(&self, call: Call) -> service::Reply<'_> {
-        Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.answer(call))
     }
 
     fn stream(&self, call: Call) -> service::Stream<'_> {
-        Box::pin(self.stream_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.answer_in_parts(call))
     }
 }
 
@@ -415,10 +432,10 @@ impl fmt::Debug for AnyFeed {
 
 impl Node {
     /// As [`pool_of`](Self::pool_of), for who has a subscription already: the pool has the members that
-    /// it is told of, by events that concern it, in their order.
+    /// it is told of, by events that concern it, in their order. Operators see it by the name given.
     #[must_use]
-    pub fn pool_fed(&self) -> (AnyPool, AnyFeed) {
-        let pool = AnyPool::empty(self, Config::default());
+    pub fn pool_fed(&self, name: &str) -> (AnyPool, AnyFeed) {
+        let pool = AnyPool::empty(self, name.to_owned(), Config::default());
         let stop = pool.0.stop.clone();
         pool.run(async move { stop.cancelled().await });
         let feed = AnyFeed { pool: pool.clone(), members: Members::default() };

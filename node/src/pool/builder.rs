@@ -1,6 +1,6 @@
 //! A pool that is being described, and its start.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use layercake_directory::Scope;
 
@@ -10,7 +10,7 @@ use super::{
     scheduler::{Config, ConfigError},
     workers::{self, Workers},
 };
-use crate::{actor::Actor, names::SubscribeError, node::Node};
+use crate::{actor::Actor, names::SubscribeError, node::Node, pools::Shown};
 
 /// Why a pool does not start.
 #[derive(Debug, thiserror::Error)]
@@ -146,20 +146,30 @@ impl<A: Actor> PoolBuilder<A> {
         Self { name: Some(name.to_owned()), ..self }
     }
 
-    /// How many requests may wait for a worker (1024). One more is answered `Overloaded`.
+    // Dispatch settings.
+
+    /// How many requests may wait for a worker (1024). One more is answered `Overloaded`, or takes the place
+    /// of one of a caller that has more of them waiting.
     pub fn queue(mut self, length: usize) -> Self {
         self.config.queue = length;
         self
     }
 
-    /// How many requests one worker is given at a time (32). It handles them one after the other; the
-    /// others are on their way.
+    /// How many requests one worker is given at a time at most (32). Unless
+    /// [`adaptive`](Self::adaptive) is off it gets fewer where more would wait for each other.
     pub fn concurrency(mut self, each: usize) -> Self {
         self.config.concurrency = each;
         self
     }
 
-    /// The mean response time (5 s) above which requests are answered `Busy`; `None`: never.
+    /// Whether a worker is given fewer requests at a time than [`concurrency`](Self::concurrency) where more
+    /// would only wait in its mailbox (on).
+    pub fn adaptive(mut self, on: bool) -> Self {
+        self.config.adaptive = on;
+        self
+    }
+
+    /// The response time (5 s), queue included, above which requests are answered `Busy`; `None`: never.
     pub fn responsiveness(mut self, target: Option<Duration>) -> Self {
         self.config.responsiveness = target;
         self
@@ -168,6 +178,42 @@ impl<A: Actor> PoolBuilder<A> {
     /// Of so many requests to a busy pool one passes (10), so that it notices its recovery.
     pub fn busy_pass_rate(mut self, one_of: u32) -> Self {
         self.config.busy_pass_rate = one_of;
+        self
+    }
+
+    /// How long a worker that is new or was left out gets fewer requests than the others (1 s); zero: it
+    /// gets its share at once.
+    pub fn slow_start(mut self, time: Duration) -> Self {
+        self.config.slow_start = time;
+        self
+    }
+
+    /// Whether a worker that fails more than the others, or is silent, is left out for a while (on).
+    pub fn ejection(mut self, on: bool) -> Self {
+        self.config.ejection = on;
+        self
+    }
+
+    /// Which share of the requests may be given to another worker after theirs was lost with them (0.2, and
+    /// three each second): only messages that are idempotent are, and those that surely have not run, which
+    /// do not count.
+    pub fn retries(mut self, share: f64) -> Self {
+        self.config.retries = share;
+        self
+    }
+
+    /// Whether an idempotent message whose answer takes longer than 95 of 100 is given to a second worker
+    /// too, at most one of twenty (off). The first good answer counts, the other is cancelled. Each such
+    /// message is encoded once more, to have a copy.
+    pub fn hedge(mut self, on: bool) -> Self {
+        self.config.hedges = if on { 0.05 } else { 0.0 };
+        self
+    }
+
+    /// How much more than its share of the requests a worker may have before requests with its keys go to
+    /// another one (1.25).
+    pub fn key_load(mut self, times: f64) -> Self {
+        self.config.key_load = times;
         self
     }
 }
@@ -192,6 +238,8 @@ impl<A: Actor + Default> PoolBuilder<A> {
         let guard = stop.drop_guard();
         let bounds = self.bounds.map(|(min, max)| Bounds { min, max, most_load: self.most_load });
         workers::start(&pool, sources, bounds, self.stand_down, self.publish).await?;
+        let shown: Arc<dyn Shown> = pool.0.clone();
+        self.node.pool_registry().add(Arc::downgrade(&shown));
         // The workers outlive the builder: they end with the pool's `stop`, or with the node.
         guard.disarm();
         let closing = pool.clone();
@@ -243,6 +291,7 @@ impl PoolBuilder<Anything> {
         let Some(Workers::Hosts { pattern, scope }) = self.sources.first() else {
             return Err(PoolError::Foreign);
         };
-        AnyPool::start(&self.node, pattern, *scope, self.config).await
+        let name = self.name.unwrap_or_else(|| pattern.clone());
+        AnyPool::start(&self.node, name, pattern, *scope, self.config).await
     }
 }

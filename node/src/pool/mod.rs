@@ -10,6 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    dispatch::Turn,
     scheduler::{Config, Scheduler, Ticket, WorkerId},
     seats::Seats,
     workers::Crew,
@@ -25,8 +27,10 @@ use crate::{
     actor::Actor,
     address::Address,
     clock,
+    error::AskError,
     message::Api,
     node::Node,
+    pools::Shown,
     service::{self, Call, Service},
 };
 
@@ -36,19 +40,26 @@ mod dispatch;
 mod elastic;
 mod follow;
 mod member;
+mod publish;
 pub mod scheduler;
 mod seats;
+mod status;
 mod stream;
 mod workers;
 
 pub use any::{AnyFeed, AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
+pub use dispatch::PoolRequest;
 pub use member::Member;
+pub use publish::PublishedPool;
 pub use seats::Place;
+pub use status::{BUCKETS_MS, MAX_SHOWN, PoolStatus, Times, WorkerState, WorkerStatus};
 pub use workers::Workers;
 
 /// Workers that one pool may be asked to start.
 pub const MAX_WORKERS: usize = 1024;
+/// How long what was published in this process goes on when its name was withdrawn.
+const NOTICE: std::time::Duration = std::time::Duration::from_millis(250);
 /// How long a pool waits for its first worker at its start, and for requests in flight at its end.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -66,6 +77,8 @@ struct Inner<A: Actor> {
     size: watch::Sender<usize>,
     /// Told when a request has ended while somebody waits for that.
     ended: Notify,
+    /// Told when a worker is to be used again at another time than was known.
+    clock: Notify,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -73,7 +86,7 @@ struct Inner<A: Actor> {
 /// Behind one lock, held for a few hundred nanoseconds and never across a wait.
 struct State<A: Actor> {
     scheduler: Scheduler,
-    waiting: HashMap<Ticket, oneshot::Sender<(WorkerId, Address<A>)>>,
+    waiting: HashMap<Ticket, oneshot::Sender<Turn<A>>>,
     workers: HashMap<WorkerId, Address<A>>,
     seats: Seats,
     /// Those that finish what they have.
@@ -81,6 +94,8 @@ struct State<A: Actor> {
     next: u64,
     /// How many wait for requests to end.
     watchers: usize,
+    /// When a worker is to be used again for those that wait.
+    wake: Option<Instant>,
 }
 
 impl<A: Actor> Pool<A> {
@@ -103,8 +118,9 @@ impl<A: Actor> Pool<A> {
             draining: HashSet::new(),
             next: 0,
             watchers: 0,
+            wake: None,
         };
-        Self(Arc::new(Inner {
+        let pool = Self(Arc::new(Inner {
             node: node.clone(),
             name,
             api,
@@ -112,9 +128,19 @@ impl<A: Actor> Pool<A> {
             crews: Mutex::new(Vec::new()),
             size: watch::channel(0).0,
             ended: Notify::new(),
+            clock: Notify::new(),
             stop,
             tasks: TaskTracker::new(),
-        }))
+        }));
+        let clock = pool.clone();
+        pool.0.tasks.spawn(async move { clock.0.keep_time().await });
+        pool
+    }
+
+    /// How it is now, as operators see it.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        self.0.status()
     }
 
     /// Its name, as it is shown.
@@ -149,9 +175,10 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         state.next += 1;
         let worker = WorkerId(state.next);
+        let info = dispatch::info(&address);
         state.workers.insert(worker, address);
-        let starts = state.scheduler.join(worker, clock::now());
-        state.assign(starts);
+        let moves = state.scheduler.join(worker, info, clock::now());
+        self.0.carry_out(&mut state, moves);
         self.0.size.send_replace(state.able());
         worker
     }
@@ -161,7 +188,8 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         if state.workers.contains_key(&worker) {
             state.draining.insert(worker);
-            state.scheduler.drain(worker);
+            let moves = state.scheduler.drain(worker, clock::now());
+            self.0.carry_out(&mut state, moves);
             self.0.size.send_replace(state.able());
         }
     }
@@ -170,8 +198,8 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         state.workers.remove(&worker);
         state.draining.remove(&worker);
-        let starts = state.scheduler.leave(worker, clock::now());
-        state.assign(starts);
+        let moves = state.scheduler.leave(worker, clock::now());
+        self.0.carry_out(&mut state, moves);
         self.0.size.send_replace(state.able());
         // Whoever waits for its requests need not any longer.
         self.0.ended.notify_waiters();
@@ -223,7 +251,7 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         for (ticket, asker) in std::mem::take(&mut state.waiting) {
             state.scheduler.cancel(ticket);
-            drop(asker);
+            let _ = asker.send(Err(AskError::Unavailable));
         }
     }
 
@@ -243,8 +271,13 @@ impl<A: Actor> State<A> {
     }
 
     fn in_flight_of(&self, worker: WorkerId) -> usize {
-        let mut all = self.scheduler.workers(clock::now());
-        all.find(|stats| stats.worker == worker).map_or(0, |stats| stats.in_flight)
+        self.scheduler.in_flight_of(worker)
+    }
+}
+
+impl<A: Actor> Shown for Inner<A> {
+    fn show(&self) -> Vec<PoolStatus> {
+        if self.stop.is_cancelled() { Vec::new() } else { vec![self.status()] }
     }
 }
 
@@ -258,11 +291,11 @@ impl<A: Actor> Service for Pool<A> {
     }
 
     fn call(&self, call: Call) -> service::Reply<'_> {
-        Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.answer(call))
     }
 
     fn stream(&self, call: Call) -> service::Stream<'_> {
-        Box::pin(self.stream_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.answer_in_parts(call))
     }
 }
 

@@ -7,9 +7,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    GRACE, MAX_WORKERS, Pool, PoolError, elastic,
+    GRACE, MAX_WORKERS, NOTICE, Pool, PoolError, elastic,
     elastic::{Advice, Bounds, Seen, Sizer},
     follow::follow,
+    scheduler::{WorkerId, WorkerState, WorkerView},
     seats::{Place, SeatGuard},
 };
 use crate::{
@@ -22,8 +23,6 @@ use crate::{
     watch::Watch,
 };
 
-/// How long a published worker of this process goes on when its name was withdrawn.
-const NOTICE: Duration = Duration::from_millis(250);
 /// How long a process may take that was asked to end by somebody else; then it is killed.
 const LEAVE_TIME: Duration = Duration::from_secs(15);
 /// A worker that leaves in order is replaced at once, unless it has lived for less than this.
@@ -251,21 +250,22 @@ impl<A: Actor + Default> Pool<A> {
 }
 
 impl<A: Actor> super::State<A> {
-    fn seen(&mut self, workers: usize) -> Seen {
+    fn seen(&self, workers: usize) -> Seen {
         let now = clock::now();
         let (mut in_flight, mut busy, mut ready, mut latency) = (0, 0, 0, Duration::ZERO);
-        for worker in self.scheduler.workers(now).filter(|worker| !worker.draining) {
+        let draining = |worker: &WorkerView| worker.state == WorkerState::Draining;
+        for worker in self.scheduler.workers(now).filter(|worker| !draining(worker)) {
             ready += 1;
             in_flight += worker.in_flight;
             if worker.in_flight > 0 {
                 busy += 1;
-                latency += worker.latency;
+                latency += worker.expected_latency;
             }
         }
         latency /= u32::try_from(busy.max(1)).unwrap_or(u32::MAX);
         let queued = match self.scheduler.pending() {
             0 => Duration::ZERO,
-            _ => self.scheduler.mean_response(now).saturating_sub(latency),
+            _ => self.scheduler.expected_wait(now),
         };
         Seen { workers, ready, in_flight, busy, queued, latency, machine: elastic::machine() }
     }
@@ -416,7 +416,7 @@ async fn serve<A: Actor>(
 
 impl<A: Actor> Pool<A> {
     /// How many requests a worker has answered.
-    fn answered(&self, worker: super::WorkerId) -> u64 {
+    fn answered(&self, worker: WorkerId) -> u64 {
         let state = self.0.state.lock();
         let mut all = state.scheduler.workers(clock::now());
         all.find(|stats| stats.worker == worker).map_or(0, |stats| stats.answered)
@@ -424,7 +424,7 @@ impl<A: Actor> Pool<A> {
 
     /// Waits, within the grace, until a worker has answered what it has: of a pool that stops, until all
     /// have, for those that wait still need workers.
-    async fn let_finish(&self, worker: super::WorkerId) {
+    async fn let_finish(&self, worker: WorkerId) {
         if self.0.stop.is_cancelled() {
             self.finish().await;
         } else {

@@ -4,7 +4,7 @@
 use clap::{Args, ValueEnum};
 use layercake::prelude::*;
 
-use crate::output::say;
+use crate::{front::Front, output::say};
 
 /// Serves every published actor that answers messages, from the moment its name is published until it is
 /// withdrawn, without having to know its types: `GET /Message?x=2`, `POST /Message` with JSON, the forms
@@ -15,9 +15,6 @@ use crate::output::say;
     after_help = "Example:\n  layer-cake gateway --listen 0.0.0.0:8080 --names 'textures:.*'\n  curl http://127.0.0.1:8080/openapi.json"
 )]
 pub(crate) struct Gateway {
-    /// Where to serve HTTP; port 0 picks a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5050")]
-    listen: String,
     /// Which names to serve: a regular expression over whole names.
     #[arg(long, value_name = "PATTERN", default_value = ".*")]
     names: String,
@@ -27,9 +24,8 @@ pub(crate) struct Gateway {
     /// How far to look.
     #[arg(long, value_enum, default_value_t = Reach::Lan)]
     scope: Reach,
-    /// Answer as the Python library layer-cake does, for programs that are written with it.
-    #[arg(long)]
-    ancestor: bool,
+    #[command(flatten)]
+    front: Front,
     #[command(flatten)]
     pub(crate) seeds: crate::Seeds,
 }
@@ -47,10 +43,11 @@ impl Gateway {
             Reach::Lan => Scope::Lan,
         };
         let allowed = Allowed { names: self.names, except: self.except, scope };
-        let http = node.http(&self.listen).configure(|config| config.ancestor = self.ancestor);
+        let front = self.front;
+        let http = node.http(&front.listen).configure(|config| front.apply(config));
         let door = http.bind_published(&allowed).await?;
         // It listens; what there is to serve comes and goes, which `/readyz` tells.
-        say(&format!("ready: http://{}", door.local_addr()))?;
+        say(&format!("ready: {}://{}", door.scheme(), door.local_addr()))?;
         let _ = door.run().await;
         Ok(())
     }

@@ -38,6 +38,7 @@ use crate::{
     frame::{self, CHUNK, Frame, FrameError, MAX_TYPES, OutBuf},
     inbound::{AskFailure, Failure, FailureCode},
     payload::{Fingerprint, MAX_MESSAGE, Payload},
+    trace::Trace,
 };
 
 /// Large messages of one link that are on their way in pieces at the same time; more wait.
@@ -45,6 +46,8 @@ pub(crate) const MAX_BULK: usize = 8;
 /// Bytes of pieces that are put into the output buffer at once, so that a small message waits for
 /// no more than these.
 const BULK_BATCH: usize = 128 << 10;
+/// Traces whose asks have not come yet; beyond it they are forgotten, and the asks are part of none.
+const MAX_TRACES: usize = 4096;
 /// The longest failure text that is sent, in bytes.
 const MAX_DETAIL: usize = 4096;
 
@@ -63,6 +66,7 @@ pub(crate) enum Event {
         accept: Fingerprint,
         deadline_ms: u32,
         window: Option<Arc<Window>>,
+        trace: Option<Trace>,
         payload: Payload,
     },
     Cancel {
@@ -157,6 +161,8 @@ pub(crate) struct Core {
     turns: VecDeque<Pair>,
     next_bulk: u32,
     inbound: HashMap<u32, BytesMut>,
+    /// Traces of asks that are still to come.
+    traces: HashMap<u64, Trace>,
     pub(crate) out: OutBuf,
     /// Units and control messages in `out`, to be given back when it is written.
     pub(crate) out_units: usize,
@@ -195,6 +201,10 @@ impl Core {
                     waiting: ask.waiting,
                 });
                 let id = (u64::from(generation) << 32) | index as u64;
+                if let Some(trace) = ask.trace {
+                    // At once, so that it is there before the ask, however long that waits for its turn.
+                    self.out.push(Frame::Trace { id, trace: *trace });
+                }
                 let (accept, payload) = (ask.accept, ask.payload);
                 let frame = Frame::Ask { id, to, accept, deadline_ms, parts, payload };
                 self.send((ask.from, to), frame, Due::Budget(ask.units));
@@ -400,7 +410,16 @@ impl Core {
                 if let Some(window) = window.clone() {
                     self.serving.insert(id, Serving { window, sent: 0 });
                 }
-                Event::Ask { id, to, accept, deadline_ms, window, payload }
+                let trace = if self.traces.is_empty() { None } else { self.traces.remove(&id) };
+                Event::Ask { id, to, accept, deadline_ms, window, trace, payload }
+            }
+            Frame::Trace { id, trace } => {
+                // Asks that were cancelled before they were sent leave theirs.
+                if self.traces.len() == MAX_TRACES {
+                    self.traces.clear();
+                }
+                self.traces.insert(id, trace);
+                return Ok(None);
             }
             Frame::Part { id, payload } => {
                 let within = match self.pending(id) {
@@ -421,6 +440,7 @@ impl Core {
                 return Ok(None);
             }
             Frame::Cancel { id } => {
+                self.traces.remove(&id);
                 self.served(id);
                 Event::Cancel { id }
             }

@@ -256,10 +256,11 @@ fn hand_up(event: Event, link: &Link, cancelled: &Arc<Cancelled>, receive: &Arc<
             let kind = InboundKind::Tell(Some(credit));
             receive.on_message(Inbound { from: link.peer(), to, payload, kind });
         }
-        Event::Ask { id, to, accept, deadline_ms, window, payload } => {
+        Event::Ask { id, to, accept, deadline_ms, window, trace, payload } => {
             let deadline = clock::now() + Duration::from_millis(deadline_ms.into());
             let (commands, cancelled) = (link.commands().clone(), cancelled.clone());
-            let responder = Responder::over_link(commands, cancelled, id, window, accept, deadline);
+            let responder = Responder::over_link(commands, cancelled, id, window, accept, deadline)
+                .traced(trace.map(Arc::new));
             if deadline_ms == 0 {
                 responder.fail(Failure::new(FailureCode::Deadline, "arrived after its deadline"));
                 return;

@@ -34,6 +34,7 @@ use crate::{
     id::{ActorSerial, NodeAddr, PeerId},
     inbound::{AnswerSlot, AskFailure, Failure},
     payload::{Fingerprint, MAX_MESSAGE, Payload},
+    trace::Trace,
 };
 
 pub(crate) mod cancelled;
@@ -106,6 +107,7 @@ pub(crate) struct AskCommand {
     pub(crate) payload: Payload,
     pub(crate) accept: Fingerprint,
     pub(crate) deadline: Instant,
+    pub(crate) trace: Option<Arc<Trace>>,
     pub(crate) waiting: Waiting,
     pub(crate) units: u32,
 }
@@ -520,7 +522,7 @@ impl Lane {
         })
     }
 
-    /// Sends an ask and waits for its answer; waits for room first.
+    /// Sends an ask, part of a trace or not, and waits for its answer; waits for room first.
     ///
     /// # Errors
     /// [`AskFailure`]; `Lost` before anything was sent has the reason `closed` and the caller may use
@@ -533,12 +535,13 @@ impl Lane {
         payload: Payload,
         accept: Fingerprint,
         deadline: Instant,
+        trace: Option<Arc<Trace>>,
     ) -> Result<Payload, AskFailure> {
         let units = self.room_for(&payload, deadline).await?;
         let (slot, answer) = oneshot::channel();
         let waiting = Waiting::One { slot, courier: Courier::here() };
         let (lane, from) = (self.clone(), sender());
-        self.push_ask(AskCommand { lane, from, payload, accept, deadline, waiting, units })?;
+        self.push_ask(AskCommand { lane, from, payload, accept, deadline, trace, waiting, units })?;
         answer.await.unwrap_or_else(|_| Err(AskFailure::Lost("the link ended".to_owned())))
     }
 
@@ -557,11 +560,12 @@ impl Lane {
         payload: Payload,
         accept: Fingerprint,
         deadline: Instant,
+        trace: Option<Arc<Trace>>,
     ) -> Result<Parts, AskFailure> {
         let units = self.room_for(&payload, deadline).await?;
         let (inlet, parts) = Inlet::over_link(self.link.0.commands.clone());
         let (lane, from, waiting) = (self.clone(), sender(), Waiting::Parts(inlet));
-        self.push_ask(AskCommand { lane, from, payload, accept, deadline, waiting, units })?;
+        self.push_ask(AskCommand { lane, from, payload, accept, deadline, trace, waiting, units })?;
         Ok(parts)
     }
 
