@@ -65,9 +65,9 @@ pub fn describe<M: Message>() -> MessageApi {
         reply_fingerprint,
         idempotent: M::IDEMPOTENT,
         stream: M::STREAM,
+        fallible: M::FALLIBLE,
         deadline_ms: M::DEADLINE.map(|limit| limit.as_millis().try_into().unwrap_or(u64::MAX)),
         http: M::http(),
-        fallible: M::FALLIBLE,
     }
 }
 
@@ -319,7 +319,7 @@ fn variants(object: &Map<String, Value>) -> Option<Vec<(&str, Option<&Value>)>> 
 }
 
 /// The schema that a `$ref` within the document points to.
-pub fn resolve<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
+pub(crate) fn resolve<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
     root.pointer(&percent_decoded(reference.strip_prefix('#')?)?)
 }
 

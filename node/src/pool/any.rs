@@ -216,7 +216,7 @@ impl AnyPool {
         let mut tried = HashSet::new();
         let mut last = AskError::Unavailable;
         while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
-            match pool.answer_in_parts(call.clone()).await {
+            match pool.stream_call(call.clone()).await {
                 Err(error) if goes_on(&error) => last = error,
                 answer => return answer,
             }

@@ -47,7 +47,7 @@ mod status;
 mod stream;
 mod workers;
 
-pub use any::{AnyFeed, AnyPool, Anything, MAX_APIS};
+pub use any::{AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
 pub use dispatch::PoolRequest;
 pub use member::Member;
@@ -295,7 +295,7 @@ impl<A: Actor> Service for Pool<A> {
     }
 
     fn stream(&self, call: Call) -> service::Stream<'_> {
-        Box::pin(self.answer_in_parts(call))
+        Box::pin(self.stream_call(call))
     }
 }
 
