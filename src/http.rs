@@ -5,7 +5,7 @@ use std::{net::SocketAddr, pin::pin, sync::Arc};
 use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig};
 use layercake_node::{
     Api, Message, Node,
-    service::{Call, Reply, Serve, Service},
+    service::{Call, Reply, Serve, Service, Stream},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -172,5 +172,9 @@ where
 
     fn call(&self, call: Call) -> Reply<'_> {
         self.service.call(call)
+    }
+
+    fn stream(&self, call: Call) -> Stream<'_> {
+        self.service.stream(call)
     }
 }
