@@ -101,9 +101,9 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
             const NAME: &'static str = #name;
             const IDEMPOTENT: bool = #idempotent;
             const STREAM: bool = #stream;
+            #failure
             #deadline
             #http
-            #failure
 
             fn describe() -> &'static ::std::sync::Arc<::layercake::__private::MessageApi> {
                 static API: ::std::sync::OnceLock<

@@ -38,6 +38,13 @@ pub trait Message: Data {
     /// Whether it is answered in any number of parts of type [`Reply`](Self::Reply), by
     /// [`Address::stream`](crate::Address::stream).
     const STREAM: bool = false;
+    /// Whether its reply is a `Result`, and so may say that the handler failed.
+    const FALLIBLE: bool = false;
+    /// Whether this reply says so. A pool sends less to a worker that fails more than the others do.
+    fn is_failure(reply: &Self::Reply) -> bool {
+        let _ = reply;
+        false
+    }
     /// How long a request from outside of the mesh may take where the client asks for no other time;
     /// without one, what the gateway allows.
     const DEADLINE: Option<Duration> = None;
@@ -45,13 +52,6 @@ pub trait Message: Data {
     #[must_use]
     fn http() -> HttpApi {
         HttpApi::default()
-    }
-    /// Whether its reply is a `Result`, and so may say that the handler failed.
-    const FALLIBLE: bool = false;
-    /// Whether this reply says so. A pool sends less to a worker that fails more than the others do.
-    fn is_failure(reply: &Self::Reply) -> bool {
-        let _ = reply;
-        false
     }
     /// Its description, made once.
     fn describe() -> &'static Arc<MessageApi>;
@@ -75,15 +75,15 @@ pub struct MessageApi {
     /// [`Message::STREAM`].
     #[serde(default)]
     pub stream: bool,
+    /// [`Message::FALLIBLE`].
+    #[serde(default)]
+    pub fallible: bool,
     /// [`Message::DEADLINE`], in milliseconds.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
     /// [`Message::http`].
     #[serde(default)]
     pub http: HttpApi,
-    /// [`Message::FALLIBLE`].
-    #[serde(default)]
-    pub fallible: bool,
 }
 
 impl MessageApi {
@@ -101,11 +101,17 @@ impl MessageApi {
             && match reply.encoding {
                 // The number of the variant.
                 Encoding::Bincode => reply.bytes.first() == Some(&1),
-                Encoding::Json => reply.bytes.starts_with(br#"{"Err":"#),
-                Encoding::Parts => payload::split(&reply.bytes)
-                    .is_ok_and(|(json, _)| json.starts_with(br#"{"Err":"#)),
+                Encoding::Json => is_error(&reply.bytes),
+                Encoding::Parts => {
+                    payload::split(&reply.bytes).is_ok_and(|(json, _)| is_error(&json))
+                }
             }
     }
+}
+
+/// Whether JSON is the error of a `Result`.
+fn is_error(json: &[u8]) -> bool {
+    json.starts_with(br#"{"Err":"#)
 }
 
 /// What an actor answers.

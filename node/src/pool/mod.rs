@@ -295,7 +295,7 @@ impl<A: Actor> Service for Pool<A> {
     }
 
     fn stream(&self, call: Call) -> service::Stream<'_> {
-        Box::pin(self.answer_in_parts(call))
+        Box::pin(self.stream_call(call))
     }
 }
 

@@ -41,11 +41,11 @@ impl<A: Actor> Pool<A> {
         accept: Fingerprint,
         deadline: Instant,
     ) -> Result<EncodedReplies, AskError> {
-        self.answer_in_parts(Call::new(payload, accept, deadline)).await
+        self.stream_call(Call::new(payload, accept, deadline)).await
     }
 
-    /// As [`stream_encoded`](Self::stream_encoded), with all that a call can say.
-    pub(super) async fn answer_in_parts(&self, call: Call) -> Result<EncodedReplies, AskError> {
+    /// The same, on somebody's behalf.
+    pub(super) async fn stream_call(&self, call: Call) -> Result<EncodedReplies, AskError> {
         let Call { payload, accept, deadline, priority, caller, key } = call;
         let caller = caller.unwrap_or_else(here::actor);
         let request = Request { priority, caller, key, ..Request::by(deadline) };
