@@ -7,7 +7,7 @@ use layercake_gateway::{
 };
 use layercake_node::{
     Api, Message, Node,
-    service::{Call, Reply, Serve, Service},
+    service::{Call, Reply, Serve, Service, Stream},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -206,5 +206,9 @@ where
 
     fn call(&self, call: Call) -> Reply<'_> {
         self.service.call(call)
+    }
+
+    fn stream(&self, call: Call) -> Stream<'_> {
+        self.service.stream(call)
     }
 }

@@ -30,7 +30,7 @@ pub use layercake_node::{
     run_main_on, run_main_with, run_until_stopped, schema, service, testing, wire,
 };
 pub use layercake_node::{
-    Blob, Span, Upload, UploadSender, http as http_api, pool::PoolStatus, retry::Retry,
+    Blob, Bytes, Span, Upload, UploadSender, http as http_api, pool::PoolStatus, retry::Retry,
 };
 
 /// What a program may fail with: any error, printed with its causes.
@@ -42,8 +42,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What most programs use.
 pub mod prelude {
     pub use crate::{
-        Address, Allowed, AskError, Context, Event, Exit, Inbox, Node, NodeHttp, Outlet, Pool,
-        Reply, Restart, Result, Retry, Running, Scope, Span, Strategy, Unknown, actor, data, entry,
-        machine, mail, message, states,
+        Address, Allowed, AskError, Blob, Context, Event, Exit, Inbox, Node, NodeHttp, Outlet,
+        Pool, Reply, Restart, Result, Retry, Running, Scope, Span, Strategy, Unknown, Upload,
+        actor, data, entry, machine, mail, message, states,
     };
 }

@@ -55,6 +55,7 @@ pub use actor::{
 pub use address::{ASK_DEADLINE, Address, AnyAddress};
 pub use agent::{Agent, Listen};
 pub use blob::Blob;
+pub use bytes::Bytes;
 pub use dead::{DEAD_LETTERS, DeadLetter, DeadLetters, Why};
 pub use entry::{Entry, EntryApi, FromArgs, NoArgs, Program};
 #[doc(hidden)]

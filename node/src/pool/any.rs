@@ -211,8 +211,8 @@ impl AnyPool {
         Err(last)
     }
 
-    /// As [`answer`](Self::answer), part by part.
-    async fn answer_in_parts(&self, call: Call) -> Result<EncodedReplies, AskError> {
+    /// As `answer`, part by part.
+    async fn stream_call(&self, call: Call) -> Result<EncodedReplies, AskError> {
         let mut tried = HashSet::new();
         let mut last = AskError::Unavailable;
         while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
@@ -393,7 +393,7 @@ impl Service for AnyPool {
     }
 
     fn stream(&self, call: Call) -> service::Stream<'_> {
-        Box::pin(self.answer_in_parts(call))
+        Box::pin(self.stream_call(call))
     }
 }
 
