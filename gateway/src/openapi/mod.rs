@@ -301,7 +301,14 @@ fn part_of(operation: &Operation<'_>, placed: &Placed, members: &[String]) -> Va
 fn responses(operation: &Operation<'_>, placed: &Placed) -> Value {
     let (api, route) = (operation.api, operation.route);
     let mut responses = Map::new();
-    responses.insert(route.status.to_string(), reply(api, placed));
+    let mut told = reply(api, placed);
+    // Statuses that have no body, whatever the reply is.
+    if matches!(route.status, 204 | 205)
+        && let Some(response) = told.as_object_mut()
+    {
+        response.shift_remove("content");
+    }
+    responses.insert(route.status.to_string(), told);
     if api.http.etag.is_some() {
         let unchanged = json!({ "description": "Not changed since the entity tag given." });
         responses.insert("304".to_owned(), unchanged);

@@ -41,6 +41,11 @@ struct Draw {
     tags: Vec<String>,
 }
 
+#[message(delete = "/textures/{x}", status = 204)]
+struct Remove {
+    x: u32,
+}
+
 /// Has no members.
 #[message(stream = u32)]
 struct Count {}
@@ -129,7 +134,9 @@ fn each_member_is_where_a_request_has_it() {
 
 #[test]
 fn replies_and_problems_are_told_by_status() {
-    let document = listed(&[("", &[Draw::describe(), Count::describe()])]);
+    let document = listed(&[("", &[Draw::describe(), Count::describe(), Remove::describe()])]);
+    let removed = &document["paths"]["/textures/{x}"]["delete"]["responses"]["204"];
+    assert!(removed.is_object() && removed.get("content").is_none(), "{removed}");
     let responses = &document["paths"]["/textures/{x}/{name}"]["get"]["responses"];
     let reply = &responses["201"]["content"]["application/json"];
     assert_eq!(reply["schema"], reference("Draw.Reply"));
