@@ -1,7 +1,7 @@
 //! The HTTP front door: routes, checks and passes on messages whose types it does not know.
 //!
 //! A [`Gateway`] stands before a [`Service`](layercake_node::service::Service), or several by name
-//! ([`Services`]). It learns from their `Api` which messages there are and how they are reached: by name
+//! ([`Services`]), such as all that are published in the mesh ([`Published`]). It learns from their `Api` which messages there are and how they are reached: by name
 //! (`GET /Xy?x=2&y=2`, `POST /Xy` with JSON) and by what they declare (`/textures/{x}/{y}`). It checks
 //! the input against the message's schema before it enters the mesh, and hands the reply out as the JSON
 //! or the bytes that the worker wrote, at once or part by part. Every failure is a problem document
@@ -11,7 +11,8 @@
 //!
 //! # What always holds
 //! - No message type is known at compile time. Of a reply no more is looked at than whether it is an
-//!   error, and what its bytes or its tag are.
+//!   error, and what its bytes or its tag are; but for the programs of the ancestor (`ancestor`), whose
+//!   envelope says what is in it.
 //! - What a client sends never ends the server: every size, count and wait has a bound.
 //! - A request that is given up by its client is cancelled in the service.
 //! - A reply that broke off never looks whole.

@@ -166,7 +166,7 @@ mod tests {
     #[derive(Serialize, Deserialize, JsonSchema)]
     struct Tree {
         name: String,
-        branches: Vec<Tree>,
+        branches: Vec<Self>,
     }
 
     #[derive(Serialize, Deserialize, JsonSchema)]

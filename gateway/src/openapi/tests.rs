@@ -8,7 +8,7 @@ use super::*;
 #[data]
 struct Point {
     at: f64,
-    next: Option<Box<Point>>,
+    next: Option<Box<Self>>,
 }
 
 #[data]
