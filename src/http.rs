@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig};
+use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig, MeshPage};
 use layercake_node::{
     Api, Message, Node,
     service::{Call, Reply, Serve, Service},
@@ -62,6 +62,12 @@ impl Http {
         self
     }
 
+    /// Says who is shown the mesh page at `/mesh`. Otherwise it is whoever is on this host, where the
+    /// front door is on loopback, and nobody elsewhere.
+    pub fn mesh_page(self, page: MeshPage) -> Self {
+        self.configure(|config| config.mesh_page = page)
+    }
+
     /// Serves one message of a pool, of an actor by its address, or of a function by
     /// [`from_fn`](layercake_node::service::from_fn), until the node is asked to stop; requests under way are
     /// finished first.
@@ -84,7 +90,8 @@ impl Http {
             return Err(HttpError::NotServed(M::NAME));
         }
         let only = Only { service, answers };
-        let gateway = Gateway::bind(config, Arc::new(only)).await?;
+        let mut gateway = Gateway::bind(config, Arc::new(only)).await?;
+        gateway.show_mesh(&self.node);
         Ok(Bound { node: self.node, gateway })
     }
 }

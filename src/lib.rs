@@ -4,14 +4,14 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    About, Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason, Engine,
-    EngineError, EtcdConfig, EtcdTls, Event, FENCES, FenceGuard, Fences, Group, GroupError,
+    About, ActorReport, Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason,
+    Engine, EngineError, EtcdConfig, EtcdTls, Event, FENCES, FenceGuard, Fences, Group, GroupError,
     HostState, HostView, Name, Network, NetworkChange, NetworkEvent, NetworkEvents, NetworkHost,
-    NetworkNode, NetworkRecord, NetworkSubscription, NoNetwork, NoPong, NotPublished,
-    NotSubscribed, Pattern, Publication, Record, Route, SEEDS_FILE, SEEDS_VARIABLE, Scope, Session,
-    Stale, Subscription, Transport, Trouble, TroubleKind,
+    NetworkNode, NetworkRecord, NetworkSubscription, NoNetwork, NoPong, NodeReport, NotPublished,
+    NotSubscribed, Pattern, PoolReport, Publication, Record, Route, SEEDS_FILE, SEEDS_VARIABLE,
+    Scope, Session, Stale, Subscription, Transport, Trouble, TroubleKind, WorkerReport,
 };
-pub use layercake_gateway::{Drained, GatewayConfig};
+pub use layercake_gateway::{Drained, GatewayConfig, KeyTooShort, MeshPage, PageKey};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
 #[doc(hidden)]
 pub use layercake_node::__private;

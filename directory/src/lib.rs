@@ -65,8 +65,10 @@ pub use name::{
     PatternError, Scope,
 };
 pub use network::{
-    About, HostState, MAX_ABOUT, MAX_ROUTES, Network, NetworkChange, NetworkEvent, NetworkHost,
-    NetworkNode, NetworkRecord, NetworkSubscription, Route, Session, Transport,
+    About, ActorReport, HostState, MAX_ABOUT, MAX_REPORTED_ACTORS, MAX_REPORTED_POOLS,
+    MAX_REPORTED_WORKERS, MAX_ROUTES, Network, NetworkChange, NetworkEvent, NetworkHost,
+    NetworkNode, NetworkRecord, NetworkSubscription, NodeReport, PoolReport, Route, Session,
+    Transport, WorkerReport,
 };
 pub use overview::{MAX_EVENTS, NETWORK_TIME, NetworkEvents, NoNetwork, NoPong, PING_TIME};
 pub use presence::{MAX_WATCHES, NodeGone};

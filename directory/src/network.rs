@@ -18,9 +18,15 @@ use crate::{
     trouble::{MAX_TROUBLES, Trouble},
 };
 
+mod report;
 #[cfg(test)]
 mod tests;
 mod text;
+
+pub use report::{
+    ActorReport, MAX_REPORTED_ACTORS, MAX_REPORTED_POOLS, MAX_REPORTED_WORKERS, NodeReport,
+    PoolReport, WorkerReport,
+};
 
 /// The longest program name and user name of a node that are kept, in bytes.
 pub const MAX_ABOUT: usize = 64;
@@ -164,6 +170,9 @@ pub struct NetworkNode {
     pub sessions: Vec<Session>,
     /// What does not work for it in finding other hosts or the directory of its host.
     pub troubles: Vec<Trouble>,
+    /// Its actors and pools.
+    #[serde(with = "report::carried")]
+    pub report: NodeReport,
 }
 
 /// A name that is published.
@@ -242,6 +251,10 @@ pub struct Session {
     pub sent: u64,
     /// Bytes that it has read.
     pub received: u64,
+    /// Messages among what it has written: tells, asks, answers and their parts.
+    pub messages_sent: u64,
+    /// Messages among what it has read.
+    pub messages_received: u64,
 }
 
 /// What carries a link.
@@ -387,6 +400,8 @@ pub(crate) struct NodeAnswer {
     pub(crate) sessions: Vec<Session>,
     pub(crate) troubles: Vec<Trouble>,
     pub(crate) omitted: usize,
+    #[serde(with = "report::carried")]
+    pub(crate) report: NodeReport,
 }
 
 impl NodeAnswer {
@@ -400,6 +415,7 @@ impl NodeAnswer {
         self.subscribed.truncate(MAX_TOLD);
         self.sessions.truncate(MAX_TOLD);
         self.troubles.truncate(MAX_TROUBLES);
+        self.report = self.report.bounded();
         self
     }
 }
@@ -432,10 +448,15 @@ impl HostAnswer {
         for node in &mut self.nodes {
             let before = node.published.len() + node.subscribed.len() + node.sessions.len();
             node.subscribed.retain(|s| keep(32 + s.pattern.as_str().len()));
-            node.sessions.retain(|_| keep(80));
+            node.sessions.retain(|_| keep(96));
             node.published.retain(|r| keep(48 + r.name.as_str().len()));
             let after = node.published.len() + node.subscribed.len() + node.sessions.len();
             self.omitted += before - after;
+        }
+        for node in &mut self.nodes {
+            if !keep(node.report.size()) {
+                self.omitted += std::mem::take(&mut node.report).listed();
+            }
         }
     }
 }

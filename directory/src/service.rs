@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,7 +25,7 @@ use crate::{
     membership::PATIENCE,
     message::{HostView, Refusal},
     name::{Name, Pattern, Scope},
-    network::NetworkEvent,
+    network::{NetworkEvent, NodeReport},
     overview::MAX_EVENTS,
     presence::NodeGone,
     publication::{Claim, Publication, Standing},
@@ -289,6 +289,16 @@ pub(crate) struct Status {
     troubles: Mutex<Troubles>,
     /// What happens in the mesh.
     pub(crate) events: broadcast::Sender<NetworkEvent>,
+    reporter: OnceLock<Reporter>,
+}
+
+/// Says what the directory does not know of its node.
+struct Reporter(Box<dyn Fn() -> NodeReport + Send + Sync>);
+
+impl fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reporter")
+    }
 }
 
 impl Default for Status {
@@ -299,6 +309,7 @@ impl Default for Status {
             trouble: Mutex::default(),
             troubles: Mutex::default(),
             events: broadcast::Sender::new(MAX_EVENTS),
+            reporter: OnceLock::new(),
         }
     }
 }
@@ -306,6 +317,10 @@ impl Default for Status {
 impl Status {
     pub(crate) fn troubles(&self) -> std::sync::MutexGuard<'_, Troubles> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn report(&self) -> NodeReport {
+        self.reporter.get().map(|reporter| (reporter.0)()).unwrap_or_default()
     }
 }
 
@@ -350,6 +365,12 @@ impl Directory {
     #[must_use]
     pub fn group(&self) -> Option<&Group> {
         self.config.group.as_ref()
+    }
+
+    /// Installs what tells of the inside of this node, asked when somebody wants to see the mesh: on the
+    /// thread of the links, so it must be quick and must not wait. Only the first call counts.
+    pub fn report_with(&self, reporter: impl Fn() -> NodeReport + Send + Sync + 'static) {
+        let _ = self.status.reporter.set(Reporter(Box::new(reporter)));
     }
 
     /// Claims a name for an actor of this node. A node that publishes and withdraws faster than its

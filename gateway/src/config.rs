@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use crate::mesh_page::MeshPage;
+
 /// The longest time that any setting means.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// The least that hyper takes for a head, in bytes.
@@ -43,6 +45,9 @@ pub struct GatewayConfig {
     pub drain_notice: Duration,
     /// How long, once the port is closed, requests under way may take to finish. Default 5 s.
     pub drain_grace: Duration,
+    /// Who is shown the mesh page, `/mesh`, of a gateway that belongs to a node. Default: whoever is on
+    /// this host, where `listen` is an address of loopback; elsewhere nobody without a key.
+    pub mesh_page: MeshPage,
 }
 
 impl GatewayConfig {
@@ -62,6 +67,7 @@ impl GatewayConfig {
             deadline: Duration::from_secs(30),
             drain_notice: Duration::ZERO,
             drain_grace: Duration::from_secs(5),
+            mesh_page: MeshPage::OnLoopback,
         }
     }
 

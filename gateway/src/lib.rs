@@ -5,8 +5,8 @@
 //! checks the input against the message's schema before it enters the mesh, and hands the reply out
 //! as the JSON that the worker wrote. Every failure is a problem document (RFC 9457).
 //!
-//! It is not a web framework and serves nothing but messages, `/`, `/healthz`, `/readyz` and
-//! `/metrics`.
+//! It is not a web framework and serves nothing but messages, `/`, `/healthz`, `/readyz`,
+//! `/metrics` and, for a gateway of a node, the mesh page at `/mesh`.
 //!
 //! # What always holds
 //! - No message type is known at compile time, and no reply is decoded.
@@ -21,6 +21,7 @@ mod body;
 mod config;
 mod handle;
 mod input;
+mod mesh_page;
 mod metrics;
 mod problem;
 mod route;
@@ -28,4 +29,5 @@ mod server;
 mod table;
 
 pub use config::GatewayConfig;
+pub use mesh_page::{KeyTooShort, MIN_KEY, MeshPage, PageKey};
 pub use server::{BindError, Drained, Gateway};

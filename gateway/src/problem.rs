@@ -36,6 +36,10 @@ pub(crate) enum Kind {
         /// The methods that do.
         allow: &'static str,
     },
+    /// The mesh page is shown to who has its key.
+    KeyNeeded,
+    /// The mesh page is not shown to who comes this way.
+    Foreign,
     /// The body did not come in time.
     SlowBody,
     /// The body, or the message made of it, is too large.
@@ -73,6 +77,8 @@ impl Kind {
             Self::MethodNotAllowed { .. } => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
             }
+            Self::KeyNeeded => (S::UNAUTHORIZED, "key-needed", "Key needed"),
+            Self::Foreign => (S::FORBIDDEN, "foreign", "Not shown to others"),
             Self::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "Body came too slowly"),
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::UriTooLong => (S::URI_TOO_LONG, "uri-too-long", "Address too long"),
@@ -196,6 +202,9 @@ impl Problem {
         match self.kind {
             Kind::MethodNotAllowed { allow } => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+            }
+            Kind::KeyNeeded => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Kind::UnsupportedMediaType => {
                 headers.insert("accept-post", HeaderValue::from_static(ACCEPT_POST));

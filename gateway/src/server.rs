@@ -20,7 +20,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::graceful::GracefulConnection,
 };
-use layercake_node::service::Service;
+use layercake_node::{Node, service::Service};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -29,7 +29,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::GatewayConfig, handle::Front};
+use crate::{
+    config::GatewayConfig,
+    handle::Front,
+    mesh_page::{Page, PageBody},
+};
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -98,6 +102,7 @@ pub struct Gateway {
     listener: TcpListener,
     local_addr: SocketAddr,
     front: Front,
+    page: Option<Page>,
 }
 
 impl Gateway {
@@ -110,7 +115,8 @@ impl Gateway {
         let failed = |source| BindError::new(listen, source);
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, local_addr, front: Front::new(config.within_bounds(), service) })
+        let front = Front::new(config.within_bounds(), service);
+        Ok(Self { listener, local_addr, front, page: None })
     }
 
     /// Where it listens, with the port that the system picked.
@@ -124,18 +130,24 @@ impl Gateway {
         &mut self.front.metrics.registry
     }
 
+    /// Shows the mesh of a node at `/mesh`, to whom [`GatewayConfig::mesh_page`] says.
+    pub fn show_mesh(&mut self, node: &Node) {
+        let who = &self.front.config.mesh_page;
+        self.page = Some(Page::new(node.clone(), who, self.local_addr.ip()));
+    }
+
     /// Answers until `shutdown`, then drains: `/readyz` says 503 for `drain_notice`, the port
     /// closes, and requests under way have `drain_grace` to finish.
     ///
     /// # Cancel safety
     /// Dropping the future closes the port and cuts every connection at once.
     pub async fn run(self, shutdown: CancellationToken) -> Drained {
-        let Self { listener, front, .. } = self;
+        let Self { listener, front, page, .. } = self;
         let config = front.config.clone();
         let mut connections = Connections {
             tasks: JoinSet::new(),
             most: config.max_connections,
-            shared: Arc::new(Shared { http1: http1(&config), http2: http2(&config), front }),
+            shared: Arc::new(Shared { http1: http1(&config), http2: http2(&config), front, page }),
             closing: CancellationToken::new(),
         };
         connections.accept(&listener, shutdown.cancelled()).await;
@@ -144,6 +156,9 @@ impl Gateway {
             connections.accept(&listener, sleep(config.drain_notice)).await;
         }
         drop(listener);
+        if let Some(page) = &connections.shared.page {
+            page.close();
+        }
         connections.drain(config.drain_grace).await
     }
 }
@@ -151,6 +166,7 @@ impl Gateway {
 /// What every connection needs.
 struct Shared {
     front: Front,
+    page: Option<Page>,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
 }
@@ -254,7 +270,12 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, closing: CancellationToke
         let shared = shared.clone();
         service_fn(move |request| {
             let shared = shared.clone();
-            async move { Ok::<_, Infallible>(shared.front.handle(request).await) }
+            async move {
+                Ok::<_, Infallible>(match &shared.page {
+                    Some(page) if Page::has(request.uri().path()) => page.answer(request).await,
+                    _ => shared.front.handle(request).await.map(PageBody::Whole),
+                })
+            }
         })
     };
     let io = TokioIo::new(stream);

@@ -17,7 +17,7 @@ use std::{
 use futures_util::FutureExt;
 use layercake_wire::{
     AskFailure, Failure, FailureCode, InboundKind, Responder,
-    id::{ActorAddr, PeerId},
+    id::{ActorAddr, ActorSerial, PeerId},
     payload::{self, Encoding, Fingerprint, Payload},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -102,6 +102,14 @@ impl<T: ?Sized> Address<T> {
                 ActorAddr { node: inlet.node().addr(), serial: inlet.serial() }
             }
             Target::There(remote) => remote.addr.clone(),
+        }
+    }
+
+    /// As [`id`](Self::id), only to be shown: the actor is not to be reached by it.
+    pub(crate) fn whereabouts(&self) -> (PeerId, ActorSerial) {
+        match &self.target {
+            Target::Here(inlet) => (inlet.node().peer(), inlet.serial()),
+            Target::There(remote) => (remote.addr.node.peer, remote.addr.serial),
         }
     }
 

@@ -31,6 +31,7 @@ mod probe;
 mod process;
 mod relay;
 mod remote;
+mod report;
 mod restart;
 pub mod retry;
 mod run;

@@ -10,12 +10,13 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use layercake_directory::{
     self as directory, Directory, DirectoryConfig, EngineError, GROUP_VARIABLE, Group, GroupError,
+    NodeReport,
 };
 use layercake_wire::{
     Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
@@ -29,6 +30,7 @@ use crate::{
     actor::{Actor, Life, Running, Spawn, Strategy, SupervisorBuilder},
     address::Address,
     agent::{AGENT, Agent},
+    clock,
     dead::{DeadLetters, Office, Why},
     deadline::Deadlines,
     exit::Exit,
@@ -37,6 +39,7 @@ use crate::{
     mailbox::{Inlet, Mailbox},
     packet::Parcel,
     pool::PoolBuilder,
+    report::{MAX_LOOKED_AT, Pools, ReportsPool, report},
     table::Table,
 };
 
@@ -94,6 +97,8 @@ struct Inner {
     stop: CancellationToken,
     /// Tasks that are no actors.
     tasks: TaskTracker,
+    pools: Pools,
+    started: Instant,
 }
 
 /// Where the wire puts what it brings.
@@ -214,9 +219,14 @@ impl Node {
             stopping: stop.child_token(),
             stop,
             tasks: TaskTracker::new(),
+            pools: Pools::default(),
+            started: clock::now(),
         };
         let node = Self(Arc::new(inner));
         let _ = switch.node.set(Arc::downgrade(&node.0));
+        let reporter = switch.clone();
+        node.directory()
+            .report_with(move || reporter.node().map(|node| node.report()).unwrap_or_default());
         // The first actor has the number 0, and is known to all.
         if let Some(agent) = node.spawn(Agent::new()).inlet() {
             node.export(agent);
@@ -289,6 +299,18 @@ impl Node {
     #[must_use]
     pub fn actors(&self) -> usize {
         self.0.switch.actors.len().saturating_sub(1)
+    }
+
+    /// What this node tells of its inside to those who look at the mesh.
+    pub(crate) fn report(&self) -> NodeReport {
+        let actors = &self.0.switch.actors;
+        let uptime = clock::now().saturating_duration_since(self.0.started);
+        let looked_at = actors.some(MAX_LOOKED_AT);
+        report(uptime, self.actors(), looked_at, self.dead_letters(), &self.0.pools)
+    }
+
+    pub(crate) fn note_pool(&self, pool: Weak<dyn ReportsPool>) {
+        self.0.pools.note(pool);
     }
 
     /// Starts an actor on the present runtime: a type with handlers, a machine, or a function with an

@@ -139,6 +139,7 @@ impl Shell {
         answer.addresses = self.endpoint.addr().hints.to_vec();
         answer.sessions = links.iter().map(|link| self.session(link, now)).collect();
         answer.troubles = self.status.troubles().list(now);
+        answer.report = self.status.report();
         self.ask(ToHost::Told { round, answer: answer.bounded() });
     }
 
@@ -146,6 +147,7 @@ impl Shell {
         let peer = link.peer();
         let age = u64::try_from(link.age().as_millis()).unwrap_or(u64::MAX);
         let (sent, received) = link.bytes();
+        let (messages_sent, messages_received) = link.messages();
         Session {
             host: peer.host,
             node: peer.node,
@@ -159,6 +161,8 @@ impl Shell {
             since: now.saturating_sub(age),
             sent,
             received,
+            messages_sent,
+            messages_received,
         }
     }
 

@@ -1,6 +1,11 @@
 //! A pool that is being described, and its start.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Weak, atomic::AtomicU64},
+    time::Duration,
+};
 
 use layercake_directory::Scope;
 use parking_lot::Mutex;
@@ -12,7 +17,7 @@ use super::{
     scheduler::{Config, ConfigError, Scheduler},
     workers,
 };
-use crate::{actor::Actor, names::SubscribeError, node::Node};
+use crate::{actor::Actor, names::SubscribeError, node::Node, report::ReportsPool};
 
 /// Where the workers live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +26,17 @@ pub(super) enum Kind {
     Threads(usize),
     Processes(usize),
     Hosts { pattern: String, scope: Scope },
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tasks(n) => write!(f, "{n} tasks"),
+            Self::Threads(n) => write!(f, "{n} threads"),
+            Self::Processes(n) => write!(f, "{n} processes"),
+            Self::Hosts { pattern, scope } => write!(f, "hosts `{pattern}`, {scope}"),
+        }
+    }
 }
 
 /// Why a pool does not start.
@@ -145,11 +161,15 @@ impl<A: Actor + Default> PoolBuilder<A> {
         let pool = Pool(Arc::new(Inner {
             node: self.node.clone(),
             api: A::api(),
+            kind: self.kind.to_string(),
+            restarts: AtomicU64::new(0),
             state: Mutex::new(state),
             size: watch::channel(0).0,
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         }));
+        let noted: Weak<dyn ReportsPool> = Arc::<Inner<A>>::downgrade(&pool.0);
+        self.node.note_pool(noted);
         // Until the start has succeeded, ending it ends the workers.
         let guard = stop.drop_guard();
         let plan =

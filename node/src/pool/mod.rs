@@ -6,7 +6,11 @@
 //!
 //! A request passes from the asker's own task to the worker and back: the pool has no task in between.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -24,6 +28,7 @@ use crate::{
 
 mod builder;
 mod dispatch;
+mod report;
 pub mod scheduler;
 mod workers;
 
@@ -41,6 +46,10 @@ pub struct Pool<A: Actor>(Arc<Inner<A>>);
 struct Inner<A: Actor> {
     node: Node,
     api: Api,
+    /// Where its workers live, for people.
+    kind: String,
+    /// Workers that were started anew.
+    restarts: AtomicU64,
     state: Mutex<State<A>>,
     /// How many workers there are.
     size: watch::Sender<usize>,

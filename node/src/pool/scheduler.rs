@@ -390,6 +390,12 @@ impl Scheduler {
         self.responses.mean(now)
     }
 
+    /// The settings.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The counts since the beginning.
     #[must_use]
     pub fn totals(&self) -> Totals {

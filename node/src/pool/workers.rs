@@ -1,6 +1,6 @@
 //! Keeps a pool's workers alive: one task for each place, or one that follows a subscription.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
 use layercake_directory::{Event, Publication, Scope};
 use tokio::sync::mpsc;
@@ -108,6 +108,7 @@ async fn keep<A: Actor + Default>(
                 reason
             }
         };
+        pool.0.restarts.fetch_add(1, Ordering::Relaxed);
         let wait = restart.next(born.elapsed(), rand::random());
         tracing::warn!(
             worker = A::NAME,

@@ -1,7 +1,9 @@
 //! The demo: a worker that answers `Xy` with a table, a pool of them, and an HTTP front door.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
-use layercake::prelude::*;
+use layercake::{MeshPage, prelude::*};
 
 use crate::output::say;
 
@@ -86,6 +88,45 @@ struct Door {
     /// Where to serve HTTP; port 0 picks a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5050")]
     listen: String,
+    /// Who is shown the mesh page, `/mesh`: with `auto` whoever has the key, where one is set, else
+    /// whoever is on this host, where ADDR is on loopback.
+    #[arg(long, value_enum, default_value_t = PageFor::Auto, value_name = "WHO")]
+    mesh_page: PageFor,
+    /// A file with the key to the mesh page, at least 16 characters. Also: the key itself in
+    /// `LAYERCAKE_MESH_KEY`.
+    #[arg(long, value_name = "FILE")]
+    mesh_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PageFor {
+    /// Who has the key, or is on this host.
+    Auto,
+    /// Nobody.
+    Off,
+}
+
+/// The environment variable with the key to the mesh page.
+const KEY_VARIABLE: &str = "LAYERCAKE_MESH_KEY";
+
+impl Door {
+    /// Who is shown the mesh page.
+    fn page(&self) -> Result<MeshPage> {
+        if self.mesh_page == PageFor::Off {
+            return Ok(MeshPage::Off);
+        }
+        let (key, of) = match (&self.mesh_key_file, std::env::var(KEY_VARIABLE)) {
+            (Some(file), _) => {
+                let key = std::fs::read_to_string(file).map_err(|error| {
+                    format!("cannot read the key in `{}`: {error}", file.display())
+                })?;
+                (key, format!("`{}`", file.display()))
+            }
+            (None, Ok(key)) if !key.is_empty() => (key, KEY_VARIABLE.to_owned()),
+            _ => return Ok(MeshPage::OnLoopback),
+        };
+        Ok(MeshPage::with_key(&key).map_err(|error| format!("{of} is of no use: {error}"))?)
+    }
 }
 
 impl Demo {
@@ -99,7 +140,7 @@ impl Demo {
             }
             Some(Part::Gateway(door)) => {
                 let pool = node.pool::<Worker>().hosts(NAME, Scope::Lan).start().await?;
-                serve(node, pool, &door.listen).await
+                serve(node, pool, &door).await
             }
             None => self.whole.run(node).await,
         }
@@ -120,7 +161,7 @@ impl Whole {
             PoolKind::Processes => pool.processes(n),
             PoolKind::Hosts => pool.hosts(NAME, Scope::Lan),
         };
-        serve(node, pool.start().await?, &self.door.listen).await
+        serve(node, pool.start().await?, &self.door).await
     }
 }
 
@@ -128,8 +169,9 @@ async fn publish_workers(node: &Node, n: usize) -> Result<Pool<Worker>> {
     Ok(node.pool::<Worker>().processes(n).publish(NAME, Scope::Lan).start().await?)
 }
 
-async fn serve(node: Node, pool: Pool<Worker>, listen: &str) -> Result<()> {
-    let door = node.http(listen).bind::<Xy>(pool.clone()).await?;
+async fn serve(node: Node, pool: Pool<Worker>, door: &Door) -> Result<()> {
+    let page = door.page()?;
+    let door = node.http(&door.listen).mesh_page(page).bind::<Xy>(pool.clone()).await?;
     let ready = format!("ready: http://{}", door.local_addr());
     let announce = async {
         pool.wait_for(1).await;

@@ -99,6 +99,8 @@ fn told(links: usize) -> NodeAnswer {
         since: 3,
         sent: 4,
         received: 5,
+        messages_sent: 1,
+        messages_received: 1,
     };
     NodeAnswer { sessions: vec![link; links], ..NodeAnswer::default() }
 }
@@ -115,6 +117,7 @@ fn answer(nodes: usize) -> Bytes {
         subscribed: Vec::new(),
         sessions: Vec::new(),
         troubles: Vec::new(),
+        report: NodeReport::default(),
     };
     let all = HostAnswer { nodes: vec![node; nodes], omitted: 0 };
     payload::encode(Encoding::Bincode, &all).unwrap()

@@ -1,0 +1,308 @@
+//! The mesh page, `/mesh`: the live picture of the whole mesh in a browser, and the same as JSON.
+//!
+//! | path | what |
+//! |---|---|
+//! | `/mesh` | the page; its style and script beside it |
+//! | `/mesh/events` | what the page shows, as server-sent events: `view` (the whole picture), `log` |
+//! | `/mesh/data` | the picture and the log once, as JSON |
+//! | `/mesh/login` | takes the key from a form and gives a cookie |
+//!
+//! It only shows: nothing in the mesh can be changed through it. While nobody looks nothing is gathered,
+//! and however many look, it is gathered once. Who may look is decided in `access`, what is shown in
+//! `picture`; `board` gathers it, and `feed` carries it to one viewer. The page itself is three files
+//! without a build: it takes nothing from elsewhere, and shows foreign names as text only.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
+    request::Parts,
+};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use layercake_node::Node;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+pub(crate) use self::feed::PageBody;
+use self::{
+    access::{Access, Verdict},
+    board::Board,
+};
+use crate::{
+    body::RequestBody,
+    input::percent_decode,
+    problem::{Kind, Problem},
+};
+
+mod access;
+mod board;
+mod feed;
+mod picture;
+
+/// The least length of a key, in bytes.
+pub const MIN_KEY: usize = 16;
+/// The largest form with a key, in bytes.
+const MAX_FORM: usize = 4 << 10;
+/// How long a form with a key may take to arrive.
+const FORM_TIME: Duration = Duration::from_secs(10);
+/// How long whoever comes with a wrong key waits for the answer.
+const WRONG_KEY_PAUSE: Duration = Duration::from_millis(500);
+
+const HTML: &str = "text/html; charset=utf-8";
+const PAGE: &str = include_str!("mesh_page/page.html");
+const STYLE: &str = include_str!("mesh_page/page.css");
+const SCRIPT: &str = include_str!("mesh_page/page.js");
+const LOGIN: &str = include_str!("mesh_page/login.html");
+
+/// Nothing but what comes from here, no inline script or style, in nobody's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+     img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Who is shown the mesh page.
+///
+/// Whoever sees it learns the names, addresses, programs and users of all hosts of the mesh, and can
+/// change nothing. Behind a reverse proxy on the same host everybody comes from loopback: set a key
+/// there, or switch the page off.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MeshPage {
+    /// Whoever is on this host, where the gateway listens on loopback; elsewhere nobody.
+    #[default]
+    OnLoopback,
+    /// Whoever has the key, wherever the gateway listens. Off loopback the key, and what is shown,
+    /// travel as they are: put a proxy that speaks TLS before it where others may listen.
+    WithKey(PageKey),
+    /// Nobody.
+    Off,
+}
+
+impl MeshPage {
+    /// Shown to whoever has this key, in the header `Authorization: Bearer KEY`, or typed into the form
+    /// that a browser gets.
+    ///
+    /// # Errors
+    /// [`KeyTooShort`].
+    pub fn with_key(key: &str) -> Result<Self, KeyTooShort> {
+        Ok(Self::WithKey(PageKey::new(key)?))
+    }
+}
+
+/// A key to the mesh page; only its hash is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PageKey([u8; 32]);
+
+/// A key that could be guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a key to the mesh page has at least {MIN_KEY} characters; `openssl rand -hex 16` makes one"
+)]
+pub struct KeyTooShort;
+
+impl PageKey {
+    /// A key of at least [`MIN_KEY`] bytes; white space around it does not count.
+    ///
+    /// # Errors
+    /// [`KeyTooShort`].
+    pub fn new(key: &str) -> Result<Self, KeyTooShort> {
+        let key = key.trim();
+        if key.len() < MIN_KEY { Err(KeyTooShort) } else { Ok(Self(digest(key.as_bytes()))) }
+    }
+
+    /// Whether it is that key. The time it takes says nothing about the key: hashes are compared.
+    fn is(&self, text: &[u8]) -> bool {
+        let other = digest(text.trim_ascii());
+        self.0.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    }
+}
+
+impl std::fmt::Debug for PageKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PageKey(…)")
+    }
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// The page of one gateway.
+pub(crate) struct Page {
+    access: Access,
+    board: Arc<Board>,
+}
+
+impl Page {
+    pub(crate) fn new(node: Node, who: &MeshPage, listen: IpAddr) -> Self {
+        Self { access: Access::new(who, listen), board: Arc::new(Board::new(node)) }
+    }
+
+    /// Whether a path belongs to the page.
+    pub(crate) fn has(path: &str) -> bool {
+        path.strip_prefix("/mesh").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Ends the feeds of all who look.
+    pub(crate) fn close(&self) {
+        self.board.close();
+    }
+
+    /// Answers a request for a path that the page [has](Self::has).
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<PageBody> {
+        let (head, body) = request.into_parts();
+        let mut body = RequestBody::new(&head, body);
+        let mut answer = match self.follow(&head, &mut body).await {
+            Ok(answer) => answer,
+            Err(problem) => problem.into_response(None).map(PageBody::Whole),
+        };
+        guard(answer.headers_mut());
+        if head.method == Method::HEAD {
+            *answer.body_mut() = PageBody::Whole(Full::default());
+        }
+        if head.version <= http::Version::HTTP_11 {
+            body.discard();
+        }
+        answer
+    }
+
+    async fn follow(
+        &self,
+        head: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Response<PageBody>, Problem> {
+        let path = head.uri.path();
+        if path == "/mesh/login" {
+            return self.log_in(head, body).await;
+        }
+        let (Method::GET | Method::HEAD) = head.method else {
+            return Err(not_allowed(&head.method, "GET, HEAD"));
+        };
+        match self.access.judge(head) {
+            Verdict::Open => {}
+            Verdict::Enter(cookie) => return Ok(enter(cookie)),
+            // The form has the style of the page.
+            Verdict::KeyNeeded { .. } if path == "/mesh/page.css" => {}
+            Verdict::KeyNeeded { given } => {
+                if given {
+                    tokio::time::sleep(WRONG_KEY_PAUSE).await;
+                }
+                return if path == "/mesh" && wants_html(&head.headers) {
+                    Ok(self.ask_for_key())
+                } else {
+                    Err(key_needed(given))
+                };
+            }
+            Verdict::Refused(problem) => return Err(problem),
+        }
+        match path {
+            "/mesh" => Ok(text(HTML, PAGE)),
+            "/mesh/page.css" => Ok(text("text/css; charset=utf-8", STYLE)),
+            "/mesh/page.js" => Ok(text("text/javascript; charset=utf-8", SCRIPT)),
+            "/mesh/data" => Ok(whole("application/json", self.board.data().await?.into())),
+            "/mesh/events" if head.method == Method::HEAD => Ok(events(Full::default().into())),
+            "/mesh/events" => Ok(events(PageBody::Feed(self.board.feed()?))),
+            _ => Err(Problem::new(
+                Kind::UnknownMessage,
+                "the mesh page has `/mesh`, `/mesh/events` and `/mesh/data`",
+            )),
+        }
+    }
+
+    /// Takes the key from a form.
+    async fn log_in(
+        &self,
+        head: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Response<PageBody>, Problem> {
+        if head.method != Method::POST {
+            return Err(not_allowed(&head.method, "POST"));
+        }
+        let form = body.read(MAX_FORM, Instant::now() + FORM_TIME).await;
+        let form = form.map_err(|_| {
+            Problem::new(Kind::InvalidBody, "no form with the key, or one that did not arrive")
+        })?;
+        let fields = form.split(|b| *b == b'&');
+        let key = fields.filter_map(|field| field.strip_prefix(b"key=")).next();
+        let key = key.and_then(|key| percent_decode(std::str::from_utf8(key).ok()?, true));
+        match self.access.cookie_for(key.unwrap_or_default().as_bytes()) {
+            Ok(cookie) => Ok(enter(cookie)),
+            Err(Verdict::Refused(problem)) => Err(problem),
+            Err(_) => {
+                tracing::warn!("somebody tried a wrong key to the mesh page");
+                tokio::time::sleep(WRONG_KEY_PAUSE).await;
+                Ok(self.ask_for_key())
+            }
+        }
+    }
+
+    fn ask_for_key(&self) -> Response<PageBody> {
+        let mut answer = text(HTML, LOGIN);
+        *answer.status_mut() = StatusCode::UNAUTHORIZED;
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        answer
+    }
+}
+
+fn key_needed(given: bool) -> Problem {
+    let detail = if given {
+        "that is not the key to the mesh page"
+    } else {
+        "the mesh page needs its key: send `Authorization: Bearer KEY`"
+    };
+    Problem::new(Kind::KeyNeeded, detail)
+}
+
+fn not_allowed(method: &Method, allow: &'static str) -> Problem {
+    Problem::new(Kind::MethodNotAllowed { allow }, format!("`{method:.16}` means nothing here"))
+}
+
+fn wants_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// Sends a browser to the page, with its cookie and without the key in the address.
+fn enter(cookie: HeaderValue) -> Response<PageBody> {
+    let mut answer = text("text/plain; charset=utf-8", "");
+    *answer.status_mut() = StatusCode::SEE_OTHER;
+    answer.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/mesh"));
+    answer.headers_mut().insert(header::SET_COOKIE, cookie);
+    answer
+}
+
+fn text(content_type: &'static str, text: &'static str) -> Response<PageBody> {
+    whole(content_type, Bytes::from_static(text.as_bytes()))
+}
+
+fn whole(content_type: &'static str, bytes: Bytes) -> Response<PageBody> {
+    let mut answer = Response::new(Full::new(bytes).into());
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+fn events(body: PageBody) -> Response<PageBody> {
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // A proxy passes each event on at once.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    answer
+}
+
+/// What every answer of the page says to a browser.
+fn guard(headers: &mut HeaderMap) {
+    let fixed = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (header::SERVER, "layer-cake"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}

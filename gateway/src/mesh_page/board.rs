@@ -1,0 +1,270 @@
+//! Gathers what is shown, once for all who look, and only while somebody does.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use layercake_node::Node;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    feed::Feed,
+    picture::{Entry, Picture},
+};
+use crate::problem::{Kind, Problem};
+
+/// How many may look at a time.
+pub(super) const MAX_VIEWERS: usize = 32;
+/// How often the mesh is asked while somebody looks.
+const PERIOD: Duration = Duration::from_millis(500);
+/// How often at most, when something happens.
+const HASTE: Duration = Duration::from_millis(100);
+/// A mesh that takes long to answer is asked as much more rarely: so many times what it took.
+const REST: u32 = 4;
+/// After so long without a viewer events are not followed any more either. Who comes back before has the
+/// log of meanwhile.
+const LINGER: Duration = Duration::from_secs(600);
+/// A feed without news says that it is still there, so that a proxy does not end it.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long `/mesh/data` waits for a snapshot.
+const DATA_TIME: Duration = Duration::from_secs(6);
+
+/// See the module.
+pub(super) struct Board {
+    node: Node,
+    began: Instant,
+    state: Mutex<State>,
+    /// Counts changes of what is shown.
+    changed: watch::Sender<u64>,
+    /// Somebody has come, or something has happened.
+    wake: Notify,
+    places: Arc<Semaphore>,
+    closing: CancellationToken,
+}
+
+#[derive(Default)]
+struct State {
+    picture: Picture,
+    /// The picture as JSON; none while there is no snapshot.
+    view: Option<Bytes>,
+    gathers: bool,
+}
+
+/// A place before the board. Dropped, the viewer has gone.
+struct Viewer {
+    _place: OwnedSemaphorePermit,
+}
+
+/// The picture as the page and programs read it.
+#[derive(Serialize)]
+struct View<'a> {
+    mesh: &'a str,
+    version: &'static str,
+    /// The node that shows it.
+    viewer: String,
+    trouble: Option<&'a str>,
+    #[serde(flatten)]
+    network: &'a layercake_node::directory::Network,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<Vec<&'a Entry>>,
+}
+
+impl Board {
+    pub(super) fn new(node: Node) -> Self {
+        Self {
+            node,
+            began: Instant::now(),
+            state: Mutex::default(),
+            changed: watch::Sender::default(),
+            wake: Notify::new(),
+            places: Arc::new(Semaphore::new(MAX_VIEWERS)),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Events for one more viewer.
+    pub(super) fn feed(self: &Arc<Self>) -> Result<Feed, Problem> {
+        let viewer = self.enter()?;
+        // One piece on its way: who reads slowly gets the latest when it is ready for it.
+        let (pieces, feed) = mpsc::channel(1);
+        let board = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = board.show(viewer, &pieces) => {}
+                () = pieces.closed() => {}
+                () = board.node.stopping() => {}
+                () = board.closing.cancelled() => {}
+            }
+        });
+        Ok(Feed(feed))
+    }
+
+    /// Everything once.
+    pub(super) async fn data(self: &Arc<Self>) -> Result<Vec<u8>, Problem> {
+        let mut changed = self.changed.subscribe();
+        let _viewer = self.enter()?;
+        let there =
+            async { while self.state.lock().view.is_none() && changed.changed().await.is_ok() {} };
+        let _elapsed = timeout(DATA_TIME, there).await;
+        let state = self.state.lock();
+        let log = state.picture.log_after(0);
+        self.encode(&state.picture, Some(log)).ok_or_else(|| {
+            let why = state.picture.trouble().unwrap_or("the directory does not answer");
+            Problem::new(Kind::Unavailable, format!("the mesh cannot be shown: {why}"))
+        })
+    }
+
+    fn enter(self: &Arc<Self>) -> Result<Viewer, Problem> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            let detail = format!("{MAX_VIEWERS} look at the mesh page already, which is the limit");
+            Problem::new(Kind::Overloaded, detail)
+        })?;
+        let mut state = self.state.lock();
+        if !std::mem::replace(&mut state.gathers, true) {
+            tokio::spawn(self.clone().gather());
+        }
+        self.wake.notify_one();
+        Ok(Viewer { _place: place })
+    }
+
+    fn viewers(&self) -> usize {
+        MAX_VIEWERS - self.places.available_permits()
+    }
+
+    /// Keeps the picture up to date, until nobody has looked for long.
+    async fn gather(self: Arc<Self>) {
+        tokio::select! {
+            () = self.closing.cancelled() => {}
+            () = self.follow() => {}
+            () = self.survey() => {}
+        }
+    }
+
+    /// Notes what happens.
+    async fn follow(&self) {
+        let mut events = self.node.network_events();
+        while let Some(event) = events.next().await {
+            let now = self.began.elapsed();
+            self.change(|picture| picture.on_event(event, now));
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes snapshots while somebody looks.
+    async fn survey(&self) {
+        loop {
+            if self.viewers() == 0 && !self.is_wanted_again().await {
+                return;
+            }
+            let begun = Instant::now();
+            let network = self.node.network().await;
+            let now = self.began.elapsed();
+            self.change(|picture| match network {
+                Ok(network) => picture.on_network(network, now),
+                Err(error) => picture.on_trouble(error.to_string()),
+            });
+            let took = begun.elapsed();
+            let rest = (took * REST).max(HASTE);
+            sleep(rest.saturating_sub(took)).await;
+            let _elapsed = timeout(PERIOD.saturating_sub(rest), self.wake.notified()).await;
+        }
+    }
+
+    /// Waits for somebody to look; `false` if nobody comes.
+    async fn is_wanted_again(&self) -> bool {
+        {
+            let mut state = self.state.lock();
+            state.picture.fade();
+            state.view = None;
+        }
+        let somebody = async {
+            while self.viewers() == 0 {
+                self.wake.notified().await;
+            }
+        };
+        if timeout(LINGER, somebody).await.is_ok() {
+            return true;
+        }
+        // Under the lock under which viewers enter: who comes now is seen, or begins it anew.
+        let mut state = self.state.lock();
+        state.gathers = self.viewers() > 0;
+        state.gathers
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Picture)) {
+        {
+            let mut state = self.state.lock();
+            change(&mut state.picture);
+            state.view = self.encode(&state.picture, None).map(Bytes::from);
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn encode(&self, picture: &Picture, log: Option<Vec<&Entry>>) -> Option<Vec<u8>> {
+        let view = View {
+            mesh: &self.node.mesh().id().name,
+            version: env!("CARGO_PKG_VERSION"),
+            viewer: self.node.peer().node.to_string(),
+            trouble: picture.trouble(),
+            network: picture.network()?,
+            log,
+        };
+        serde_json::to_vec(&view)
+            .inspect_err(|error| tracing::error!(%error, "the mesh page cannot be encoded"))
+            .ok()
+    }
+
+    /// Tells one viewer what there is, and then what changes.
+    async fn show(&self, _viewer: Viewer, pieces: &mpsc::Sender<Bytes>) {
+        let mut changed = self.changed.subscribe();
+        let (mut logged, mut shown) = (0, None::<Bytes>);
+        // A browser that has lost us tries again after a second.
+        let mut piece = b"retry: 1000\nevent: begin\ndata: {}\n\n".to_vec();
+        loop {
+            changed.mark_unchanged();
+            {
+                let state = self.state.lock();
+                let entries = state.picture.log_after(logged);
+                if !entries.is_empty() {
+                    logged = state.picture.logged();
+                    write_event(
+                        &mut piece,
+                        "log",
+                        &serde_json::to_vec(&entries).unwrap_or_default(),
+                    );
+                }
+                if let Some(view) = state.view.as_ref().filter(|view| shown.as_ref() != Some(*view))
+                {
+                    write_event(&mut piece, "view", view);
+                    shown = Some(view.clone());
+                }
+            }
+            if !piece.is_empty() && pieces.send(std::mem::take(&mut piece).into()).await.is_err() {
+                return;
+            }
+            match timeout(HEARTBEAT, changed.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_elapsed) => piece = b": still here\n\n".to_vec(),
+            }
+        }
+    }
+}
+
+/// Writes a server-sent event; the data is JSON on one line.
+fn write_event(piece: &mut Vec<u8>, event: &str, data: &[u8]) {
+    piece.extend_from_slice(b"event: ");
+    piece.extend_from_slice(event.as_bytes());
+    piece.extend_from_slice(b"\ndata: ");
+    piece.extend_from_slice(data);
+    piece.extend_from_slice(b"\n\n");
+}
