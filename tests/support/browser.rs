@@ -49,7 +49,8 @@ impl<'a> Browser<'a> {
             _driver: driver,
             _folder: folder,
         };
-        let profile = format!("--user-data-dir={}", browser._folder.path().join("profile").display());
+        let profile =
+            format!("--user-data-dir={}", browser._folder.path().join("profile").display());
         let arguments = [
             "--headless=new",
             "--no-sandbox",
@@ -114,7 +115,8 @@ impl<'a> Browser<'a> {
     /// A window of that size, which scrolls and is touched as a phone's where `phone` says so.
     pub fn size(&self, width: u32, height: u32, phone: bool) {
         let scale = if phone { 2 } else { 1 };
-        let size = json!({"width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone});
+        let size =
+            json!({"width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone});
         self.chrome("Emulation.setDeviceMetricsOverride", &size);
     }
 

@@ -88,13 +88,16 @@ impl Access {
                         Verdict::KeyNeeded { given: true }
                     };
                 }
-                if tickets(&head.headers).any(|given| ticket.is(given)) {
-                    return Verdict::Open;
+                // Also of who has the cookie, so that the key does not stay in the address.
+                if let Some(given) = in_address(head) {
+                    return match key.is(given.as_bytes()) {
+                        true => Verdict::Enter(cookie.clone()),
+                        false => Verdict::KeyNeeded { given: true },
+                    };
                 }
-                match in_address(head) {
-                    Some(given) if key.is(given.as_bytes()) => Verdict::Enter(cookie.clone()),
-                    Some(_) => Verdict::KeyNeeded { given: true },
-                    None => Verdict::KeyNeeded { given: false },
+                match tickets(&head.headers).any(|given| ticket.is(given)) {
+                    true => Verdict::Open,
+                    false => Verdict::KeyNeeded { given: false },
                 }
             }
         }

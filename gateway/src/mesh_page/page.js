@@ -259,8 +259,10 @@ const hostName = (hosts, worker) => hosts.get(worker.host)?.label ?? worker.host
 
 /** What a node is called: what it works for, else its program. */
 function title(node, view) {
-  if (node.node === view.viewer) return `${node.about.program || "gateway"} (this page)`;
+  if (node.node === view.viewer) return "gateway (this page)";
   if (node.kinds?.size) return [...node.kinds].join(", ");
+  const [pool] = node.report.pools;
+  if (pool) return `pool of ${pool.actor}`;
   if (node.published.length) return node.published[0].name;
   return node.about.program || "process";
 }
@@ -287,15 +289,16 @@ function showTotals({ view, pools, nodes }) {
     ["actors", number(sum(nodes, (node) => node.report.actor_count))],
     ["names", number(sum(nodes, (node) => node.published.length))],
     ["requests/s", rate(sum(pools, (pool) => pool.rate))],
-    [worst?.name === "p99" ? "p99, slowest pool" : "latency, slowest pool", micros(worst?.value)],
+    [worst?.name ?? "latency", micros(worst?.value)],
     ["in flight", number(sum(pools, (pool) => pool.in_flight)), ""],
     ["waiting", number(sum(pools, (pool) => pool.waiting)), "", sum(pools, (pool) => pool.waiting) > 0 ? "warn" : ""],
     ["rejected/s", rate(rejected), "", rejected >= 0.005 ? "bad" : ""],
-    ["dead letters", number(dead), "", dead > 0 ? "warn" : ""],
+    ["dead letters", number(dead), "", dead > 0 ? "warn" : "", dead === 0],
   ];
-  list($("totals"), totals, ([name]) => name.split(",")[0].replace("p99", "latency"),
+  list($("totals"), totals, ([name]) => name.replace("p99", "latency"),
     () => el("div", {}, el("dt"), el("dd", {}, el("span"), " ", el("small"))),
-    (item, [name, value, beside = "", how = ""]) => {
+    (item, [name, value, beside = "", how = "", quiet = false]) => {
+      item.toggleAttribute("data-quiet", quiet);
       text(item.firstChild, name);
       text(item.lastChild.firstChild, value);
       text(item.lastChild.lastChild, beside);
@@ -318,7 +321,7 @@ function place(view, width) {
   const [first, ...others] = boxes;
   const narrow = width < 640;
   const across = narrow ? 20 : Math.max(70, Math.min(170, width / 7));
-  const down = narrow ? 46 : 22;
+  const down = narrow ? 30 : 22;
   let columns;
   if (narrow) {
     columns = Math.max(1, Math.floor((width + across) / (BOX.width + across)));
@@ -482,7 +485,8 @@ function curve(a, b, narrow) {
   }
   const [x0, x1] = [left.x + left.width, right.x];
   const bend = Math.max(30, (x1 - x0) * 0.45);
-  const t = 0.62;
+  // Near the end that lines part to.
+  const t = 0.8;
   const cubic = (v0, v1, v2, v3) => (1 - t) ** 3 * v0 + 3 * (1 - t) ** 2 * t * v1 + 3 * (1 - t) * t * t * v2 + t ** 3 * v3;
   return {
     d: `M${p(x0)} ${p(left.y)}C${p(x0 + bend)} ${p(left.y)} ${p(x1 - bend)} ${p(right.y)} ${p(x1)} ${p(right.y)}`,
@@ -527,6 +531,9 @@ function showPools(picture) {
   list($("pools"), picture.pools, (pool) => pool.key, makePool, (card, pool) => {
     text(part(card, "actor"), pool.actor);
     text(part(card, "kind"), pool.kind);
+    const idle = pool.started === 0 && pool.waiting === 0 && pool.unavailable === 0;
+    card.classList.toggle("idle", idle);
+    text(part(card, "idle"), idle ? ["no requests yet", pool.restarts > 0 && plural(pool.restarts, "worker restarted", "workers restarted")].filter(Boolean).join(" · ") : "");
     text(part(card, "at"), `on ${pool.at.hostOf.label}, ${pool.at.about.program || "node"} ${pool.at.about.pid || short(pool.at.node)}`);
     figure(card, "rate", rate(pool.rate), "");
     spark(part(card, "rate-curve"), pool.curve);
@@ -584,9 +591,10 @@ function makePool(pool) {
   const head = (label, right) => el("th", { scope: "col", class: right ? "n" : null }, label);
   const card = el("article", { class: "pool", "data-pool": pool.key },
     el("div", { class: "pool-head" },
-      el("h3", { "data-part": "actor" }), el("span", { class: "quiet", "data-part": "kind" }), el("span", { class: "quiet", "data-part": "at" })),
+      el("h3", { "data-part": "actor" }), el("span", { class: "quiet", "data-part": "kind" }), el("span", { class: "quiet", "data-part": "at" }),
+      el("span", { class: "quiet", "data-part": "idle" })),
     el("dl", { class: "figures" },
-      one("rate", "requests/s, last minute", curve("rate-curve")),
+      one("rate", "requests/s", curve("rate-curve")),
       one("latency", "latency", curve("latency-curve")),
       one("flight", "in flight", gauge("flight-bar")),
       one("waiting", "waiting", gauge("waiting-bar")),
@@ -595,7 +603,7 @@ function makePool(pool) {
       el("summary", { "data-part": "count" }),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Workers" },
         el("table", {},
-          el("thead", {}, el("tr", {}, head("State"), head("Host"), head("Process"), head("In flight"), head("Requests/s", true), head("Latency", true),
+          el("thead", {}, el("tr", {}, head("State"), head("Host"), el("th", { scope: "col", class: "wide" }, "Process"), head("In flight"), head("Requests/s", true), head("Latency", true),
             el("th", { scope: "col", class: "n wide" }, "Answered"))),
           el("tbody", { "data-part": "workers" }))),
       el("button", { class: "more", type: "button", "data-part": "more" })));
@@ -609,7 +617,7 @@ function makePool(pool) {
 function makeWorker() {
   return el("tr", { class: "fresh" },
     el("td", {}, el("span", { class: "state", "data-part": "state" })),
-    el("td", { "data-part": "host" }), el("td", { class: "quiet", "data-part": "process" }),
+    el("td", { "data-part": "host" }), el("td", { class: "quiet wide", "data-part": "process" }),
     el("td", {}, el("span", { class: "bar", "aria-hidden": "true", "data-part": "bar" }, el("i")), el("span", { "data-part": "flight" })),
     el("td", { class: "n", "data-part": "rate" }), el("td", { class: "n", "data-part": "latency" }),
     el("td", { class: "n wide", "data-part": "answered" }));
@@ -623,12 +631,15 @@ function bar(element, share, alarming) {
 function spark(element, line) {
   const now = line.at(-1)?.at ?? 0;
   const most = Math.max(1e-9, ...line.map((point) => point.value));
-  const at = (point) => `${(100 - (now - point.at) / 600).toFixed(2)} ${(28 - 25 * (point.value / most)).toFixed(2)}`;
+  // The last minute, or as much of it as there is.
+  const past = Math.max(10_000, now - (line[0]?.at ?? now));
+  const across = (point) => (100 - (100 * (now - point.at)) / past).toFixed(2);
+  const at = (point) => `${across(point)} ${(28 - 25 * (point.value / most)).toFixed(2)}`;
   const [area, stroke] = element.children;
   if (line.length < 2) return;
   const path = `M${line.map(at).join("L")}`;
   stroke.setAttribute("d", path);
-  area.setAttribute("d", `${path}L100 30L${(100 - (now - line[0].at) / 600).toFixed(2)} 30Z`);
+  area.setAttribute("d", `${path}L100 30L${across(line[0])} 30Z`);
 }
 
 // ---------------------------------------------------------------- hosts
@@ -769,10 +780,10 @@ function showLog() {
     const withdrawn = entry.event === "withdrawn" && entry.reason === "withdrawn";
     tone(state, withdrawn ? "calm" : how);
     const host = entry.host_name || short(entry.host);
-    const where = [`on ${host}`, entry.node && `node ${short(entry.node)}`, entry.reason].filter(Boolean).join(" · ");
+    const where = [(entry.name || entry.node) && `on ${host}`, entry.name && entry.node && `node ${short(entry.node)}`, entry.reason].filter(Boolean).join(" · ");
     return el("li", { class: "fresh", "data-event": entry.event },
-      el("time", { datetime: new Date(entry.at).toISOString() }, clock(entry.at)), state,
-      el("span", { class: "what" }, entry.name ?? (entry.node ? "" : host)), el("span", { class: "where" }, where));
+      el("time", { datetime: new Date(entry.at).toISOString() }, clock(entry.at)),
+      el("span", { class: "what" }, state, entry.name ?? (entry.node ? `node ${short(entry.node)}` : host)), el("span", { class: "where" }, where));
   }, () => {});
 }
 

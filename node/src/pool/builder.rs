@@ -34,7 +34,7 @@ impl fmt::Display for Kind {
             Self::Tasks(n) => write!(f, "{n} tasks"),
             Self::Threads(n) => write!(f, "{n} threads"),
             Self::Processes(n) => write!(f, "{n} processes"),
-            Self::Hosts { pattern, scope } => write!(f, "hosts `{pattern}`, {scope}"),
+            Self::Hosts { pattern, scope } => write!(f, "hosts {pattern} ({scope})"),
         }
     }
 }
