@@ -308,51 +308,65 @@ function showTotals({ view, pools, nodes }) {
 
 // ---------------------------------------------------------------- the drawing
 
-const BOX = { width: 236, pad: 10, head: 30, row: 26, gap: 5, rows: 10 };
+const BOX = { width: 236, pad: 10, head: 30, row: 26, gap: 5 };
+/** Nodes shown of a host: all that there is room for, fewer where the drawing would be long, none at last. */
+const ROWS = [10, 6, 4, 2, 0];
+const MOST_HOSTS = 48;
 
 /** Where hosts and nodes are drawn: this host first, the others in columns beside it, or below. */
 function place(view, width) {
-  const boxes = view.hosts.map((host) => {
-    const shown = host.nodes.slice(0, BOX.rows);
-    const more = host.nodes.length - shown.length + host.omitted;
-    const rows = Math.max(1, shown.length + (more > 0 ? 1 : 0));
-    return { host, shown, more, width: BOX.width, height: BOX.head + rows * (BOX.row + BOX.gap) + BOX.pad - BOX.gap + 2 };
+  const narrow = width < 640;
+  const closest = narrow ? 20 : 70;
+  const room = Math.max(1, Math.floor((narrow ? width + closest : width - BOX.width) / (BOX.width + closest)));
+  const tall = narrow ? 1100 : 760;
+  let plan;
+  for (const rows of ROWS) {
+    for (let columns = 1; columns <= room; columns += 1) {
+      const across = narrow ? closest : Math.max(closest, Math.min(170, (width - BOX.width) / columns - BOX.width));
+      plan = stack(view, { width, narrow, across, rows, columns });
+      if (plan.height <= tall) return plan;
+    }
+  }
+  return plan;
+}
+
+function stack(view, { width, narrow, across, rows, columns }) {
+  const down = narrow ? 30 : rows ? 22 : 12;
+  const boxes = view.hosts.slice(0, MOST_HOSTS).map((host) => {
+    const shown = host.nodes.slice(0, rows);
+    const more = rows ? host.nodes.length - shown.length + host.omitted : 0;
+    const lines = rows ? Math.max(1, shown.length + (more > 0 ? 1 : 0)) : 0;
+    const height = lines ? BOX.head + lines * (BOX.row + BOX.gap) + BOX.pad - BOX.gap + 2 : BOX.head + 2;
+    return { host, shown, more, folded: !rows, width: BOX.width, height };
   });
   const [first, ...others] = boxes;
-  const narrow = width < 640;
-  const across = narrow ? 20 : Math.max(70, Math.min(170, width / 7));
-  const down = narrow ? 30 : 22;
-  let columns;
-  if (narrow) {
-    columns = Math.max(1, Math.floor((width + across) / (BOX.width + across)));
-  } else {
-    const room = Math.max(1, Math.floor((width - BOX.width) / (BOX.width + across)));
-    columns = Math.max(1, Math.min(room, Math.ceil(others.length / 4), others.length || 1));
-  }
-  const stacks = Array.from({ length: columns }, () => ({ boxes: [], height: 0 }));
+  const stacks = Array.from({ length: Math.min(columns, others.length) }, () => ({ boxes: [], height: 0 }));
+  // One column after the other, so that the order is seen.
+  const fair = others.reduce((sum, box) => sum + box.height + down, 0) / Math.max(1, stacks.length);
+  let column = 0;
   for (const box of others) {
-    const stack = stacks.reduce((least, stack) => (stack.height < least.height ? stack : least));
-    stack.boxes.push(box);
-    stack.height += box.height + down;
+    if (stacks[column].height + box.height / 2 > fair && column + 1 < stacks.length) column += 1;
+    stacks[column].boxes.push(box);
+    stacks[column].height += box.height + down;
   }
   const tallest = Math.max(0, ...stacks.map((stack) => stack.height - down));
-  let total;
+  const count = stacks.length;
   if (narrow) {
-    total = columns * BOX.width + (columns - 1) * across;
+    const total = Math.max(1, count) * BOX.width + Math.max(0, count - 1) * across;
     first.x = (total - BOX.width) / 2;
     first.y = 0;
     stacks.forEach((stack, index) => settle(stack, index * (BOX.width + across), first.height + down, down));
-    return { boxes, narrow, width: Math.max(total, Math.min(width, 330)), height: first.height + (others.length ? down + tallest : 0) };
+    return { boxes, narrow, width: Math.max(total, Math.min(width, 330)), height: first.height + (count ? down + tallest : 0) };
   }
-  total = BOX.width + (others.length ? columns * (BOX.width + across) : 0);
+  const total = BOX.width + count * (BOX.width + across);
   // Use the room that there is: the columns move apart.
-  const spread = others.length ? Math.min(160, (width - total) / columns) : 0;
+  const spread = count ? Math.min(160, (width - total) / count) : 0;
   const step = BOX.width + across + Math.max(0, spread);
   const height = Math.max(first.height, tallest);
   first.x = 0;
   first.y = (height - first.height) / 2;
   stacks.forEach((stack, index) => settle(stack, (index + 1) * step, (height - (stack.height - down)) / 2, down));
-  return { boxes, narrow, width: Math.max(width, others.length ? columns * step + BOX.width : 0), height };
+  return { boxes, narrow, width: Math.max(width, count * step + BOX.width), height };
 }
 
 function settle(stack, x, y, down) {
@@ -371,18 +385,20 @@ function showMap(picture) {
   if (available <= 0) return;
   const plan = place(picture.view, available);
   if (!drawn) {
-    drawn = { frame: svg("svg", { role: "img" }), boxes: svg("g"), links: svg("g"), plates: svg("g") };
+    drawn = { frame: svg("svg", { role: "img" }), far: svg("g"), boxes: svg("g"), near: svg("g"), plates: svg("g") };
     drawn.title = svg("title");
-    drawn.frame.append(drawn.title, drawn.boxes, drawn.links, drawn.plates);
-    drawing.append(drawn.frame, legend());
+    // What leads far passes behind the hosts on its way.
+    drawn.frame.append(drawn.title, drawn.far, drawn.boxes, drawn.near, drawn.plates);
+    drawing.append(drawn.frame, el("p", { class: "quiet", "data-part": "beyond" }), legend());
   }
   const inset = 4;
   const total = Math.max(plan.width, 200);
   const shift = Math.max(0, (total - Math.max(...plan.boxes.map((box) => box.x + box.width))) / 2);
   for (const box of plan.boxes) box.x += shift;
   drawn.frame.setAttribute("viewBox", `${-inset} ${-inset} ${total + 2 * inset} ${plan.height + 2 * inset}`);
-  drawn.frame.style.maxHeight = "";
   const shown = picture.links.filter((link) => link.rate >= 0.5).length;
+  const beyond = picture.view.hosts.length - plan.boxes.length;
+  text(part(drawing, "beyond"), beyond > 0 ? `${plural(beyond, "more host")}, listed below` : "");
   text(drawn.title, `${plural(plan.boxes.length, "host")}, ${plural(picture.nodes.length, "node")}, ${plural(shown, "busy link")}; the same as text below`);
 
   const at = new Map();
@@ -391,11 +407,12 @@ function showMap(picture) {
     const rect = part(group, "box");
     rect.setAttribute("height", box.height);
     rect.classList.toggle("missing", box.host.missing);
-    text(part(group, "name"), clip(box.host.label, 20));
-    text(part(group, "state"), STATES[box.host.state]?.[0] ?? box.host.state);
+    const word = STATES[box.host.state]?.[0] ?? box.host.state;
+    text(part(group, "state"), box.folded && box.host.nodes.length ? `${plural(box.host.nodes.length, "node")}, ${word}` : word);
+    text(part(group, "name"), clip(box.host.label, Math.max(8, 29 - part(group, "state").textContent.length)));
     part(group, "state").classList.toggle("missing", box.host.missing);
     const more = part(group, "more");
-    text(more, box.more > 0 ? `and ${plural(box.more, "more", "more")}` : box.shown.length ? "" : "no node is known");
+    text(more, box.more > 0 ? `and ${plural(box.more, "more", "more")}` : box.shown.length || box.folded ? "" : "no node is known");
     more.setAttribute("y", BOX.head + box.shown.length * (BOX.row + BOX.gap) + 17);
     list(part(group, "nodes"), box.shown, (node) => node.node, makeNode, (row, node) => {
       const index = box.shown.indexOf(node);
@@ -407,32 +424,49 @@ function showMap(picture) {
       text(part(row, "label"), clip(label, aside.length > 7 ? 18 : 20));
       text(part(row, "rate"), aside);
       text(part(row, "full"), `${label}, node ${node.node}${node.about.pid ? `, process ${node.about.pid}` : ""}`);
-      at.set(node.node, { x: box.x + BOX.pad, y: box.y + y + BOX.row / 2, width: box.width - 2 * BOX.pad, box });
+      at.set(node.node, { key: node.node, x: box.x + BOX.pad, y: box.y + y + BOX.row / 2, width: box.width - 2 * BOX.pad, box });
     });
-    for (const node of box.host.nodes.slice(BOX.rows)) {
-      at.set(node.node, { x: box.x, y: box.y + box.height - 12, width: box.width, box });
-    }
+    // Those that are not drawn meet at the edge of their host.
+    const edge = { key: box.host.host, x: box.x, y: box.y + box.height - BOX.head / 2 - 1, width: box.width, box };
+    for (const node of box.host.nodes.slice(box.shown.length)) at.set(node.node, edge);
   });
 
-  const most = Math.max(1, ...picture.links.map((link) => link.rate));
-  const lines = picture.links.filter((link) => at.has(link.a.node) && at.has(link.b.node)).slice(0, 300);
-  // The busy ones on top.
-  lines.sort((x, y) => x.rate - y.rate);
-  const curves = lines.map((link) => ({ link, ...curve(at.get(link.a.node), at.get(link.b.node), plan.narrow) }));
-  list(drawn.links, curves, ({ link }) => link.key, () => svg("path", { class: "link" }, svg("title")), (path, { link, d }) => {
-    path.setAttribute("d", d);
-    const busy = link.rate >= 0.5;
+  // Links between the same two places are one line.
+  const between = new Map();
+  for (const link of picture.links) {
+    const [a, b] = [at.get(link.a.node), at.get(link.b.node)];
+    if (!a || !b || a === b) continue;
+    const key = `${a.key}-${b.key}`;
+    const line = between.get(key) ?? between.get(`${b.key}-${a.key}`);
+    if (line) {
+      line.rate += link.rate;
+      line.count += 1;
+    } else {
+      between.set(key, { key, a, b, rate: link.rate, count: 1, words: `${link.a.title} – ${link.b.title}` });
+    }
+  }
+  const most = Math.max(20, ...[...between.values()].map((line) => line.rate));
+  // The busy ones on top, and no more than can be told apart.
+  const lines = [...between.values()].sort((x, y) => x.rate - y.rate).slice(-300);
+  const curves = lines.map((line) => ({ ...line, ...curve(line.a, line.b, plan.narrow) }));
+  const thin = curves.filter((line) => line.rate >= 0.5).length > 40 ? 0.55 : 1;
+  const lay = (group, part) => list(group, part, (line) => line.key, () => svg("path", { class: "link" }, svg("title")), (path, line) => {
+    path.setAttribute("d", line.d);
+    const busy = line.rate >= 0.5;
     path.setAttribute("class", busy ? "link busy" : "link");
     // By the logarithm: a quiet link is to be seen beside one of a hundred thousand messages.
-    const weight = busy ? 1.4 + 4.6 * (Math.log1p(link.rate) / Math.log1p(Math.max(most, 20))) : 1;
+    const weight = busy ? thin * (1.4 + 4.6 * (Math.log1p(line.rate) / Math.log1p(most))) : 1;
     path.style.strokeWidth = `${weight.toFixed(2)}px`;
-    text(path.firstChild, `${link.a.title} – ${link.b.title}: ${rate(link.rate)} messages/s`);
+    text(path.firstChild, `${line.count > 1 ? plural(line.count, "link") : line.words}: ${rate(line.rate)} messages/s`);
   });
-  const plates = curves.filter(({ link, far }) => far && link.rate >= 0.5).slice(-12);
-  list(drawn.plates, plates, ({ link }) => link.key,
+  lay(drawn.far, curves.filter((line) => line.far));
+  lay(drawn.near, curves.filter((line) => !line.far));
+  const busy = curves.filter((line) => line.far && line.rate >= 0.5);
+  list(drawn.plates, busy.length > 16 ? [] : busy, (line) => line.key,
     () => svg("g", {}, svg("rect", { class: "rate-plate", height: 17, rx: 8.5, y: -8.5 }), svg("text", { class: "rate-text", y: 4 })),
-    (plate, { link, x, y }) => {
-      const label = `${rate(link.rate)}/s`;
+    (plate, line) => {
+      const { x, y } = line;
+      const label = `${rate(line.rate)}/s`;
       const width = 14 + label.length * 6.6;
       plate.setAttribute("transform", `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
       plate.firstChild.setAttribute("width", width);
@@ -657,8 +691,10 @@ const STATES = {
 
 function showHosts(picture) {
   const { view } = picture;
-  list($("hosts"), view.hosts, (host) => host.host, makeHost, (card, host) => {
+  const few = picture.nodes.length <= 24;
+  list($("hosts"), view.hosts, (host) => host.host, () => makeHost(few), (card, host) => {
     const [word, how] = STATES[host.state] ?? [host.state, "warn"];
+    card.dataset.host = host.host;
     card.classList.toggle("missing", host.state === "lost");
     text(part(card, "name"), host.label);
     text(part(card, "state"), word);
@@ -667,15 +703,19 @@ function showHosts(picture) {
     text(part(card, "facts"), [since, host.addresses.map((address) => address.replace(/:\d+$/, "")).filter((address, index, all) => all.indexOf(address) === index).slice(0, 3).join(", ")].filter(Boolean).join(" · "));
     text(part(card, "trouble"), host.trouble ?? "");
     list(part(card, "nodes"), host.nodes, (node) => node.node, makeNodeCard, (item, node) => showNode(item, node, view));
+    const count = (of) => host.nodes.reduce((sum, node) => sum + of(node), 0);
+    const messages = count((node) => node.messages);
+    text(part(card, "summary"), [plural(host.nodes.length, "node"), plural(count((node) => node.published.length), "name"), plural(count((node) => node.report.actor_count), "actor"), messages >= 0.5 && `${rate(messages)} messages/s`].filter(Boolean).join(" · "));
+    part(card, "inside").hidden = host.nodes.length === 0;
     text(part(card, "omitted"), host.omitted ? `and ${number(host.omitted)} more that are not listed` : "");
   });
 }
 
-function makeHost(host) {
-  return el("article", { class: "host", "data-host": host.host },
+function makeHost(open) {
+  return el("article", { class: "host" },
     el("div", { class: "host-head" }, el("h3", { "data-part": "name" }), el("span", { class: "state", "data-part": "state" }), el("span", { class: "quiet", "data-part": "facts" })),
     el("p", { class: "trouble", "data-part": "trouble" }),
-    el("div", { "data-part": "nodes" }),
+    el("details", { open: open ? "" : null, "data-part": "inside" }, el("summary", { "data-part": "summary" }), el("div", { "data-part": "nodes" })),
     el("p", { class: "quiet", "data-part": "omitted" }));
 }
 
