@@ -4,30 +4,31 @@ mod http;
 
 pub use http::{Http, HttpError, NodeHttp};
 pub use layercake_directory::{
-    About, ActorReport, Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason,
-    Engine, EngineError, EtcdConfig, EtcdTls, Event, FENCES, FenceGuard, Fences, Group, GroupError,
+    About, Claim, DEFAULT_PORT, DISCOVERY_VARIABLE, DirectoryConfig, DropReason, Engine,
+    EngineError, EtcdConfig, EtcdTls, Event, FENCES, FenceGuard, Fences, Group, GroupError,
     HostState, HostView, Name, Network, NetworkChange, NetworkEvent, NetworkEvents, NetworkHost,
-    NetworkNode, NetworkRecord, NetworkSubscription, NoNetwork, NoPong, NodeReport, NotPublished,
-    NotSubscribed, Pattern, PoolReport, Publication, Record, Route, SEEDS_FILE, SEEDS_VARIABLE,
-    Scope, Session, Stale, Subscription, Transport, Trouble, TroubleKind, WorkerReport,
+    NetworkNode, NetworkRecord, NetworkSubscription, NoNetwork, NoPong, NotPublished,
+    NotSubscribed, Pattern, Publication, Record, Route, SEEDS_FILE, SEEDS_VARIABLE, Scope, Session,
+    Stale, Subscription, Transport, Trouble, TroubleKind,
 };
 pub use layercake_gateway::{Drained, GatewayConfig, KeyTooShort, MeshPage, PageKey};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
 #[doc(hidden)]
 pub use layercake_node::__private;
 pub use layercake_node::{
-    ASK_DEADLINE, Accepts, Actor, Address, Agent, AnyAddress, Api, AskError, ByFunction,
-    ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data, DeadLetter, DeadLetters,
-    Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits, Listen, MAILBOX,
-    MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, Message, MessageApi, NoArgs, NoMail, NoMessages, Node,
-    NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, PingError, Pool, PoolBuilder,
-    PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart,
-    Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
-    Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, error_chain,
-    log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with, run_until_stopped,
-    schema, service, testing, wire,
+    ASK_DEADLINE, Accepts, Actor, ActorStatus, Address, Agent, AnyAddress, AnyPool, Anything, Api,
+    AskError, ByFunction, ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data,
+    DeadLetter, DeadLetters, Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits,
+    Listen, MAILBOX, MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, MeshPool, Message, MessageApi,
+    NoArgs, NoMail, NoMessages, Node, NodeConfig, NodeError, NodeStory, Outcome, Outlet, Packet,
+    Parcel, PingError, Pool, PoolBuilder, PoolError, ProcessBuilder, ProcessError, Program,
+    PublishError, Replies, Reply, Restart, Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn,
+    Strategy, SubscribeError, SuperviseError, Supervisor, SupervisorBuilder, TellError, Timer,
+    Unknown, Watch, Why, args, error_chain, log_to_stderr, pool, pools_of, retry, run_as_worker,
+    run_main, run_main_on, run_main_with, run_until_stopped, schema, service, story_of, testing,
+    wire,
 };
-pub use layercake_node::{Span, retry::Retry};
+pub use layercake_node::{Span, pool::PoolStatus, retry::Retry};
 
 /// What a program may fail with: any error, printed with its causes.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -33,25 +33,27 @@ fn programs_read_what_people_see() {
     for _ in 0..7 {
         assert_eq!(curl(&[&format!("{url}/Xy?x=1&y=1")]).0, 200);
     }
-    let there = eventually(SOON, "both workers in the pool", || {
+    let (data, pool) = eventually(SOON, "both workers in the pool", || {
         let data = data(&url, &[]);
-        let nodes = data["hosts"][0]["nodes"].as_array().expect("nodes").clone();
-        let pools = nodes.iter().flat_map(|n| n["report"]["pools"].as_array().expect("pools"));
-        let ours = pools.filter(|pool| pool["kind"] == "hosts textures:worker (lan)");
-        let pool = ours.clone().next()?.clone();
-        (pool["worker_count"] == 2).then_some((data, nodes, pool))
+        let viewer = data["viewer"].as_str().expect("a node");
+        let pools = data["stories"][viewer]["pools"].as_array()?.clone();
+        let found = pools.into_iter().find(|pool| pool["workers"][0]["place"] == "member")?;
+        (found["ready"] == 2).then_some((data, found))
     });
-    let (data, nodes, pool) = there;
     assert_eq!(data["hosts"][0]["state"], "here");
-    assert_eq!((&pool["started"], &pool["answered"]), (&7.into(), &7.into()), "{pool}");
+    let totals = &pool["totals"];
+    assert_eq!((&totals["started"], &totals["answered"]), (&7.into(), &7.into()), "{pool}");
+    let nodes = data["hosts"][0]["nodes"].as_array().expect("nodes");
     assert!(nodes.iter().any(|node| node["node"] == data["viewer"]), "{data:#}");
     // Every request has passed over a link, and was handled by an actor.
-    let sum = |of: &dyn Fn(&Value) -> u64| nodes.iter().map(of).sum::<u64>();
-    let all = |node: &Value, list: &str, field: &str| {
-        let list = node.pointer(list).and_then(Value::as_array).cloned().unwrap_or_default();
+    let all = |within: &Value, list: &str, field: &str| {
+        let list = within.pointer(list).and_then(Value::as_array).cloned().unwrap_or_default();
         list.iter().map(|each| each[field].as_u64().unwrap_or(0)).sum::<u64>()
     };
-    assert_eq!(sum(&|node| all(node, "/report/actors", "taken")), 7, "{nodes:#?}");
+    let stories = data["stories"].as_object().expect("stories");
+    let taken = stories.values().map(|story| all(story, "/actors", "taken")).sum::<u64>();
+    assert_eq!(taken, 7, "{data:#}");
+    let sum = |of: &dyn Fn(&Value) -> u64| nodes.iter().map(of).sum::<u64>();
     let sent = sum(&|node| all(node, "/sessions", "messages_sent"));
     let received = sum(&|node| all(node, "/sessions", "messages_received"));
     assert!(sent >= 14 && received >= 14, "{sent} sent, {received} received");

@@ -18,20 +18,16 @@ use crate::{
     trouble::{MAX_TROUBLES, Trouble},
 };
 
-mod report;
 #[cfg(test)]
 mod tests;
 mod text;
-
-pub use report::{
-    ActorReport, MAX_REPORTED_ACTORS, MAX_REPORTED_POOLS, MAX_REPORTED_WORKERS, NodeReport,
-    PoolReport, WorkerReport,
-};
 
 /// The longest program name and user name of a node that are kept, in bytes.
 pub const MAX_ABOUT: usize = 64;
 /// Links, and names within the process, that a node tells of; of more only the number.
 pub(crate) const MAX_TOLD: usize = 1024;
+/// Bytes that a node may tell of itself besides; a longer text is left out.
+pub const MAX_STORY: usize = 256 << 10;
 /// Routes that [`Network::routes`] finds at most.
 pub const MAX_ROUTES: usize = 65_536;
 
@@ -170,9 +166,9 @@ pub struct NetworkNode {
     pub sessions: Vec<Session>,
     /// What does not work for it in finding other hosts or the directory of its host.
     pub troubles: Vec<Trouble>,
-    /// Its actors and pools.
-    #[serde(with = "report::carried")]
-    pub report: NodeReport,
+    /// What else it tells of itself, opaque to the directory; empty where that is nothing. See
+    /// [`Directory::tell`](crate::Directory::tell).
+    pub story: String,
 }
 
 /// A name that is published.
@@ -400,8 +396,7 @@ pub(crate) struct NodeAnswer {
     pub(crate) sessions: Vec<Session>,
     pub(crate) troubles: Vec<Trouble>,
     pub(crate) omitted: usize,
-    #[serde(with = "report::carried")]
-    pub(crate) report: NodeReport,
+    pub(crate) story: String,
 }
 
 impl NodeAnswer {
@@ -415,7 +410,10 @@ impl NodeAnswer {
         self.subscribed.truncate(MAX_TOLD);
         self.sessions.truncate(MAX_TOLD);
         self.troubles.truncate(MAX_TROUBLES);
-        self.report = self.report.bounded();
+        if self.story.len() > MAX_STORY {
+            self.story = String::new();
+            self.omitted = self.omitted.saturating_add(1);
+        }
         self
     }
 }
@@ -446,17 +444,16 @@ impl HostAnswer {
             self.omitted += 1 + node.published.len() + node.subscribed.len() + node.sessions.len();
         }
         for node in &mut self.nodes {
+            if !node.story.is_empty() && !keep(node.story.len()) {
+                node.story = String::new();
+                self.omitted += 1;
+            }
             let before = node.published.len() + node.subscribed.len() + node.sessions.len();
             node.subscribed.retain(|s| keep(32 + s.pattern.as_str().len()));
             node.sessions.retain(|_| keep(96));
             node.published.retain(|r| keep(48 + r.name.as_str().len()));
             let after = node.published.len() + node.subscribed.len() + node.sessions.len();
             self.omitted += before - after;
-        }
-        for node in &mut self.nodes {
-            if !keep(node.report.size()) {
-                self.omitted += std::mem::take(&mut node.report).listed();
-            }
         }
     }
 }

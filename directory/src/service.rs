@@ -25,7 +25,7 @@ use crate::{
     membership::PATIENCE,
     message::{HostView, Refusal},
     name::{Name, Pattern, Scope},
-    network::{NetworkEvent, NodeReport},
+    network::NetworkEvent,
     overview::MAX_EVENTS,
     presence::NodeGone,
     publication::{Claim, Publication, Standing},
@@ -289,15 +289,16 @@ pub(crate) struct Status {
     troubles: Mutex<Troubles>,
     /// What happens in the mesh.
     pub(crate) events: broadcast::Sender<NetworkEvent>,
-    reporter: OnceLock<Reporter>,
+    /// What the node tells of itself.
+    story: OnceLock<Teller>,
 }
 
-/// Says what the directory does not know of its node.
-struct Reporter(Box<dyn Fn() -> NodeReport + Send + Sync>);
+/// Tells what a node tells of itself.
+struct Teller(Box<dyn Fn() -> String + Send + Sync>);
 
-impl fmt::Debug for Reporter {
+impl fmt::Debug for Teller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reporter")
+        f.write_str("Teller")
     }
 }
 
@@ -309,7 +310,7 @@ impl Default for Status {
             trouble: Mutex::default(),
             troubles: Mutex::default(),
             events: broadcast::Sender::new(MAX_EVENTS),
-            reporter: OnceLock::new(),
+            story: OnceLock::new(),
         }
     }
 }
@@ -319,8 +320,8 @@ impl Status {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn report(&self) -> NodeReport {
-        self.reporter.get().map(|reporter| (reporter.0)()).unwrap_or_default()
+    pub(crate) fn story(&self) -> String {
+        self.story.get().map(|Teller(tell)| tell()).unwrap_or_default()
     }
 }
 
@@ -361,16 +362,17 @@ impl Directory {
         Self { endpoint, inlet, config, status, next: Arc::default(), _last: last }
     }
 
+    /// What this node tells of itself to whoever asks for the [network](Self::network), besides what the
+    /// directory knows: a text of at most [`MAX_STORY`](crate::MAX_STORY) bytes, which only readers have to
+    /// understand. It is asked for from the I/O thread, and must be told at once. Only the first call counts.
+    pub fn tell(&self, story: impl Fn() -> String + Send + Sync + 'static) {
+        let _ = self.status.story.set(Teller(Box::new(story)));
+    }
+
     /// The group that this node belongs to.
     #[must_use]
     pub fn group(&self) -> Option<&Group> {
         self.config.group.as_ref()
-    }
-
-    /// Installs what tells of the inside of this node, asked when somebody wants to see the mesh: on the
-    /// thread of the links, so it must be quick and must not wait. Only the first call counts.
-    pub fn report_with(&self, reporter: impl Fn() -> NodeReport + Send + Sync + 'static) {
-        let _ = self.status.reporter.set(Reporter(Box::new(reporter)));
     }
 
     /// Claims a name for an actor of this node. A node that publishes and withdraws faster than its

@@ -145,7 +145,7 @@ impl Front {
         deadline: Instant,
     ) -> Result<Answer, Problem> {
         let payload = Payload { tag: entry.tag, encoding: Encoding::Json, bytes: message };
-        let call = Call { payload, accept: Fingerprint::NONE, deadline };
+        let call = Call::new(payload, Fingerprint::NONE, deadline);
         let outcome = timeout_at(deadline.into(), self.service.call(call))
             .await
             .unwrap_or(Err(AskError::Deadline));

@@ -17,7 +17,7 @@ use std::{
 use futures_util::FutureExt;
 use layercake_wire::{
     AskFailure, Failure, FailureCode, InboundKind, Responder,
-    id::{ActorAddr, ActorSerial, PeerId},
+    id::{ActorAddr, PeerId},
     payload::{self, Encoding, Fingerprint, Payload},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -34,6 +34,7 @@ use crate::{
     message::{Message, name_of},
     node::Node,
     packet::{Back, Packet, Parcel, Unanswered},
+    pool::scheduler::Distance,
     remote::Remote,
     slot::{Answer, slot},
 };
@@ -105,11 +106,11 @@ impl<T: ?Sized> Address<T> {
         }
     }
 
-    /// As [`id`](Self::id), only to be shown: the actor is not to be reached by it.
-    pub(crate) fn whereabouts(&self) -> (PeerId, ActorSerial) {
+    /// The node that it lives in.
+    pub(crate) fn peer(&self) -> PeerId {
         match &self.target {
-            Target::Here(inlet) => (inlet.node().peer(), inlet.serial()),
-            Target::There(remote) => (remote.addr.node.peer, remote.addr.serial),
+            Target::Here(inlet) => inlet.node().peer(),
+            Target::There(remote) => remote.addr.node.peer,
         }
     }
 
@@ -132,6 +133,20 @@ impl<T: ?Sized> Address<T> {
             Target::Here(inlet) => Some(inlet),
             Target::There(_) => None,
         }
+    }
+
+    /// How far away the actor is, and a number that is the same wherever it is asked for.
+    pub(crate) fn whereabouts(&self) -> (Distance, u64) {
+        let (peer, serial) = self.key();
+        let identity = peer.node.to_bits() ^ serial.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let distance = match &self.target {
+            Target::Here(_) => Distance::Process,
+            Target::There(remote) => match &remote.node {
+                Some(node) if node.peer().host == peer.host => Distance::Host,
+                _ => Distance::Lan,
+            },
+        };
+        (distance, identity)
     }
 
     pub(crate) fn remote(&self) -> Option<&Arc<Remote>> {

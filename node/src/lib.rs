@@ -27,11 +27,11 @@ mod node;
 mod overview;
 mod packet;
 pub mod pool;
+mod pools;
 mod probe;
 mod process;
 mod relay;
 mod remote;
-mod report;
 mod restart;
 pub mod retry;
 mod run;
@@ -39,6 +39,7 @@ pub mod schema;
 pub mod service;
 mod slot;
 mod span;
+mod story;
 mod stream;
 mod table;
 pub mod testing;
@@ -64,13 +65,15 @@ pub use names::{PublishError, SubscribeError};
 pub use node::{Node, NodeConfig, NodeError, STOP_GRACE};
 pub use overview::{PING_TIME, PingError};
 pub use packet::{Packet, Parcel, Reply, Unknown};
-pub use pool::{Pool, PoolBuilder, PoolError};
+pub use pool::{AnyPool, Anything, Pool, PoolBuilder, PoolError, PoolRequest};
+pub use pools::{MeshPool, pools_of};
 pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder, ProcessError};
 pub use run::{
     Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_main_on,
     run_main_with, run_until_stopped,
 };
 pub use span::{Span, SpanError};
+pub use story::{ActorStatus, MAX_ACTORS_TOLD, NodeStory, story_of};
 pub use stream::{Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
 pub use watch::Watch;
 

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use layercake_wire::payload::{Fingerprint, Tag};
+use layercake_wire::payload::{Encoding, Fingerprint, Payload, Tag};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -33,6 +33,13 @@ pub trait Message: Data {
     /// Whether it is answered in any number of parts of type [`Reply`](Self::Reply), by
     /// [`Address::stream`](crate::Address::stream).
     const STREAM: bool = false;
+    /// Whether its reply is a `Result`, and so may say that the handler failed.
+    const FALLIBLE: bool = false;
+    /// Whether this reply says so. A pool sends less to a worker that fails more than the others do.
+    fn is_failure(reply: &Self::Reply) -> bool {
+        let _ = reply;
+        false
+    }
     /// Its description, made once.
     fn describe() -> &'static Arc<MessageApi>;
 }
@@ -55,6 +62,9 @@ pub struct MessageApi {
     /// [`Message::STREAM`].
     #[serde(default)]
     pub stream: bool,
+    /// [`Message::FALLIBLE`].
+    #[serde(default)]
+    pub fallible: bool,
 }
 
 impl MessageApi {
@@ -62,6 +72,18 @@ impl MessageApi {
     #[must_use]
     pub fn tag(&self) -> Tag {
         Tag::of(&self.name)
+    }
+
+    /// Whether an encoded reply says that the handler failed: told from its first bytes, for nothing
+    /// between sender and receiver decodes it.
+    #[must_use]
+    pub fn is_failure(&self, reply: &Payload) -> bool {
+        self.fallible
+            && match reply.encoding {
+                // The number of the variant.
+                Encoding::Bincode => reply.bytes.first() == Some(&1),
+                Encoding::Json => reply.bytes.starts_with(br#"{"Err":"#),
+            }
     }
 }
 

@@ -65,6 +65,7 @@ pub fn describe<M: Message>() -> MessageApi {
         reply_fingerprint,
         idempotent: M::IDEMPOTENT,
         stream: M::STREAM,
+        fallible: M::FALLIBLE,
     }
 }
 

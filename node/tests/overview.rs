@@ -117,9 +117,10 @@ async fn who_looks_at_the_mesh_sees_actors_and_how_much_they_had_to_do() {
     }
     let seen = looking.network().await.expect("answers");
     let shown = seen.nodes().find(|(_, shown)| shown.node == working.peer().node).expect("there").1;
-    assert_eq!(shown.report.actor_count, 201);
-    assert_eq!(shown.report.actors.len(), 64, "some of them");
-    let busiest = &shown.report.actors[0];
+    let story = layercake::story_of(shown);
+    assert_eq!(story.actor_count, 201);
+    assert_eq!(story.actors.len(), 64, "some of them");
+    let busiest = &story.actors[0];
     let told = (busiest.kind.as_str(), busiest.serial, busiest.taken, busiest.waiting);
     assert_eq!(told, ("Idle", shown.published[0].actor, 3, 0), "those that others know come first");
 }

@@ -15,7 +15,7 @@ fn node(number: u64) -> NetworkNode {
         subscribed: Vec::new(),
         sessions: Vec::new(),
         troubles: Vec::new(),
-        report: NodeReport::default(),
+        story: String::new(),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Gathers what is shown, once for all who look, and only while somebody does.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use layercake_node::Node;
+use layercake_node::{Node, directory::Network};
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, sleep, timeout},
@@ -69,7 +70,11 @@ struct View<'a> {
     viewer: String,
     trouble: Option<&'a str>,
     #[serde(flatten)]
-    network: &'a layercake_node::directory::Network,
+    network: &'a Network,
+    /// What nodes tell of themselves: [`NodeStory`](layercake_node::NodeStory), by the node.
+    stories: &'a BTreeMap<String, Box<RawValue>>,
+    /// Nodes that have gone lately.
+    gone: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<Vec<&'a Entry>>,
 }
@@ -216,6 +221,8 @@ impl Board {
             viewer: self.node.peer().node.to_string(),
             trouble: picture.trouble(),
             network: picture.network()?,
+            stories: picture.stories(),
+            gone: picture.gone(),
             log,
         };
         serde_json::to_vec(&view)

@@ -158,16 +158,20 @@ const history = new History();
 
 // ---------------------------------------------------------------- the picture, worked out
 
+const SILENT = { uptime_us: 0, actor_count: 0, actors: [], dead_letters: 0, pools: [] };
+
 /** Everything that is drawn, from what came. */
 function digest(view, now) {
   rates.begin();
   const nodes = new Map();
+  const gone = new Set(view.gone);
   for (const host of view.hosts) {
     host.label = host.name || short(host.host);
     host.missing = !["here", "up"].includes(host.state);
     for (const node of host.nodes) {
       nodes.set(node.node, node);
-      Object.assign(node, { hostOf: host, uptime: node.report.uptime_us / 1e6, messages: 0, kinds: new Set() });
+      const story = { ...SILENT, ...view.stories[node.node] };
+      Object.assign(node, { hostOf: host, story, uptime: story.uptime_us / 1e6, messages: 0, kinds: new Set() });
     }
   }
   const hosts = new Map(view.hosts.map((host) => [host.host, host]));
@@ -179,8 +183,7 @@ function digest(view, now) {
     const node = {
       node: id, about: { program: "", pid: 0, started: 0, user: "" }, group: null, directory: false,
       answered: false, unlisted: true, addresses: [], published: [], subscribed: [], sessions: [],
-      troubles: [], report: { uptime_us: 0, actor_count: 0, actors: [], dead_letters: 0, pools: [] },
-      hostOf: host, uptime: 0, messages: 0, kinds: new Set(),
+      troubles: [], story: SILENT, hostOf: host, uptime: 0, messages: 0, kinds: new Set(),
     };
     nodes.set(id, node);
     host.nodes.push(node);
@@ -188,20 +191,14 @@ function digest(view, now) {
   };
   const pools = [];
   for (const node of [...nodes.values()]) {
-    for (const pool of node.report.pools) {
-      pool.at = node;
-      pool.key = `${node.node}:${pool.id}`;
-      const of = (name) => rates.of(`${pool.key}:${name}`, node.uptime, pool[name]);
-      pool.rate = of("started");
-      pool.rejectedRate = of("busy") + of("overloaded") + of("unavailable");
-      pool.failedRate = of("failed");
+    for (const [index, told] of node.story.pools.entries()) {
+      const pool = poolOf(told, node, index, gone);
       for (const worker of pool.workers) {
-        worker.key = `${pool.key}:${worker.id}`;
-        worker.rate = rates.of(worker.key, node.uptime, worker.started);
-        worker.at = unnamed(worker.host, worker.node);
+        worker.at = worker.node ? unnamed(worker.host, worker.node) : undefined;
+        worker.hostLabel = worker.at?.hostOf.label ?? hosts.get(worker.host)?.label ?? "–";
         worker.at?.kinds.add(pool.actor);
       }
-      pool.workers.sort((a, b) => hostName(hosts, a).localeCompare(hostName(hosts, b)) || a.id - b.id);
+      pool.workers.sort((a, b) => a.hostLabel.localeCompare(b.hostLabel) || a.seat - b.seat);
       pools.push(pool);
     }
   }
@@ -230,7 +227,7 @@ function digest(view, now) {
     for (const end of [link.a, link.b]) end.messages += link.rate;
   }
   for (const node of nodes.values()) {
-    for (const actor of node.report.actors) {
+    for (const actor of node.story.actors) {
       actor.rate = rates.of(`${node.node}/${actor.serial}`, node.uptime, actor.taken);
     }
     node.title = title(node, view);
@@ -245,34 +242,74 @@ function digest(view, now) {
   }
   for (const pool of pools) {
     pool.curve = history.push(`${pool.key}:rate`, pool.rate, now);
-    pool.latency = latency(pool);
-    pool.latencyCurve = history.push(`${pool.key}:latency`, pool.latency.value ?? 0, now);
+    pool.latencyCurve = history.push(`${pool.key}:latency`, pool.p99 ?? 0, now);
   }
   // Those with work first, and in one order as long as that is so.
-  pools.sort((a, b) => (b.started > 0) - (a.started > 0) || a.at.about.started - b.at.about.started || a.id - b.id);
+  pools.sort((a, b) => (b.started > 0) - (a.started > 0) || a.at.about.started - b.at.about.started || a.key.localeCompare(b.key));
   const all = [...nodes.values()];
   const busiest = [...links.values()].sort((x, y) => y.rate - x.rate || x.key.localeCompare(y.key));
   return { view, pools, links: busiest, nodes: all, hosts };
 }
 
-const hostName = (hosts, worker) => hosts.get(worker.host)?.label ?? worker.host;
+/** A pool, with its rates. */
+function poolOf(told, node, index, gone) {
+  const { totals } = told;
+  const pool = {
+    key: `${node.node}:${told.name}:${index}`,
+    name: told.name,
+    actor: told.actor || told.name,
+    at: node,
+    waiting: told.waiting,
+    inFlight: told.in_flight,
+    expectedWait: told.expected_wait_ms,
+    restarts: told.restarts,
+    ejected: totals.ejected,
+    omitted: told.omitted,
+    started: totals.started,
+    failed: totals.failed + totals.timed_out + totals.orphaned,
+    rejected: [
+      ["busy", totals.busy + totals.shed],
+      ["overloaded", totals.overloaded + totals.displaced],
+      ["no worker", totals.unavailable],
+    ],
+    ...quantiles(told.latency),
+  };
+  const of = (name, count) => rates.of(`${pool.key}:${name}`, node.uptime, count);
+  pool.rate = of("started", pool.started);
+  pool.failedRate = of("failed", pool.failed);
+  pool.rejectedRate = of("rejected", pool.rejected.reduce((sum, [, count]) => sum + count, 0));
+  // Who has gone may still be told of by a pool that has not heard of it.
+  const there = told.workers.filter((worker) => !gone.has(worker.lives_in?.[1]));
+  pool.workers = there.map((worker) => {
+    const [host, home] = worker.lives_in ?? [undefined, undefined];
+    const key = `${pool.key}:${worker.seat}:${home ?? ""}`;
+    return { ...worker, ...quantiles(worker.latency), host, node: home, key, rate: rates.of(key, node.uptime, worker.started) };
+  });
+  pool.count = pool.workers.length + pool.omitted;
+  const places = new Map();
+  for (const { place } of pool.workers) places.set(place, (places.get(place) ?? 0) + 1);
+  pool.kind = [...places].map(([place, count]) => plural(count, ...(PLACES[place] ?? [place]))).join(", ");
+  return pool;
+}
+
+const PLACES = {
+  task: ["task"], thread: ["thread"], process: ["process", "processes"], member: ["member"],
+  added: ["added by hand", "added by hand"],
+};
+
+/** The latencies in microseconds; none where nothing was measured. */
+function quantiles({ count, p50_ms: half, p99_ms: most }) {
+  return count > 0 ? { p50: half * 1000, p99: most * 1000 } : { p50: null, p99: null };
+}
 
 /** What a node is called: what it works for, else its program. */
 function title(node, view) {
   if (node.node === view.viewer) return "gateway (this page)";
   if (node.kinds?.size) return [...node.kinds].join(", ");
-  const [pool] = node.report.pools;
-  if (pool) return `pool of ${pool.actor}`;
+  const [pool] = node.story.pools;
+  if (pool) return `pool of ${pool.actor || pool.name}`;
   if (node.published.length) return node.published[0].name;
   return node.about.program || "process";
-}
-
-function latency(pool) {
-  if (pool.p99_us !== null) return { name: "p99", value: pool.p99_us, half: pool.p50_us };
-  const busy = pool.workers.filter((worker) => worker.answered > 0);
-  const weight = busy.reduce((sum, worker) => sum + worker.rate + 1e-9, 0);
-  const sum = busy.reduce((sum, worker) => sum + (worker.rate + 1e-9) * worker.latency_us, 0);
-  return { name: "latency", value: busy.length ? sum / weight : null, half: null };
 }
 
 // ---------------------------------------------------------------- numbers at the top
@@ -281,21 +318,21 @@ function showTotals({ view, pools, nodes }) {
   const missing = view.hosts.filter((host) => host.missing).length;
   const sum = (list, of) => list.reduce((total, item) => total + of(item), 0);
   const rejected = sum(pools, (pool) => pool.rejectedRate);
-  const dead = sum(nodes, (node) => node.report.dead_letters);
-  const worst = pools.reduce((most, { latency }) => ((latency.value ?? -1) > (most?.value ?? -1) ? latency : most), null);
+  const dead = sum(nodes, (node) => node.story.dead_letters);
+  const slowest = pools.filter((pool) => pool.p99 !== null).map((pool) => pool.p99);
   const totals = [
     ["hosts", number(view.hosts.length - missing), missing ? `+ ${missing} missing` : "", missing ? "bad" : ""],
     ["nodes", number(nodes.length)],
-    ["actors", number(sum(nodes, (node) => node.report.actor_count))],
+    ["actors", number(sum(nodes, (node) => node.story.actor_count))],
     ["names", number(sum(nodes, (node) => node.published.length))],
     ["requests/s", rate(sum(pools, (pool) => pool.rate))],
-    [worst?.name ?? "latency", micros(worst?.value)],
-    ["in flight", number(sum(pools, (pool) => pool.in_flight)), ""],
+    ["p99", slowest.length ? micros(Math.max(...slowest)) : "–"],
+    ["in flight", number(sum(pools, (pool) => pool.inFlight)), ""],
     ["waiting", number(sum(pools, (pool) => pool.waiting)), "", sum(pools, (pool) => pool.waiting) > 0 ? "warn" : ""],
     ["rejected/s", rate(rejected), "", rejected >= 0.005 ? "bad" : ""],
     ["dead letters", number(dead), "", dead > 0 ? "warn" : "", dead === 0],
   ];
-  list($("totals"), totals, ([name]) => name.replace("p99", "latency"),
+  list($("totals"), totals, ([name]) => name,
     () => el("div", {}, el("dt"), el("dd", {}, el("span"), " ", el("small"))),
     (item, [name, value, beside = "", how = "", quiet = false]) => {
       item.toggleAttribute("data-quiet", quiet);
@@ -558,55 +595,63 @@ function showLinks(picture) {
 
 // ---------------------------------------------------------------- pools
 
-const WORKER_TONES = { up: "", draining: "calm", ejected: "bad", restarting: "warn" };
+/** How a worker is, in words, and how worrying that is. */
+const WORKER_STATES = {
+  serving: ["serving", ""],
+  resting: ["resting", "calm"],
+  failing: ["failing, left out", "bad"],
+  silent: ["silent, left out", "bad"],
+  draining: ["draining", "calm"],
+  starting: ["starting", "warn"],
+  standing_down: ["restarting", "warn"],
+};
 
 function showPools(picture) {
   $("pools-empty").hidden = picture.pools.length > 0;
   list($("pools"), picture.pools, (pool) => pool.key, makePool, (card, pool) => {
-    text(part(card, "actor"), pool.actor);
+    text(part(card, "actor"), pool.name === pool.actor ? pool.actor : `${pool.name} · ${pool.actor}`);
     text(part(card, "kind"), pool.kind);
-    const idle = pool.started === 0 && pool.waiting === 0 && pool.unavailable === 0;
+    const idle = pool.started === 0 && pool.waiting === 0 && pool.rejected.every(([, count]) => count === 0);
     card.classList.toggle("idle", idle);
-    text(part(card, "idle"), idle ? ["no requests yet", pool.restarts > 0 && plural(pool.restarts, "worker restarted", "workers restarted")].filter(Boolean).join(" · ") : "");
+    const restarted = pool.restarts > 0 && plural(pool.restarts, "worker restarted", "workers restarted");
+    text(part(card, "idle"), idle ? ["no requests yet", restarted].filter(Boolean).join(" · ") : "");
     text(part(card, "at"), `on ${pool.at.hostOf.label}, ${pool.at.about.program || "node"} ${pool.at.about.pid || short(pool.at.node)}`);
     figure(card, "rate", rate(pool.rate), "");
     spark(part(card, "rate-curve"), pool.curve);
-    const { name, value, half } = pool.latency;
-    text(part(card, "latency-name"), name === "p99" ? "latency, p50 / p99" : "latency of late");
-    figure(card, "latency", half === null ? micros(value) : `${micros(half)} / ${micros(value)}`, "");
+    figure(card, "latency", pool.p99 === null ? "–" : `${micros(pool.p50)} / ${micros(pool.p99)}`, "");
     spark(part(card, "latency-curve"), pool.latencyCurve);
-    const places = pool.workers.reduce((sum, worker) => sum + (worker.limit ?? 0), 0);
-    figure(card, "flight", number(pool.in_flight), places ? `of ${number(places)}` : "");
-    bar(part(card, "flight-bar"), places ? pool.in_flight / places : 0, false);
-    figure(card, "waiting", number(pool.waiting), `of ${number(pool.queue)}`, pool.waiting > 0 ? "warn" : "");
-    bar(part(card, "waiting-bar"), pool.queue ? pool.waiting / pool.queue : 0, true);
-    const rejected = pool.busy + pool.overloaded + pool.unavailable;
-    const why = [["busy", pool.busy], ["overloaded", pool.overloaded], ["no worker", pool.unavailable]];
-    const told = why.filter(([, count]) => count > 0).map(([word, count]) => `${number(count)} ${word}`);
-    figure(card, "rejected", `${rate(pool.rejectedRate)}/s`, rejected ? told.join(", ") : "none so far", pool.rejectedRate >= 0.005 ? "bad" : "");
+    const places = pool.workers.reduce((sum, worker) => sum + worker.limit, 0);
+    figure(card, "flight", number(pool.inFlight), places ? `of ${number(places)}` : "");
+    bar(part(card, "flight-bar"), places ? pool.inFlight / places : 0);
+    figure(card, "waiting", number(pool.waiting), pool.waiting > 0 ? `about ${micros(pool.expectedWait * 1000)}` : "", pool.waiting > 0 ? "warn" : "");
+    const told = pool.rejected.filter(([, count]) => count > 0).map(([word, count]) => `${number(count)} ${word}`);
+    figure(card, "rejected", `${rate(pool.rejectedRate)}/s`, told.join(", ") || "none so far", pool.rejectedRate >= 0.005 ? "bad" : "");
     figure(card, "failed", number(pool.failed), `of ${number(pool.started)}`, pool.failedRate >= 0.005 ? "bad" : "");
-    figure(card, "restarts", number(pool.restarts), "");
+    figure(card, "restarts", number(pool.restarts), pool.ejected > 0 ? `${number(pool.ejected)} left out for a while` : "");
     const few = pool.workers.length <= 24 || card.dataset.all === "yes";
     const shown = few ? pool.workers : pool.workers.slice(0, 16);
-    const rest = pool.worker_count - shown.length;
-    text(part(card, "count"), `${plural(pool.worker_count, "worker")}`);
-    part(card, "more").hidden = rest <= 0 || shown.length === pool.workers.length;
+    text(part(card, "count"), plural(pool.count, "worker"));
+    part(card, "more").hidden = shown.length === pool.workers.length;
     text(part(card, "more"), `show all ${number(pool.workers.length)}`);
-    list(part(card, "workers"), shown, (worker) => worker.key, makeWorker, (row, worker) => {
-      row.dataset.worker = worker.node;
-      const state = part(row, "state");
-      text(state, worker.state);
-      tone(state, WORKER_TONES[worker.state] ?? "warn");
-      text(part(row, "host"), hostName(picture.hosts, worker));
-      const process = worker.at?.about.pid ? `pid ${worker.at.about.pid}` : `node ${short(worker.node)}`;
-      text(part(row, "process"), process);
-      text(part(row, "flight"), worker.limit ? `${worker.in_flight} of ${worker.limit}` : String(worker.in_flight));
-      bar(part(row, "bar"), worker.limit ? worker.in_flight / worker.limit : 0, false);
-      text(part(row, "rate"), rate(worker.rate));
-      text(part(row, "latency"), worker.p99_us === null ? micros(worker.latency_us) : `${micros(worker.p50_us)} / ${micros(worker.p99_us)}`);
-      text(part(row, "answered"), number(worker.answered));
-    });
+    list(part(card, "workers"), shown, (worker) => worker.key, makeWorker, showWorker);
   });
+}
+
+function showWorker(row, worker) {
+  row.dataset.worker = worker.node ?? "";
+  const [word, how] = WORKER_STATES[worker.state] ?? [worker.state, "warn"];
+  text(part(row, "state"), word);
+  tone(part(row, "state"), how);
+  text(part(row, "host"), worker.hostLabel);
+  const pid = worker.pid ?? worker.at?.about.pid;
+  const ended = !worker.node && [worker.last_end, worker.back_in_ms > 0 && `back in ${micros(worker.back_in_ms * 1000)}`].filter(Boolean).join(", ");
+  text(part(row, "process"), ended || (pid ? `pid ${pid}` : worker.node ? `node ${short(worker.node)}` : ""));
+  text(part(row, "flight"), worker.limit ? `${worker.in_flight} of ${worker.limit}` : String(worker.in_flight));
+  bar(part(row, "bar"), worker.limit ? worker.in_flight / worker.limit : 0);
+  text(part(row, "rate"), rate(worker.rate));
+  text(part(row, "half"), worker.p50 === null ? "" : `${micros(worker.p50)} / `);
+  text(part(row, "latency"), micros(worker.p99));
+  text(part(row, "answered"), number(worker.answered));
 }
 
 function figure(card, name, value, beside, how = "") {
@@ -629,15 +674,15 @@ function makePool(pool) {
       el("span", { class: "quiet", "data-part": "idle" })),
     el("dl", { class: "figures" },
       one("rate", "requests/s", curve("rate-curve")),
-      one("latency", "latency", curve("latency-curve")),
+      one("latency", "latency, p50 / p99", curve("latency-curve")),
       one("flight", "in flight", gauge("flight-bar")),
-      one("waiting", "waiting", gauge("waiting-bar")),
+      one("waiting", "waiting"),
       one("rejected", "rejected"), one("failed", "failed"), one("restarts", "workers restarted")),
     el("details", { open: pool.started > 0 ? "" : null },
       el("summary", { "data-part": "count" }),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Workers" },
         el("table", {},
-          el("thead", {}, el("tr", {}, head("State"), head("Host"), el("th", { scope: "col", class: "wide" }, "Process"), head("In flight"), head("Requests/s", true), head("Latency", true),
+          el("thead", {}, el("tr", {}, head("State"), head("Host"), el("th", { scope: "col", class: "wide" }, "Process"), head("In flight"), head("Requests/s", true), el("th", { scope: "col", class: "n" }, el("span", { class: "wide" }, "p50 / "), "p99"),
             el("th", { scope: "col", class: "n wide" }, "Answered"))),
           el("tbody", { "data-part": "workers" }))),
       el("button", { class: "more", type: "button", "data-part": "more" })));
@@ -653,13 +698,13 @@ function makeWorker() {
     el("td", {}, el("span", { class: "state", "data-part": "state" })),
     el("td", { "data-part": "host" }), el("td", { class: "quiet wide", "data-part": "process" }),
     el("td", {}, el("span", { class: "bar", "aria-hidden": "true", "data-part": "bar" }, el("i")), el("span", { "data-part": "flight" })),
-    el("td", { class: "n", "data-part": "rate" }), el("td", { class: "n", "data-part": "latency" }),
+    el("td", { class: "n", "data-part": "rate" }), el("td", { class: "n" }, el("span", { class: "wide", "data-part": "half" }), el("span", { "data-part": "latency" })),
     el("td", { class: "n wide", "data-part": "answered" }));
 }
 
-function bar(element, share, alarming) {
+function bar(element, share) {
   element.firstChild.style.width = `${(100 * Math.min(1, Math.max(0, share))).toFixed(1)}%`;
-  tone(element, alarming && share > 0.9 ? "bad" : share > 0.6 ? "warn" : "");
+  tone(element, share > 0.75 ? "warn" : "");
 }
 
 function spark(element, line) {
@@ -705,7 +750,7 @@ function showHosts(picture) {
     list(part(card, "nodes"), host.nodes, (node) => node.node, makeNodeCard, (item, node) => showNode(item, node, view));
     const count = (of) => host.nodes.reduce((sum, node) => sum + of(node), 0);
     const messages = count((node) => node.messages);
-    text(part(card, "summary"), [plural(host.nodes.length, "node"), plural(count((node) => node.published.length), "name"), plural(count((node) => node.report.actor_count), "actor"), messages >= 0.5 && `${rate(messages)} messages/s`].filter(Boolean).join(" · "));
+    text(part(card, "summary"), [plural(host.nodes.length, "node"), plural(count((node) => node.published.length), "name"), plural(count((node) => node.story.actor_count), "actor"), messages >= 0.5 && `${rate(messages)} messages/s`].filter(Boolean).join(" · "));
     part(card, "inside").hidden = host.nodes.length === 0;
     text(part(card, "omitted"), host.omitted ? `and ${number(host.omitted)} more that are not listed` : "");
   });
@@ -735,7 +780,7 @@ function makeNodeCard(node) {
 }
 
 function showNode(item, node, view) {
-  const { about, report } = node;
+  const { about, story } = node;
   text(part(item, "title"), node.title);
   const tags = [
     node.directory && "directory of this host",
@@ -750,7 +795,7 @@ function showNode(item, node, view) {
     `node ${short(node.node)}`,
     about.started && `up ${span(view.at - about.started)}`,
     node.messages >= 0.5 && `${rate(node.messages)} messages/s`,
-    report.dead_letters > 0 && plural(report.dead_letters, "dead letter"),
+    story.dead_letters > 0 && plural(story.dead_letters, "dead letter"),
   ].filter(Boolean);
   text(part(item, "facts"), facts.join(" · "));
   const names = [
@@ -763,12 +808,12 @@ function showNode(item, node, view) {
     text(chip.lastChild, name.beside);
   });
   text(part(item, "troubles"), node.troubles.map((trouble) => `${trouble.about}: ${trouble.why}`).slice(0, 3).join("; "));
-  part(item, "actors-of").hidden = report.actors.length === 0;
-  const handled = report.actors.reduce((sum, actor) => sum + actor.rate, 0);
-  const waiting = report.actors.reduce((sum, actor) => sum + actor.waiting, 0);
-  text(part(item, "actor-count"), [plural(report.actor_count, "actor"), `${rate(handled)} messages/s`, waiting > 0 && `${number(waiting)} in mailboxes`].filter(Boolean).join(" · "));
+  part(item, "actors-of").hidden = story.actors.length === 0;
+  const handled = story.actors.reduce((sum, actor) => sum + actor.rate, 0);
+  const waiting = story.actors.reduce((sum, actor) => sum + actor.waiting, 0);
+  text(part(item, "actor-count"), [plural(story.actor_count, "actor"), `${rate(handled)} messages/s`, waiting > 0 && `${number(waiting)} in mailboxes`].filter(Boolean).join(" · "));
   const named = new Map(node.published.map((record) => [record.actor, record.name]));
-  list(part(item, "actors"), report.actors.slice(0, 64), (actor) => String(actor.serial),
+  list(part(item, "actors"), story.actors.slice(0, 64), (actor) => String(actor.serial),
     () => el("tr", {}, el("td"), el("td", { class: "n" }), el("td", { class: "n" }), el("td", { class: "n" })),
     (row, actor) => {
       const cells = row.children;

@@ -13,14 +13,16 @@ use layercake_node::directory::{
 };
 use layercake_wire::id::NodeId;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 /// Events that are kept and shown.
 pub(super) const MAX_LOG: usize = 500;
-/// Nodes, names, links and actors that are shown; of more only the number.
+/// Nodes, names and links that are shown; of more only the number.
 const MAX_NODES: usize = 1_000;
 const MAX_NAMES: usize = 4_000;
 const MAX_LINKS: usize = 4_000;
-const MAX_ACTORS: usize = 4_000;
+/// What nodes tell of themselves, all together, in bytes; what is beyond is not shown.
+const MAX_STORIES: usize = 4 << 20;
 /// For how long a node that has gone is kept out of snapshots, which may have been begun before.
 const GONE: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,8 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Picture {
     network: Option<Network>,
+    /// What nodes tell of themselves, as JSON that only the reader looks into.
+    stories: BTreeMap<String, Box<RawValue>>,
     /// Why there is no newer snapshot.
     trouble: Option<String>,
     gone: BTreeMap<NodeId, Duration>,
@@ -51,6 +55,7 @@ impl Picture {
             take_out(&mut network, *node);
         }
         bound(&mut network);
+        self.stories = stories(&mut network);
         self.network = Some(network);
         self.trouble = None;
     }
@@ -78,12 +83,22 @@ impl Picture {
     /// Nobody looks any more: what was seen will not be true when somebody does again.
     pub(super) fn fade(&mut self) {
         self.network = None;
+        self.stories.clear();
         self.trouble = None;
     }
 
     /// The latest snapshot.
     pub(super) const fn network(&self) -> Option<&Network> {
         self.network.as_ref()
+    }
+
+    pub(super) const fn stories(&self) -> &BTreeMap<String, Box<RawValue>> {
+        &self.stories
+    }
+
+    /// Nodes that have gone lately: pools of others may still tell of them.
+    pub(super) fn gone(&self) -> Vec<String> {
+        self.gone.keys().map(ToString::to_string).collect()
     }
 
     pub(super) fn trouble(&self) -> Option<&str> {
@@ -124,38 +139,41 @@ fn apply(network: &mut Network, event: &NetworkEvent) {
     }
 }
 
-/// Takes a node out, and with it its links and its places in pools.
+/// Takes a node out, and with it its links.
 fn take_out(network: &mut Network, gone: NodeId) {
     for host in &mut network.hosts {
         host.nodes.retain(|node| node.node != gone);
         for node in &mut host.nodes {
             node.sessions.retain(|session| session.node != gone);
-            for pool in &mut node.report.pools {
-                let before = pool.workers.len();
-                pool.workers.retain(|worker| worker.node != gone);
-                pool.worker_count -= (before - pool.workers.len()).min(pool.worker_count);
-            }
         }
     }
 }
 
 /// Leaves out what nobody could look through, and counts it.
 fn bound(network: &mut Network) {
-    let (mut nodes, mut names, mut links, mut actors) =
-        (MAX_NODES, MAX_NAMES, MAX_LINKS, MAX_ACTORS);
+    let (mut nodes, mut names, mut links) = (MAX_NODES, MAX_NAMES, MAX_LINKS);
     for NetworkHost { nodes: of_host, omitted, .. } in &mut network.hosts {
         *omitted += cut(of_host, &mut nodes);
         for node in of_host {
             *omitted += cut(&mut node.published, &mut names);
             *omitted += cut(&mut node.subscribed, &mut names);
             *omitted += cut(&mut node.sessions, &mut links);
-            // How many there are is told anyway.
-            cut(&mut node.report.actors, &mut actors);
-            for pool in &mut node.report.pools {
-                cut(&mut pool.workers, &mut actors);
-            }
         }
     }
+}
+
+/// Takes out what nodes tell of themselves, where it is JSON.
+fn stories(network: &mut Network) -> BTreeMap<String, Box<RawValue>> {
+    let mut room = MAX_STORIES;
+    let nodes = network.hosts.iter_mut().flat_map(|host| &mut host.nodes);
+    nodes
+        .filter_map(|node| {
+            let story = RawValue::from_string(std::mem::take(&mut node.story)).ok()?;
+            room = room.checked_sub(story.get().len())?;
+            // One line, whoever wrote it.
+            (!story.get().contains(['\n', '\r'])).then(|| (node.node.to_string(), story))
+        })
+        .collect()
 }
 
 /// Keeps what there is room for; how much goes.
@@ -168,7 +186,7 @@ fn cut<T>(list: &mut Vec<T>, room: &mut usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use layercake_node::directory::{NodeReport, PoolReport, WorkerReport};
+    use layercake_node::directory::{Session, Transport};
     use layercake_wire::id::HostId;
 
     use super::*;
@@ -180,19 +198,15 @@ mod tests {
             "node": format!("{number:016x}"), "about": {"program": "cook", "pid": 1, "parent": 0,
             "started": 0, "user": "me"}, "group": null, "directory": false, "answered": true,
             "addresses": [], "published": [], "subscribed": [], "sessions": [], "troubles": [],
-            "report": {},
+            "story": r#"{"actor_count":3}"#,
         });
         serde_json::from_value(json).unwrap()
     }
 
-    /// Host 1 with a gateway, whose pool has the nodes 20 and 21 of host 2.
+    /// Host 1 with a gateway that has links to the nodes 20 and 21 of host 2.
     fn network() -> Network {
         let mut gateway = node(10);
-        let worker = |n| WorkerReport::new(n, HostId::from_bits(2), NodeId::from_bits(n), 1);
-        let mut pool = PoolReport::default();
-        (pool.worker_count, pool.workers) = (2, vec![worker(20), worker(21)]);
-        gateway.report = NodeReport::default();
-        gateway.report.pools.push(pool);
+        gateway.sessions = [20, 21].map(link).to_vec();
         let host = |number, state, nodes| NetworkHost {
             host: HostId::from_bits(number),
             name: format!("rack{number}"),
@@ -210,6 +224,21 @@ mod tests {
         Network { at: 0, here: HostId::from_bits(1), hosts }
     }
 
+    fn link(to: u64) -> Session {
+        Session {
+            host: HostId::from_bits(2),
+            node: NodeId::from_bits(to),
+            transport: Transport::Quic,
+            dialled: true,
+            remote: None,
+            since: 0,
+            sent: 0,
+            received: 0,
+            messages_sent: 0,
+            messages_received: 0,
+        }
+    }
+
     fn event(change: NetworkChange, node: Option<u64>) -> NetworkEvent {
         NetworkEvent {
             at: 7,
@@ -223,13 +252,12 @@ mod tests {
         }
     }
 
-    /// The nodes of host 2, and the workers of the pool.
+    /// The nodes of host 2, and those that the gateway has links to.
     fn seen(picture: &Picture) -> (Vec<u64>, Vec<u64>) {
         let network = picture.network().unwrap();
         let nodes = network.hosts[1].nodes.iter().map(|n| n.node.to_bits()).collect();
-        let pool = &network.hosts[0].nodes[0].report.pools[0];
-        assert_eq!(pool.worker_count, pool.workers.len());
-        (nodes, pool.workers.iter().map(|w| w.node.to_bits()).collect())
+        let links = &network.hosts[0].nodes[0].sessions;
+        (nodes, links.iter().map(|link| link.node.to_bits()).collect())
     }
 
     #[test]
@@ -239,6 +267,11 @@ mod tests {
         assert_eq!(seen(&picture), (vec![20, 21], vec![20, 21]));
         picture.on_event(event(NetworkChange::NodeGone, Some(20)), T0);
         assert_eq!(seen(&picture), (vec![21], vec![21]));
+        assert_eq!(
+            picture.gone(),
+            [NodeId::from_bits(20).to_string()],
+            "of which pools may still tell"
+        );
         picture.on_network(network(), Duration::from_secs(1));
         assert_eq!(seen(&picture), (vec![21], vec![21]), "begun before it went");
         picture.on_network(network(), GONE);
@@ -277,5 +310,18 @@ mod tests {
         let hosts = &picture.network().unwrap().hosts;
         assert_eq!(hosts.iter().map(|host| host.nodes.len()).sum::<usize>(), MAX_NODES);
         assert_eq!(hosts[1].omitted, 51);
+    }
+
+    #[test]
+    fn what_nodes_tell_of_themselves_is_passed_on_as_it_is_unless_it_is_no_json_on_one_line() {
+        let mut network = network();
+        let story = |node: &mut NetworkNode, text: &str| node.story = text.to_owned();
+        story(&mut network.hosts[1].nodes[0], "{\n}");
+        story(&mut network.hosts[1].nodes[1], "</script>");
+        let mut picture = Picture::default();
+        picture.on_network(network, T0);
+        let told: Vec<_> =
+            picture.stories().iter().map(|(node, s)| (node.as_str(), s.get())).collect();
+        assert_eq!(told, [("000000000000000a", r#"{"actor_count":3}"#)]);
     }
 }

@@ -117,7 +117,7 @@ fn answer(nodes: usize) -> Bytes {
         subscribed: Vec::new(),
         sessions: Vec::new(),
         troubles: Vec::new(),
-        report: NodeReport::default(),
+        story: String::new(),
     };
     let all = HostAnswer { nodes: vec![node; nodes], omitted: 0 };
     payload::encode(Encoding::Bincode, &all).unwrap()
