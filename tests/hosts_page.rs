@@ -131,6 +131,10 @@ fn three_hosts_are_seen_in_a_browser_and_a_killed_worker_goes_within_a_second() 
     let points = "return document.querySelector('.spark path:last-child').getAttribute('d')
         ?.split('L').length > 25";
     browser.wait("curves", points);
+    browser.wait(
+        "rest",
+        "return document.getAnimations().every((each) => each.playState === 'finished')",
+    );
     assert!(!browser.overflows(), "on a desk");
     browser.picture(&pictures().join("mesh.png"), false);
     browser.picture(&pictures().join("mesh-whole.png"), true);

@@ -36,23 +36,26 @@ function tone(element, value) {
 
 /** Brings the children of an element in line with a list: each item has a key, a maker, an updater. */
 function list(parent, items, key, make, update) {
-  const old = new Map();
-  for (const child of parent.children) old.set(child.dataset.key, child);
+  const wanted = new Set(items.map(key));
+  const there = new Map();
+  // Those that go, first: then those that stay need not be moved.
+  for (const child of [...parent.children]) {
+    if (wanted.has(child.dataset.key)) there.set(child.dataset.key, child);
+    else child.remove();
+  }
   let at = parent.firstElementChild;
   for (const item of items) {
     const name = key(item);
-    let child = old.get(name);
-    if (child) {
-      old.delete(name);
-    } else {
+    let child = there.get(name);
+    if (!child) {
       child = make(item);
       child.dataset.key = name;
+      there.set(name, child);
     }
     if (child === at) at = at.nextElementSibling;
     else parent.insertBefore(child, at);
     update(child, item);
   }
-  for (const child of old.values()) child.remove();
 }
 
 /** Named parts of an element, found once. */
@@ -289,6 +292,8 @@ function poolOf(told, node, index, gone) {
   const places = new Map();
   for (const { place } of pool.workers) places.set(place, (places.get(place) ?? 0) + 1);
   pool.kind = [...places].map(([place, count]) => plural(count, ...(PLACES[place] ?? [place]))).join(", ");
+  const names = [...new Set(pool.workers.map((worker) => worker.name).filter(Boolean))];
+  if (names.length === 1) pool.kind += ` of ${names[0]}`;
   return pool;
 }
 
@@ -599,8 +604,8 @@ function showLinks(picture) {
 const WORKER_STATES = {
   serving: ["serving", ""],
   resting: ["resting", "calm"],
-  failing: ["failing, left out", "bad"],
-  silent: ["silent, left out", "bad"],
+  failing: ["failing", "bad"],
+  silent: ["silent", "bad"],
   draining: ["draining", "calm"],
   starting: ["starting", "warn"],
   standing_down: ["restarting", "warn"],
@@ -646,7 +651,7 @@ function showWorker(row, worker) {
   const pid = worker.pid ?? worker.at?.about.pid;
   const ended = !worker.node && [worker.last_end, worker.back_in_ms > 0 && `back in ${micros(worker.back_in_ms * 1000)}`].filter(Boolean).join(", ");
   text(part(row, "process"), ended || (pid ? `pid ${pid}` : worker.node ? `node ${short(worker.node)}` : ""));
-  text(part(row, "flight"), worker.limit ? `${worker.in_flight} of ${worker.limit}` : String(worker.in_flight));
+  text(part(row, "flight"), worker.limit ? `${worker.in_flight}/${worker.limit}` : String(worker.in_flight));
   bar(part(row, "bar"), worker.limit ? worker.in_flight / worker.limit : 0);
   text(part(row, "rate"), rate(worker.rate));
   text(part(row, "half"), worker.p50 === null ? "" : `${micros(worker.p50)} / `);
@@ -682,7 +687,7 @@ function makePool(pool) {
       el("summary", { "data-part": "count" }),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Workers" },
         el("table", {},
-          el("thead", {}, el("tr", {}, head("State"), head("Host"), el("th", { scope: "col", class: "wide" }, "Process"), head("In flight"), head("Requests/s", true), el("th", { scope: "col", class: "n" }, el("span", { class: "wide" }, "p50 / "), "p99"),
+          el("thead", {}, el("tr", {}, head("State"), head("Host"), el("th", { scope: "col", class: "wide" }, "Process"), head("In flight"), head("Req/s", true), el("th", { scope: "col", class: "n" }, el("span", { class: "wide" }, "p50 / "), "p99"),
             el("th", { scope: "col", class: "n wide" }, "Answered"))),
           el("tbody", { "data-part": "workers" }))),
       el("button", { class: "more", type: "button", "data-part": "more" })));
