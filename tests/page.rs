@@ -107,7 +107,7 @@ fn beyond_this_host_only_the_key_opens() {
     data(&url, &["-H", &format!("Authorization: Bearer {KEY}")]);
     // The style is needed by the form, and says nothing; all else is behind the key.
     assert_eq!(curl(&[&format!("{url}/mesh/page.css")]).0, 200);
-    assert_eq!(curl(&[&format!("{url}/mesh/page.js")]).0, 401);
+    assert_eq!(curl(&[&format!("{url}/mesh/main.js")]).0, 401);
     assert_eq!(curl(&[&format!("{url}/mesh/events")]).0, 401);
     let (status, body) = curl(&["-d", "key=guess", &format!("{url}/mesh/login")]);
     assert!(status == 401 && body.contains("<form"), "{status} {body}");

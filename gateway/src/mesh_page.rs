@@ -9,8 +9,8 @@
 //!
 //! It only shows: nothing in the mesh can be changed through it. While nobody looks nothing is gathered,
 //! and however many look, it is gathered once. Who may look is decided in `access`, what is shown in
-//! `picture`; `board` gathers it, and `feed` carries it to one viewer. The page itself is three files
-//! without a build: it takes nothing from elsewhere, and shows foreign names as text only.
+//! `picture`; `board` gathers it, and `feed` carries it to one viewer. The page itself, in `page/`, is a few
+//! files without a build: it takes nothing from elsewhere, and shows foreign names as text only.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -51,10 +51,34 @@ const FORM_TIME: Duration = Duration::from_secs(10);
 const WRONG_KEY_PAUSE: Duration = Duration::from_millis(500);
 
 const HTML: &str = "text/html; charset=utf-8";
-const PAGE: &str = include_str!("mesh_page/page.html");
-const STYLE: &str = include_str!("mesh_page/page.css");
-const SCRIPT: &str = include_str!("mesh_page/page.js");
-const LOGIN: &str = include_str!("mesh_page/login.html");
+const LOGIN: &str = include_str!("mesh_page/page/login.html");
+const STYLE: &str = "/mesh/page.css";
+
+/// The files of the page: its path, its type, its text.
+macro_rules! files {
+    ($($path:literal $kind:ident $file:literal;)*) => {
+        [$(($path, files!(@$kind), include_str!(concat!("mesh_page/page/", $file))),)*]
+    };
+    (@html) => { HTML };
+    (@css) => { "text/css; charset=utf-8" };
+    (@js) => { "text/javascript; charset=utf-8" };
+}
+
+const FILES: [(&str, &str, &str); 13] = files! {
+    "/mesh" html "page.html";
+    "/mesh/page.css" css "page.css";
+    "/mesh/main.js" js "main.js";
+    "/mesh/digest.js" js "digest.js";
+    "/mesh/dom.js" js "dom.js";
+    "/mesh/format.js" js "format.js";
+    "/mesh/hosts.js" js "hosts.js";
+    "/mesh/log.js" js "log.js";
+    "/mesh/map.js" js "map.js";
+    "/mesh/place.js" js "place.js";
+    "/mesh/pools.js" js "pools.js";
+    "/mesh/rates.js" js "rates.js";
+    "/mesh/totals.js" js "totals.js";
+};
 
 /// Nothing but what comes from here, no inline script or style, in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -182,7 +206,7 @@ impl Page {
             Verdict::Open => {}
             Verdict::Enter(cookie) => return Ok(enter(cookie)),
             // The form has the style of the page.
-            Verdict::KeyNeeded { .. } if path == "/mesh/page.css" => {}
+            Verdict::KeyNeeded { .. } if path == STYLE => {}
             Verdict::KeyNeeded { given } => {
                 if given {
                     tokio::time::sleep(WRONG_KEY_PAUSE).await;
@@ -196,16 +220,16 @@ impl Page {
             Verdict::Refused(problem) => return Err(problem),
         }
         match path {
-            "/mesh" => Ok(text(HTML, PAGE)),
-            "/mesh/page.css" => Ok(text("text/css; charset=utf-8", STYLE)),
-            "/mesh/page.js" => Ok(text("text/javascript; charset=utf-8", SCRIPT)),
             "/mesh/data" => Ok(whole("application/json", self.board.data().await?.into())),
             "/mesh/events" if head.method == Method::HEAD => Ok(events(Full::default().into())),
             "/mesh/events" => Ok(events(PageBody::Feed(self.board.feed()?))),
-            _ => Err(Problem::new(
-                Kind::UnknownMessage,
-                "the mesh page has `/mesh`, `/mesh/events` and `/mesh/data`",
-            )),
+            _ => match FILES.iter().find(|(of, ..)| *of == path) {
+                Some((_, kind, file)) => Ok(text(kind, file)),
+                None => Err(Problem::new(
+                    Kind::UnknownMessage,
+                    "the mesh page has `/mesh`, `/mesh/events` and `/mesh/data`",
+                )),
+            },
         }
     }
 

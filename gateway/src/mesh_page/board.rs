@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use layercake_node::{Node, directory::Network};
+use layercake_node::{Node, NodeStory, directory::Network};
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, sleep, timeout},
@@ -71,8 +70,8 @@ struct View<'a> {
     trouble: Option<&'a str>,
     #[serde(flatten)]
     network: &'a Network,
-    /// What nodes tell of themselves: [`NodeStory`](layercake_node::NodeStory), by the node.
-    stories: &'a BTreeMap<String, Box<RawValue>>,
+    /// What nodes tell of themselves, by node.
+    stories: &'a BTreeMap<String, NodeStory>,
     /// Nodes that have gone lately.
     gone: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

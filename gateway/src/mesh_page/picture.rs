@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use layercake_node::directory::{
-    HostState, Network, NetworkChange, NetworkEvent, NetworkHost, NetworkNode,
+use layercake_node::{
+    NodeStory,
+    directory::{HostState, Network, NetworkChange, NetworkEvent, NetworkHost, NetworkNode},
 };
 use layercake_wire::id::NodeId;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 /// Events that are kept and shown.
 pub(super) const MAX_LOG: usize = 500;
@@ -38,8 +38,8 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Picture {
     network: Option<Network>,
-    /// What nodes tell of themselves, as JSON that only the reader looks into.
-    stories: BTreeMap<String, Box<RawValue>>,
+    /// What nodes tell of themselves, by node.
+    stories: BTreeMap<String, NodeStory>,
     /// Why there is no newer snapshot.
     trouble: Option<String>,
     gone: BTreeMap<NodeId, Duration>,
@@ -92,7 +92,7 @@ impl Picture {
         self.network.as_ref()
     }
 
-    pub(super) const fn stories(&self) -> &BTreeMap<String, Box<RawValue>> {
+    pub(super) const fn stories(&self) -> &BTreeMap<String, NodeStory> {
         &self.stories
     }
 
@@ -162,16 +162,16 @@ fn bound(network: &mut Network) {
     }
 }
 
-/// Takes out what nodes tell of themselves, where it is JSON.
-fn stories(network: &mut Network) -> BTreeMap<String, Box<RawValue>> {
+/// Takes out what nodes tell of themselves, read: so what is passed on has the form that the page knows,
+/// whoever wrote it. What is not understood is left out.
+fn stories(network: &mut Network) -> BTreeMap<String, NodeStory> {
     let mut room = MAX_STORIES;
     let nodes = network.hosts.iter_mut().flat_map(|host| &mut host.nodes);
     nodes
         .filter_map(|node| {
-            let story = RawValue::from_string(std::mem::take(&mut node.story)).ok()?;
-            room = room.checked_sub(story.get().len())?;
-            // One line, whoever wrote it.
-            (!story.get().contains(['\n', '\r'])).then(|| (node.node.to_string(), story))
+            let story = std::mem::take(&mut node.story);
+            room = room.checked_sub(story.len())?;
+            Some((node.node.to_string(), serde_json::from_str(&story).ok()?))
         })
         .collect()
 }
@@ -313,15 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn what_nodes_tell_of_themselves_is_passed_on_as_it_is_unless_it_is_no_json_on_one_line() {
+    fn what_nodes_tell_of_themselves_has_the_form_that_the_page_knows_or_is_left_out() {
         let mut network = network();
         let story = |node: &mut NetworkNode, text: &str| node.story = text.to_owned();
-        story(&mut network.hosts[1].nodes[0], "{\n}");
+        story(&mut network.hosts[1].nodes[0], r#"{"actor_count": "many"}"#);
         story(&mut network.hosts[1].nodes[1], "</script>");
         let mut picture = Picture::default();
         picture.on_network(network, T0);
-        let told: Vec<_> =
-            picture.stories().iter().map(|(node, s)| (node.as_str(), s.get())).collect();
-        assert_eq!(told, [("000000000000000a", r#"{"actor_count":3}"#)]);
+        let told = picture.stories().iter().map(|(node, s)| (node.as_str(), s.actor_count));
+        assert_eq!(told.collect::<Vec<_>>(), [("000000000000000a", 3)]);
     }
 }
