@@ -16,24 +16,22 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
-    request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
 };
-use http_body_util::Full;
-use hyper::body::Incoming;
 use layercake_node::Node;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-pub(crate) use self::feed::PageBody;
 use self::{
     access::{Access, Verdict},
     board::Board,
 };
 use crate::{
     body::RequestBody,
+    handle::Front,
     input::percent_decode,
     problem::{Kind, Problem},
+    reply::{Answer, AnswerBody, ok},
 };
 
 mod access;
@@ -158,8 +156,11 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    pub(crate) fn new(node: Node, who: &MeshPage, listen: IpAddr) -> Self {
-        Self { access: Access::new(who, listen), board: Arc::new(Board::new(node)) }
+    /// The page of a front that listens there.
+    pub(crate) fn new(node: Node, front: &Front, listen: IpAddr) -> Self {
+        let Front { config, closing, .. } = front;
+        let access = Access::new(&config.mesh_page, listen, config.tls.is_some());
+        Self { access, board: Arc::new(Board::new(node, closing.clone())) }
     }
 
     /// Whether a path belongs to the page.
@@ -167,34 +168,12 @@ impl Page {
         path.strip_prefix("/mesh").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// Ends the feeds of all who look.
-    pub(crate) fn close(&self) {
-        self.board.close();
-    }
-
     /// Answers a request for a path that the page [has](Self::has).
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<PageBody> {
-        let (head, body) = request.into_parts();
-        let mut body = RequestBody::new(&head, body);
-        let mut answer = match self.follow(&head, &mut body).await {
-            Ok(answer) => answer,
-            Err(problem) => problem.into_response(None).map(PageBody::Whole),
-        };
-        guard(answer.headers_mut());
-        if head.method == Method::HEAD {
-            *answer.body_mut() = PageBody::Whole(Full::default());
-        }
-        if head.version <= http::Version::HTTP_11 {
-            body.discard();
-        }
-        answer
-    }
-
-    async fn follow(
+    pub(crate) async fn answer(
         &self,
         head: &Parts,
         body: &mut RequestBody,
-    ) -> Result<Response<PageBody>, Problem> {
+    ) -> Result<Answer, Problem> {
         let path = head.uri.path();
         if path == "/mesh/login" {
             return self.log_in(head, body).await;
@@ -220,9 +199,9 @@ impl Page {
             Verdict::Refused(problem) => return Err(problem),
         }
         match path {
-            "/mesh/data" => Ok(whole("application/json", self.board.data().await?.into())),
-            "/mesh/events" if head.method == Method::HEAD => Ok(events(Full::default().into())),
-            "/mesh/events" => Ok(events(PageBody::Feed(self.board.feed()?))),
+            "/mesh/data" => Ok(ok("application/json", self.board.data().await?.into())),
+            "/mesh/events" if head.method == Method::HEAD => Ok(events(AnswerBody::default())),
+            "/mesh/events" => Ok(events(AnswerBody::Coming(Box::pin(self.board.feed()?)))),
             _ => match FILES.iter().find(|(of, ..)| *of == path) {
                 Some((_, kind, file)) => Ok(text(kind, file)),
                 None => Err(Problem::new(
@@ -234,15 +213,11 @@ impl Page {
     }
 
     /// Takes the key from a form.
-    async fn log_in(
-        &self,
-        head: &Parts,
-        body: &mut RequestBody,
-    ) -> Result<Response<PageBody>, Problem> {
+    async fn log_in(&self, head: &Parts, body: &mut RequestBody) -> Result<Answer, Problem> {
         if head.method != Method::POST {
             return Err(not_allowed(&head.method, "POST"));
         }
-        let form = body.read(MAX_FORM, Instant::now() + FORM_TIME).await;
+        let form = body.read(MAX_FORM, 1, Instant::now() + FORM_TIME).await;
         let form = form.map_err(|_| {
             Problem::new(Kind::InvalidBody, "no form with the key, or one that did not arrive")
         })?;
@@ -260,7 +235,7 @@ impl Page {
         }
     }
 
-    fn ask_for_key(&self) -> Response<PageBody> {
+    fn ask_for_key(&self) -> Answer {
         let mut answer = text(HTML, LOGIN);
         *answer.status_mut() = StatusCode::UNAUTHORIZED;
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -278,7 +253,8 @@ fn key_needed(given: bool) -> Problem {
 }
 
 fn not_allowed(method: &Method, allow: &'static str) -> Problem {
-    Problem::new(Kind::MethodNotAllowed { allow }, format!("`{method:.16}` means nothing here"))
+    let detail = format!("`{method:.16}` means nothing here");
+    Problem { allow: Some(allow.to_owned()), ..Problem::new(Kind::MethodNotAllowed, detail) }
 }
 
 fn wants_html(headers: &HeaderMap) -> bool {
@@ -287,7 +263,7 @@ fn wants_html(headers: &HeaderMap) -> bool {
 }
 
 /// Sends a browser to the page, with its cookie and without the key in the address.
-fn enter(cookie: HeaderValue) -> Response<PageBody> {
+fn enter(cookie: HeaderValue) -> Answer {
     let mut answer = text("text/plain; charset=utf-8", "");
     *answer.status_mut() = StatusCode::SEE_OTHER;
     answer.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/mesh"));
@@ -295,17 +271,11 @@ fn enter(cookie: HeaderValue) -> Response<PageBody> {
     answer
 }
 
-fn text(content_type: &'static str, text: &'static str) -> Response<PageBody> {
-    whole(content_type, Bytes::from_static(text.as_bytes()))
+fn text(content_type: &'static str, text: &'static str) -> Answer {
+    ok(content_type, Bytes::from_static(text.as_bytes()))
 }
 
-fn whole(content_type: &'static str, bytes: Bytes) -> Response<PageBody> {
-    let mut answer = Response::new(Full::new(bytes).into());
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
-}
-
-fn events(body: PageBody) -> Response<PageBody> {
+fn events(body: AnswerBody) -> Answer {
     let mut answer = Response::new(body);
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -315,7 +285,7 @@ fn events(body: PageBody) -> Response<PageBody> {
 }
 
 /// What every answer of the page says to a browser.
-fn guard(headers: &mut HeaderMap) {
+pub(crate) fn guard(headers: &mut HeaderMap) {
     let fixed = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::CACHE_CONTROL, "no-store"),
@@ -324,7 +294,6 @@ fn guard(headers: &mut HeaderMap) {
         (header::REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (header::SERVER, "layer-cake"),
     ];
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));

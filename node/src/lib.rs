@@ -10,6 +10,7 @@ mod actor;
 mod address;
 mod agent;
 pub mod args;
+mod blob;
 pub mod check;
 mod clock;
 mod dead;
@@ -19,6 +20,7 @@ mod error;
 mod exit;
 mod fate;
 mod here;
+pub mod http;
 mod mail;
 mod mailbox;
 mod message;
@@ -43,6 +45,7 @@ mod story;
 mod stream;
 mod table;
 pub mod testing;
+mod upload;
 mod watch;
 
 pub use actor::{
@@ -52,6 +55,7 @@ pub use actor::{
 };
 pub use address::{ASK_DEADLINE, Address, AnyAddress};
 pub use agent::{Agent, Listen};
+pub use blob::Blob;
 pub use dead::{DEAD_LETTERS, DeadLetter, DeadLetters, Why};
 pub use entry::{Entry, EntryApi, FromArgs, NoArgs, Program};
 #[doc(hidden)]
@@ -74,7 +78,8 @@ pub use run::{
 };
 pub use span::{Span, SpanError};
 pub use story::{ActorStatus, MAX_ACTORS_TOLD, NodeStory, story_of};
-pub use stream::{Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
+pub use stream::{EncodedReplies, Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
+pub use upload::{ReadUpload, Upload, UploadSender};
 pub use watch::Watch;
 
 pub use layercake_directory as directory;
@@ -98,6 +103,7 @@ pub mod __private {
         Accepts, Actor, Address, Api, Context, Data, Entry, FromArgs, FunctionProgram, Inbox,
         Letters, Machine, Mail, Message, MessageApi, NoArgs, NoEntry, Node, Outcome, Outlet,
         Packet, Parcel, Probe, Program, Reply, Unknown,
+        http::HttpApi,
         packet::while_wanted,
         run_main, run_main_with,
         schema::{Empty, describe},

@@ -48,7 +48,8 @@ pub(super) enum Verdict {
 }
 
 impl Access {
-    pub(super) fn new(who: &MeshPage, listen: IpAddr) -> Self {
+    /// `secure` says that the cookie only ever travels over TLS.
+    pub(super) fn new(who: &MeshPage, listen: IpAddr, secure: bool) -> Self {
         match who {
             MeshPage::Off => Self::Nobody { why: "the mesh page is switched off here" },
             MeshPage::OnLoopback if listen.is_loopback() => Self::Loopback { listen },
@@ -60,7 +61,8 @@ impl Access {
                 let secret =
                     format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
                 let cookie = format!(
-                    "{COOKIE}={secret}; Path=/mesh; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict"
+                    "{COOKIE}={secret}; Path=/mesh; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict{}",
+                    if secure { "; Secure" } else { "" }
                 );
                 Self::Key {
                     key: key.clone(),
@@ -202,7 +204,7 @@ mod tests {
 
     #[test]
     fn on_loopback_only_names_of_this_host_lead_to_the_page() {
-        let access = Access::new(&MeshPage::OnLoopback, LOOPBACK);
+        let access = Access::new(&MeshPage::OnLoopback, LOOPBACK, false);
         for host in ["localhost:5050", "LOCALHOST", "127.0.0.1:5050", "127.9.9.9", "[::1]:5050"] {
             assert_eq!(verdict(&access, "/mesh", &[("host", host)]), "open", "{host}");
         }
@@ -220,7 +222,7 @@ mod tests {
 
     #[test]
     fn on_loopback_neither_a_proxy_nor_another_page_is_shown_anything() {
-        let access = Access::new(&MeshPage::OnLoopback, LOOPBACK);
+        let access = Access::new(&MeshPage::OnLoopback, LOOPBACK, false);
         let with =
             |uri, name, value| verdict(&access, uri, &[("host", "localhost"), (name, value)]);
         assert_eq!(with("/mesh", "x-forwarded-for", "1.2.3.4"), "foreign");
@@ -231,15 +233,15 @@ mod tests {
 
     #[test]
     fn off_loopback_nobody_sees_it_without_a_key() {
-        let access = Access::new(&MeshPage::OnLoopback, LAN);
+        let access = Access::new(&MeshPage::OnLoopback, LAN, false);
         assert_eq!(verdict(&access, "/mesh", &[("host", "localhost")]), "not there");
-        let access = Access::new(&MeshPage::Off, LOOPBACK);
+        let access = Access::new(&MeshPage::Off, LOOPBACK, false);
         assert_eq!(verdict(&access, "/mesh", &[("host", "localhost")]), "not there");
     }
 
     #[test]
     fn the_key_opens_in_a_header_and_is_exchanged_for_a_cookie_in_an_address() {
-        let access = Access::new(&MeshPage::with_key(KEY).unwrap(), LAN);
+        let access = Access::new(&MeshPage::with_key(KEY).unwrap(), LAN, false);
         let host = ("host", "rack1:5050");
         assert_eq!(verdict(&access, "/mesh", &[host]), "no key");
         let bearer = format!("bearer {KEY}");

@@ -79,7 +79,8 @@ struct View<'a> {
 }
 
 impl Board {
-    pub(super) fn new(node: Node) -> Self {
+    /// The board of a node, until `closing`.
+    pub(super) fn new(node: Node, closing: CancellationToken) -> Self {
         Self {
             node,
             began: Instant::now(),
@@ -87,12 +88,8 @@ impl Board {
             changed: watch::Sender::default(),
             wake: Notify::new(),
             places: Arc::new(Semaphore::new(MAX_VIEWERS)),
-            closing: CancellationToken::new(),
+            closing,
         }
-    }
-
-    pub(super) fn close(&self) {
-        self.closing.cancel();
     }
 
     /// Events for one more viewer.
@@ -273,4 +270,75 @@ fn write_event(piece: &mut Vec<u8>, event: &str, data: &[u8]) {
     piece.extend_from_slice(b"\ndata: ");
     piece.extend_from_slice(data);
     piece.extend_from_slice(b"\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let waiting = async {
+            while !is_so() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(timeout(Duration::from_secs(30), waiting).await.is_ok(), "not in time: {what}");
+    }
+
+    async fn board() -> Arc<Board> {
+        let node = layercake_node::testing::alone().await.expect("a node");
+        Arc::new(Board::new(node, CancellationToken::new()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_nobody_looks_nothing_is_gathered_and_who_comes_back_has_the_log() {
+        let board = board().await;
+        let rounds = || *board.changed.borrow();
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(rounds(), 0, "nobody has come");
+
+        let (one, other) = (board.feed().expect("a place"), board.feed().expect("a place"));
+        until("some rounds", || rounds() > 5).await;
+        let (before, begun) = (rounds(), Instant::now());
+        until("some more", || rounds() >= before + 10).await;
+        assert!(begun.elapsed() >= PERIOD * 9, "one round for all who look");
+        drop(one);
+        until("rounds for who is left", || rounds() > before + 15).await;
+
+        drop(other);
+        until("nobody is left", || board.viewers() == 0).await;
+        until("the last round", || board.state.lock().view.is_none()).await;
+        let last = rounds();
+        sleep(LINGER / 2).await;
+        assert_eq!(rounds(), last, "nobody looks");
+        assert!(board.state.lock().gathers, "but events are followed");
+        let again = board.feed().expect("a place");
+        until("another round", || rounds() > last).await;
+        drop(again);
+        sleep(LINGER).await;
+        until("events are not followed for ever", || !board.state.lock().gathers).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_that_does_not_read_holds_one_piece_and_gets_the_latest() {
+        let board = board().await;
+        let mut feed = board.feed().expect("a place");
+        until("many rounds", || *board.changed.borrow() > 50).await;
+        let mut piece = || feed.0.try_recv().ok();
+        let first = piece().expect("one piece");
+        assert!(first.starts_with(b"retry: 1000\nevent: begin"), "{first:?}");
+        assert_eq!(piece(), None, "one at a time");
+        sleep(PERIOD).await;
+        let next = piece().expect("the next one");
+        assert_eq!(next.windows(11).filter(|w| w == b"event: view").count(), 1, "{next:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_gateway_is_the_end_of_every_feed() {
+        let board = board().await;
+        let mut feed = board.feed().expect("a place");
+        board.closing.cancel();
+        let ended = async { while feed.0.recv().await.is_some() {} };
+        timeout(Duration::from_secs(1), ended).await.expect("ends");
+    }
 }
