@@ -12,7 +12,11 @@
 //! `picture`; `board` gathers it, and `feed` carries it to one viewer. The page itself, in `page/`, is a few
 //! files without a build: it takes nothing from elsewhere, and shows foreign names as text only.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -85,12 +89,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 /// Who is shown the mesh page.
 ///
 /// Whoever sees it learns the names, addresses, programs and users of all hosts of the mesh, and can
-/// change nothing. Behind a reverse proxy on the same host everybody comes from loopback: set a key
-/// there, or switch the page off.
+/// change nothing. Behind a reverse proxy on the same host everybody comes from loopback: name it in
+/// [`GatewayConfig::proxies`](crate::GatewayConfig::proxies), set a key, or switch the page off.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MeshPage {
-    /// Whoever is on this host, where the gateway listens on loopback; elsewhere nobody.
+    /// Whoever is on this host, where the gateway listens on loopback and knows of no proxy; elsewhere
+    /// nobody.
     #[default]
     OnLoopback,
     /// Whoever has the key, wherever the gateway listens. Off loopback the key, and what is shown,
@@ -159,6 +164,9 @@ impl Page {
     /// The page of a front that listens there.
     pub(crate) fn new(node: Node, front: &Front, listen: IpAddr) -> Self {
         let Front { config, closing, .. } = front;
+        // Whom a proxy asks for need not be on this host.
+        let proxied = config.proxy_protocol || !config.proxies.is_empty();
+        let listen = if proxied { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { listen };
         let access = Access::new(&config.mesh_page, listen, config.tls.is_some());
         Self { access, board: Arc::new(Board::new(node, closing.clone())) }
     }
