@@ -66,7 +66,7 @@ macro_rules! files {
     (@js) => { "text/javascript; charset=utf-8" };
 }
 
-const FILES: [(&str, &str, &str); 13] = files! {
+const FILES: [(&str, &str, &str); 14] = files! {
     "/mesh" html "page.html";
     "/mesh/page.css" css "page.css";
     "/mesh/main.js" js "main.js";
@@ -76,6 +76,7 @@ const FILES: [(&str, &str, &str); 13] = files! {
     "/mesh/hosts.js" js "hosts.js";
     "/mesh/log.js" js "log.js";
     "/mesh/map.js" js "map.js";
+    "/mesh/names.js" js "names.js";
     "/mesh/place.js" js "place.js";
     "/mesh/pools.js" js "pools.js";
     "/mesh/rates.js" js "rates.js";

@@ -6,6 +6,7 @@ import { clock } from "./format.js";
 import { showHosts } from "./hosts.js";
 import { begin, note, showLog } from "./log.js";
 import { showLinks, showMap } from "./map.js";
+import { showNames } from "./names.js";
 import { showPools } from "./pools.js";
 import { showTotals } from "./totals.js";
 
@@ -25,6 +26,7 @@ function show() {
   showMap(picture);
   showLinks(picture);
   showPools(picture);
+  showNames(picture);
   showHosts(picture);
 }
 
@@ -115,6 +117,7 @@ $("theme").addEventListener("click", () => {
 });
 $("filter").addEventListener("input", showLog);
 $("names-only").addEventListener("change", showLog);
+$("find-name").addEventListener("input", draw);
 document.addEventListener("redraw", draw);
 new ResizeObserver(draw).observe($("drawing"));
 connect();
