@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use layercake_gateway::{
-    Allowed, BindError, Drained, FollowError, Gateway, GatewayConfig, Published,
+    Allowed, BindError, Drained, FollowError, Gateway, GatewayConfig, MeshPage, Published,
 };
 use layercake_node::{
     Api, Message, Node,
@@ -70,6 +70,12 @@ impl Http {
             change(config);
         }
         self
+    }
+
+    /// Says who is shown the mesh page at `/mesh`. Otherwise it is whoever is on this host, where the
+    /// front door is on loopback, and nobody elsewhere.
+    pub fn mesh_page(self, page: MeshPage) -> Self {
+        self.configure(|config| config.mesh_page = page)
     }
 
     /// Serves one message of a pool, of an actor by its address, or of a function by

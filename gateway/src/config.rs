@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use crate::{
     door::{AccessLog, Cidr, Priority, Rate},
+    mesh_page::MeshPage,
     server::TlsFiles,
 };
 
@@ -61,6 +62,9 @@ pub struct GatewayConfig {
     pub drain_notice: Duration,
     /// How long, once the port is closed, requests under way may take to finish. Default 5 s.
     pub drain_grace: Duration,
+    /// Who is shown the mesh page, `/mesh`, of a gateway that belongs to a node. Default: whoever is on
+    /// this host, where `listen` is an address of loopback; elsewhere nobody without a key.
+    pub mesh_page: MeshPage,
     /// The least that a body may come at on average after its first five seconds, in bytes per second;
     /// below it 408. Default 240.
     pub body_rate: u32,
@@ -121,6 +125,7 @@ impl GatewayConfig {
             ancestor: false,
             drain_notice: Duration::ZERO,
             drain_grace: Duration::from_secs(5),
+            mesh_page: MeshPage::OnLoopback,
             body_rate: 240,
             tls: None,
             hand_over: None,

@@ -26,6 +26,7 @@ use crate::{
     config::GatewayConfig,
     docs,
     door::{Door, Origin},
+    mesh_page::{self, Page},
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
     reply::{Answer, AnswerBody, ok, without_body},
@@ -50,6 +51,8 @@ pub(crate) struct Front {
     pub(crate) config: GatewayConfig,
     /// Where large bodies are while they are read.
     pub(crate) node: Option<Node>,
+    /// The mesh page of that node.
+    pub(crate) page: Option<Page>,
     /// Set once the gateway was told to stop.
     pub(crate) draining: AtomicBool,
     /// Tells what outlives its connection, as a WebSocket does, to end.
@@ -68,6 +71,7 @@ impl Front {
             door: Door::new(&config, &metrics)?,
             metrics,
             node: None,
+            page: None,
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
             services,
@@ -104,7 +108,10 @@ impl Front {
             blob: self.config.blob_limit,
             upload: self.config.upload_limit,
         };
-        let outcome = if of_ancestor {
+        let page = self.page.as_ref().filter(|_| Page::has(head.uri.path()));
+        let outcome = if let Some(page) = page {
+            page.answer(&head, &mut body).await
+        } else if of_ancestor {
             let entry = entry.map(|entry| &**entry);
             let request = ancestor::Request { head: &head, body: &mut body, visit: &visit, now };
             Ok(ancestor::handle(self, &table, entry, request).await)
@@ -122,6 +129,9 @@ impl Front {
             }
         };
         let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
+        if page.is_some() {
+            mesh_page::guard(answer.headers_mut());
+        }
         let server = answer.headers_mut().entry(header::SERVER);
         server.or_insert(HeaderValue::from_static("layer-cake"));
         if self.config.ancestor {

@@ -34,6 +34,7 @@ mod docs;
 mod door;
 mod handle;
 mod input;
+mod mesh_page;
 mod metrics;
 mod openapi;
 mod problem;
@@ -50,6 +51,7 @@ mod upload;
 
 pub use config::GatewayConfig;
 pub use door::{AccessLog, Cidr, NoCidr, Priority, Rate};
+pub use mesh_page::{KeyTooShort, MIN_KEY, MeshPage, PageKey};
 pub use published::{Allowed, FollowError, Published};
 pub use server::{BindError, Drained, Gateway, TlsError, TlsFiles};
 pub use services::{Named, Services};

@@ -36,6 +36,10 @@ pub(crate) enum Kind {
     NotUnderstood,
     /// No message has this name.
     UnknownMessage,
+    /// The mesh page is shown to who has its key.
+    KeyNeeded,
+    /// The mesh page is not shown to who comes this way.
+    Foreign,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// The service does not take the message in its present state.
@@ -115,6 +119,8 @@ impl Kind {
             Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
             }
+            Self::KeyNeeded => (S::UNAUTHORIZED, "key-needed", "Key needed"),
+            Self::Foreign => (S::FORBIDDEN, "foreign", "Not shown to others"),
             Self::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "Body came too slowly"),
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::UriTooLong => (S::URI_TOO_LONG, "uri-too-long", "Address too long"),
@@ -292,6 +298,9 @@ impl Problem {
             Kind::MethodNotAllowed => {
                 let allow = allow.and_then(|allow| HeaderValue::try_from(allow).ok());
                 headers.extend(allow.map(|allow| (header::ALLOW, allow)));
+            }
+            Kind::KeyNeeded => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Kind::UnsupportedMediaType => {
                 headers.insert("accept-post", HeaderValue::from_static(ACCEPT_POST));

@@ -34,7 +34,8 @@ pub(crate) const MAX_ROUTES: usize = 4_096;
 const MAX_TOLD: usize = 4_096;
 
 /// First segments of paths that belong to the gateway. What else would have them is not served.
-pub(crate) const RESERVED: [&str; 5] = ["healthz", "readyz", "metrics", "openapi.json", "docs"];
+pub(crate) const RESERVED: [&str; 6] =
+    ["healthz", "readyz", "metrics", "openapi.json", "docs", "mesh"];
 
 /// A message that can be asked for.
 pub(crate) struct Entry {

@@ -41,6 +41,7 @@ pub mod schema;
 pub mod service;
 mod slot;
 mod span;
+mod story;
 mod stream;
 mod table;
 pub mod testing;
@@ -77,6 +78,7 @@ pub use run::{
     run_main_with, run_until_stopped,
 };
 pub use span::{Span, SpanError};
+pub use story::{ActorStatus, MAX_ACTORS_TOLD, NodeStory, story_of};
 pub use stream::{EncodedReplies, Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
 pub use upload::{ReadUpload, Upload, UploadSender};
 pub use watch::Watch;

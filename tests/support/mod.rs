@@ -1,6 +1,7 @@
 //! What the process and host stories share: the built command, mesh folders, curl.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod browser;
 pub mod machine;
 pub mod offer;
 

@@ -5,7 +5,7 @@ use std::{env, fs, path::Path, process::Command};
 use anyhow::{Context, Result, ensure};
 
 /// Programs that must be there, with the package of each.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 14] = [
     ("curl", "curl"),
     ("etcd", "etcd-server"),
     ("wrk", "wrk"),
@@ -18,6 +18,9 @@ const NEEDED: [(&str, &str); 12] = [
     ("dbus-daemon", "dbus-daemon"),
     ("avahi-daemon", "avahi-daemon"),
     ("avahi-browse", "avahi-utils"),
+    // The mesh page is tested in a real browser.
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
 
 /// The ancestor, as Python's package.

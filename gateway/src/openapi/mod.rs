@@ -374,6 +374,8 @@ const fn concerns(kind: Kind, has_body: bool) -> bool {
         }
         // Declared by the message, where it is.
         Kind::Conflict | Kind::Refused(_) | Kind::MethodNotAllowed | Kind::Draining => false,
+        // Of the mesh page alone.
+        Kind::KeyNeeded | Kind::Foreign => false,
         Kind::InvalidParameter
         | Kind::InvalidHeader
         | Kind::NotUnderstood

@@ -41,6 +41,7 @@ use self::{
 use crate::{
     config::GatewayConfig,
     handle::Front,
+    mesh_page::Page,
     services::{Only, Services},
 };
 
@@ -97,9 +98,11 @@ impl Gateway {
     }
 
     /// Lets large bodies be read from that node while they come: see `Upload`. Without a node, messages
-    /// that have one cannot be asked for.
+    /// that have one cannot be asked for. Its mesh is shown at `/mesh`, to whom
+    /// [`GatewayConfig::mesh_page`] says.
     #[must_use]
     pub fn on(mut self, node: Node) -> Self {
+        self.front.page = Some(Page::new(node.clone(), &self.front, self.local_addr.ip()));
         self.front.node = Some(node);
         self
     }

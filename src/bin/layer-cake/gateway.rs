@@ -44,7 +44,8 @@ impl Gateway {
         };
         let allowed = Allowed { names: self.names, except: self.except, scope };
         let front = self.front;
-        let http = node.http(&front.listen).configure(|config| front.apply(config));
+        let page = front.page()?;
+        let http = node.http(&front.listen).configure(|config| front.apply(config)).mesh_page(page);
         let door = http.bind_published(&allowed).await?;
         // It listens; what there is to serve comes and goes, which `/readyz` tells.
         say(&format!("ready: {}://{}", door.scheme(), door.local_addr()))?;
