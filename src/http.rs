@@ -1,11 +1,13 @@
 //! The front door in one line: `node.http("127.0.0.1:5050").serve::<Xy>(pool).await`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
-use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig, PoolMetrics};
+use layercake_gateway::{
+    Allowed, BindError, Drained, FollowError, Gateway, GatewayConfig, MeshPage, Published,
+};
 use layercake_node::{
     Api, Message, Node,
-    service::{Call, Reply, Serve, Service},
+    service::{Call, Reply, Serve, Service, Stream},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +30,9 @@ pub enum HttpError {
     /// The service does not answer the message.
     #[error("the service does not answer `{0}`")]
     NotServed(&'static str),
+    /// What is published cannot be followed.
+    #[error("cannot serve what is published")]
+    Follow(#[from] FollowError),
 }
 
 /// Front doors of a node.
@@ -40,7 +45,12 @@ impl NodeHttp for Node {
     fn http(&self, listen: &str) -> Http {
         let config = listen
             .parse::<SocketAddr>()
-            .map(GatewayConfig::new)
+            .map(|listen| {
+                let mut config = GatewayConfig::new(listen);
+                // A mesh in memory has no folder, and no other process either.
+                config.hand_over = self.mesh().runtime_folder().ok();
+                config
+            })
             .map_err(|cause| HttpError::Address { text: listen.to_owned(), cause });
         Http { node: self.clone(), config }
     }
@@ -62,9 +72,15 @@ impl Http {
         self
     }
 
+    /// Says who is shown the mesh page at `/mesh`. Otherwise it is whoever is on this host, where the
+    /// front door is on loopback, and nobody elsewhere.
+    pub fn mesh_page(self, page: MeshPage) -> Self {
+        self.configure(|config| config.mesh_page = page)
+    }
+
     /// Serves one message of a pool, of an actor by its address, or of a function by
-    /// [`from_fn`](layercake_node::service::from_fn), until the node is asked to stop; requests under way are
-    /// finished first.
+    /// [`from_fn`](layercake_node::service::from_fn), until the node is asked to stop, or another process
+    /// has taken over the port with [`GatewayConfig::take_over`]; requests under way are finished first.
     ///
     /// # Errors
     /// [`HttpError`] when it cannot listen, or the service has no such message.
@@ -102,10 +118,36 @@ impl Http {
             return Err(HttpError::NotServed(M::NAME));
         }
         let only = Only { service, answers };
-        let mut gateway = Gateway::bind(config, Arc::new(only)).await?.on(self.node.clone());
-        let shown = self.node.clone();
-        let pools = PoolMetrics::new(move || shown.own_pools());
-        gateway.registry().register_collector(Box::new(pools));
+        let gateway = Gateway::bind(config, Arc::new(only)).await?.on(self.node.clone());
+        Ok(Bound { node: self.node, gateway })
+    }
+
+    /// Serves whatever is published and allowed, known to this program or not, from the moment it is
+    /// published to that of its withdrawal, until the node is asked to stop.
+    ///
+    /// ```no_run
+    /// # use layercake::prelude::*;
+    /// # async fn front(node: Node) -> Result<()> {
+    /// node.http("127.0.0.1:8080").serve_published(&Allowed::all(Scope::Lan)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`HttpError`] when it cannot listen, or not follow what is published.
+    pub async fn serve_published(self, allowed: &Allowed) -> Result<(), HttpError> {
+        let _ = self.bind_published(allowed).await?.run().await;
+        Ok(())
+    }
+
+    /// As [`serve_published`](Self::serve_published), in two steps: binds, so that the address is known.
+    ///
+    /// # Errors
+    /// As [`serve_published`](Self::serve_published).
+    pub async fn bind_published(self, allowed: &Allowed) -> Result<Bound, HttpError> {
+        let config = self.config?;
+        let published = Published::follow(&self.node, allowed).await?;
+        let gateway = Gateway::before(config, Arc::new(published)).await?.on(self.node.clone());
         Ok(Bound { node: self.node, gateway })
     }
 }
@@ -123,15 +165,23 @@ impl Bound {
         self.gateway.local_addr()
     }
 
-    /// Serves until the node is asked to stop, and says how that went.
+    /// How its addresses begin: `http`, or `https` where it has a certificate.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        self.gateway.scheme()
+    }
+
+    /// Serves until the node is asked to stop, or until another process has taken over, and says how that went.
     pub async fn run(self) -> Drained {
         let stop = CancellationToken::new();
-        let (node, asked) = (self.node, stop.clone());
-        let watch = async move {
-            node.stopping().await;
-            asked.cancel();
+        let mut run = pin!(self.gateway.run(stop.clone()));
+        let drained = tokio::select! {
+            drained = &mut run => drained, // another process has the port
+            () = self.node.stopping() => {
+                stop.cancel();
+                run.await
+            }
         };
-        let (drained, ()) = tokio::join!(self.gateway.run(stop), watch);
         if drained.unfinished > 0 {
             tracing::warn!(unfinished = drained.unfinished, "requests were cut off at the end");
         }
@@ -162,5 +212,9 @@ where
 
     fn call(&self, call: Call) -> Reply<'_> {
         self.service.call(call)
+    }
+
+    fn stream(&self, call: Call) -> Stream<'_> {
+        self.service.stream(call)
     }
 }

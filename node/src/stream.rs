@@ -420,7 +420,7 @@ impl Remote {
                 Ok(lane) => lane?,
                 Err(_) => return Err(AskError::Deadline),
             };
-            match lane.ask_stream(encode(&lane)?, accept, deadline).await {
+            match lane.ask_stream(encode(&lane)?, accept, deadline, None).await {
                 Ok(parts) => return Ok(parts),
                 Err(AskFailure::Lost(_)) if again => again = false,
                 Err(failure) => {

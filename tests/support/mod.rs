@@ -1,8 +1,9 @@
 //! What the process and host stories share: the built command, mesh folders, curl.
 #![allow(dead_code, unreachable_pub)]
 
-pub mod crew;
+pub mod browser;
 pub mod machine;
+pub mod offer;
 
 use std::{
     fs::DirBuilder,

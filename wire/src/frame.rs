@@ -11,7 +11,10 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::payload::{Encoding, Fingerprint, Payload, Tag};
+use crate::{
+    payload::{Encoding, Fingerprint, Payload, Tag},
+    trace::Trace,
+};
 
 /// The largest piece of a message in one frame, in bytes: small enough that others' small messages
 /// wait for microseconds, large enough that the header does not count.
@@ -42,6 +45,7 @@ mod kind {
     pub(super) const ASK_PARTS: u8 = 14;
     pub(super) const PART: u8 = 15;
     pub(super) const MORE: u8 = 16;
+    pub(super) const TRACE: u8 = 17;
 }
 
 /// One frame. Bodies are slices of the read buffer, never copies.
@@ -78,6 +82,9 @@ pub(crate) enum Frame {
     Part { id: u64, payload: Payload },
     /// Units of parts that the asker has taken, which may be used again.
     More { id: u64, units: u32 },
+    /// The trace that the ask of that id is part of; it comes before the ask. Who does not know this kind
+    /// passes over it and answers all the same.
+    Trace { id: u64, trace: Trace },
 }
 
 /// What is wrong with bytes that should be a frame. The link is of no use after it.
@@ -162,6 +169,14 @@ pub(crate) fn parse(mut body: Bytes) -> Result<Option<Frame>, FrameError> {
         kind::MORE => Frame::More {
             id: body.try_get_u64_le().map_err(short)?,
             units: body.try_get_u32_le().map_err(short)?,
+        },
+        kind::TRACE => Frame::Trace {
+            id: body.try_get_u64_le().map_err(short)?,
+            trace: Trace {
+                id: body.try_get_u128_le().map_err(short)?,
+                span: body.try_get_u64_le().map_err(short)?,
+                sampled: body.try_get_u8().map_err(short)? & 1 == 1,
+            },
         },
         _ => return Ok(None),
     };
@@ -260,6 +275,14 @@ impl Frame {
                 head.put_u32_le(units);
                 Bytes::new()
             }
+            Self::Trace { id, trace } => {
+                head.put_u8(kind::TRACE);
+                head.put_u64_le(id);
+                head.put_u128_le(trace.id);
+                head.put_u64_le(trace.span);
+                head.put_u8(u8::from(trace.sampled));
+                Bytes::new()
+            }
         }
     }
 
@@ -277,7 +300,11 @@ impl Frame {
             | Self::Chunk { body, .. }
             | Self::Goodbye(body)
             | Self::Datagram(body) => body.len(),
-            Self::Cancel { .. } | Self::Credit { .. } | Self::More { .. } | Self::Types(_) => 0,
+            Self::Cancel { .. }
+            | Self::Credit { .. }
+            | Self::More { .. }
+            | Self::Trace { .. }
+            | Self::Types(_) => 0,
         }
     }
 }
@@ -382,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_a_part_and_of_more_do_not_change() {
+    fn the_bytes_of_parts_and_of_a_trace_do_not_change() {
         #[rustfmt::skip]
         let expected = [
             20, 0, 0, 0,                  // length of what follows
@@ -401,6 +428,18 @@ mod tests {
             0x10, 1, 0, 0,                // units
         ];
         assert_eq!(bytes_of(Frame::More { id: 7, units: 0x110 }), expected);
+        #[rustfmt::skip]
+        let expected = [
+            34, 0, 0, 0,                  // length of what follows
+            17,                           // a trace
+            7, 0, 0, 0, 0, 0, 0, 0,       // id of the ask
+            1, 2, 0, 0, 0, 0, 0, 0,       // the whole
+            0, 0, 0, 0, 0, 0, 0, 0,
+            3, 0, 0, 0, 0, 0, 0, 0,       // the part
+            1,                            // sampled
+        ];
+        let trace = Trace { id: 0x201, span: 3, sampled: true };
+        assert_eq!(bytes_of(Frame::Trace { id: 7, trace }), expected);
     }
 
     #[test]
@@ -428,6 +467,7 @@ mod tests {
             },
             Frame::Part { id: 1, payload: payload_of(b"p") },
             Frame::More { id: 1, units: 2 },
+            Frame::Trace { id: 1, trace: Trace { id: 2, span: 3, sampled: true } },
             Frame::Reply { id: 1, payload: payload_of(b"") },
             Frame::Fail { id: 1, code: 2, retry_after_ms: 3, detail: Bytes::from_static(b"d") },
             Frame::Cancel { id: 1 },

@@ -25,6 +25,7 @@ use crate::{
         parts::{LocalInlet, Window, end, part_units},
     },
     payload::{Fingerprint, Payload},
+    trace::Trace,
 };
 
 /// Why an ask was not answered, as it travels.
@@ -165,6 +166,7 @@ pub struct Responder {
     deadline: Instant,
     /// Lets go when it has been answered.
     held: Option<Held>,
+    trace: Option<Arc<Trace>>,
 }
 
 impl Responder {
@@ -172,7 +174,7 @@ impl Responder {
     #[must_use]
     pub fn local(slot: AnswerSlot, accept: Fingerprint, deadline: Instant) -> Self {
         let here = Here { slot: Mutex::new(slot), turn: OnceLock::new() };
-        Self { back: Some(Back::Here(here)), accept, deadline, held: None }
+        Self { back: Some(Back::Here(here)), accept, deadline, held: None, trace: None }
     }
 
     /// A responder for an ask made in this process that takes parts, and where they come out. The
@@ -180,7 +182,7 @@ impl Responder {
     #[must_use]
     pub fn local_stream(accept: Fingerprint, deadline: Instant) -> (Self, Parts) {
         let (inlet, parts) = LocalInlet::new(deadline);
-        (Self { back: Some(Back::Parts(inlet)), accept, deadline, held: None }, parts)
+        (Self { back: Some(Back::Parts(inlet)), accept, deadline, held: None, trace: None }, parts)
     }
 
     pub(crate) fn over_link(
@@ -192,7 +194,20 @@ impl Responder {
         deadline: Instant,
     ) -> Self {
         let back = Back::Link { commands, cancelled, id, window, wait: OnceLock::new() };
-        Self { back: Some(back), accept, deadline, held: None }
+        Self { back: Some(back), accept, deadline, held: None, trace: None }
+    }
+
+    /// The same for an ask that is part of that trace.
+    #[must_use]
+    pub fn traced(mut self, trace: Option<Arc<Trace>>) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// The trace that the ask is part of.
+    #[must_use]
+    pub const fn trace(&self) -> Option<&Arc<Trace>> {
+        self.trace.as_ref()
     }
 
     /// The structure that the asker knows for the reply, or for each part.

@@ -15,6 +15,7 @@ mod link;
 pub mod memory;
 pub mod payload;
 mod quic;
+pub mod trace;
 pub mod trust;
 
 pub use endpoint::{

@@ -100,7 +100,7 @@ fn payload(bytes: impl Into<Bytes>) -> Payload {
 }
 
 async fn ask(link: &Link, actor: u64, bytes: impl Into<Bytes>) -> Result<Payload, AskFailure> {
-    link.lane(actor).ask(payload(bytes), Fingerprint::NONE, Instant::now() + SOON).await
+    link.lane(actor).ask(payload(bytes), Fingerprint::NONE, Instant::now() + SOON, None).await
 }
 
 async fn next(peer: &mut Peer) -> Seen {
@@ -125,6 +125,8 @@ async fn echoes(near: &Peer, far: &Peer) {
     let gone = ask(&link, 99, "x").await.expect_err("no such actor");
     let AskFailure::Failed(failure) = gone else { panic!("{gone:?}") };
     assert_eq!(failure.code, FailureCode::Stopped);
+    // Each ask was a message there, each answer one back; a failure is none.
+    assert_eq!(link.messages(), (509, 508));
 }
 
 #[tokio::test]
@@ -368,7 +370,7 @@ async fn the_last_handle_dropped_says_goodbye() {
 
 async fn ask_stream(link: &Link, actor: u64) -> Parts {
     let deadline = Instant::now() + 4 * SOON;
-    let parts = link.lane(actor).ask_stream(payload("go"), Fingerprint::NONE, deadline).await;
+    let parts = link.lane(actor).ask_stream(payload("go"), Fingerprint::NONE, deadline, None).await;
     parts.expect("sends")
 }
 
@@ -511,7 +513,7 @@ async fn who_works_for_a_cancelled_ask_hears_of_it() {
         // A deadline is one too.
         let short = tokio::spawn({
             let (lane, deadline) = (link.lane(2), Instant::now() + Duration::from_millis(50));
-            async move { lane.ask(payload("work"), Fingerprint::NONE, deadline).await }
+            async move { lane.ask(payload("work"), Fingerprint::NONE, deadline, None).await }
         });
         in_time(held(&mut far).await.cancelled()).await;
         // Whichever side says so first: the responder was given up because of it.

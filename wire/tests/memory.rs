@@ -125,7 +125,7 @@ async fn ask_within(
     time: Duration,
 ) -> Result<Bytes, AskFailure> {
     let lane = link.lane(1);
-    let answer = lane.ask(payload(bytes), Fingerprint::NONE, clock::now() + time).await;
+    let answer = lane.ask(payload(bytes), Fingerprint::NONE, clock::now() + time, None).await;
     answer.map(|payload| payload.bytes)
 }
 
@@ -243,7 +243,7 @@ async fn a_cut_ends_links_at_once_and_heals_for_new_ones() {
     let bystander = Peer::start(&network, near.host());
     let (link, other) = (near.link(&far).await.unwrap(), near.link(&bystander).await.unwrap());
     let lane = link.lane(2);
-    let held = lane.ask(payload("held"), Fingerprint::NONE, clock::now() + SOON);
+    let held = lane.ask(payload("held"), Fingerprint::NONE, clock::now() + SOON, None);
     let cut = async {
         while !matches!(far.next().await, Seen::Held(_)) {}
         network.cut(near.host(), far.host());

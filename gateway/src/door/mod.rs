@@ -19,8 +19,9 @@ use std::{
 
 use http::{HeaderValue, Method, Response, Uri, Version, header, request::Parts};
 use hyper::body::Body;
+use layercake_wire::trace::Trace;
 
-pub(crate) use self::{admission::Ended, trace::Trace};
+pub(crate) use self::admission::Ended;
 use self::{
     admission::{Admission, Settings, Shed, Ticket},
     client::{Client, Clients},
@@ -94,7 +95,7 @@ impl Door {
             door: self,
             observation: metrics.begin(&head.method, now),
             client: self.clients.of(origin.client, &head.headers),
-            trace: Trace::of(&head.headers),
+            trace: trace::of(&head.headers),
             priority: priority.map_or(Priority::Normal, |(_, priority)| *priority),
             version: head.version,
             head: logged.then(|| (jiff::Timestamp::now(), head.method.clone(), head.uri.clone())),

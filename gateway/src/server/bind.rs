@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 
 use super::{
     handover::{self, Offer, Predecessor},
+    inherited,
     tls::TlsError,
 };
 use crate::config::GatewayConfig;
@@ -94,7 +95,7 @@ pub(super) struct Seat {
     pub(super) offer: Option<Offer>,
 }
 
-/// Takes over where that is asked for and somebody is there, else binds.
+/// Takes over where that is asked for and somebody is there, or what systemd passed, else binds.
 pub(super) async fn seat(config: &GatewayConfig) -> Result<Seat, BindError> {
     let listen = config.listen;
     if config.take_over
@@ -108,7 +109,11 @@ pub(super) async fn seat(config: &GatewayConfig) -> Result<Seat, BindError> {
         }
     }
     let failed = |source| BindError::new(listen, source);
-    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let listener = match inherited::listener(listen).map_err(failed)? {
+        Some(listener) => TcpListener::from_std(listener),
+        None => TcpListener::bind(listen).await,
+    };
+    let listener = listener.map_err(failed)?;
     let local_addr = listener.local_addr().map_err(failed)?;
     // A gateway serves as well without successors, so that this is no reason not to.
     let offer = config.hand_over.as_ref().and_then(|folder| {

@@ -6,6 +6,7 @@
 mod bind;
 mod connection;
 mod handover;
+mod inherited;
 mod proxy;
 mod stall;
 mod tls;
@@ -40,6 +41,7 @@ use self::{
 use crate::{
     config::GatewayConfig,
     handle::Front,
+    mesh_page::Page,
     services::{Only, Services},
 };
 
@@ -96,9 +98,11 @@ impl Gateway {
     }
 
     /// Lets large bodies be read from that node while they come: see `Upload`. Without a node, messages
-    /// that have one cannot be asked for.
+    /// that have one cannot be asked for. Its mesh is shown at `/mesh`, to whom
+    /// [`GatewayConfig::mesh_page`] says.
     #[must_use]
     pub fn on(mut self, node: Node) -> Self {
+        self.front.page = Some(Page::new(node.clone(), &self.front, self.local_addr.ip()));
         self.front.node = Some(node);
         self
     }
@@ -107,6 +111,12 @@ impl Gateway {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// How its addresses begin: `http`, or `https` where it has a certificate.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// What `/metrics` shows. Add what else belongs there before `run`.

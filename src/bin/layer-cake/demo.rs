@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use layercake::prelude::*;
 
-use crate::output::say;
+use crate::{front::Front, output::say};
 
 /// The name that demo workers publish.
 const NAME: &str = "textures:worker";
@@ -48,7 +48,7 @@ enum Part {
     /// Publish workers to the whole LAN, and nothing else.
     Worker(Workers),
     /// Serve HTTP from whatever workers are published on the LAN.
-    Gateway(Door),
+    Gateway(Front),
 }
 
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ struct Whole {
     #[command(flatten)]
     workers: Workers,
     #[command(flatten)]
-    door: Door,
+    door: Front,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,13 +81,6 @@ struct Workers {
     workers: usize,
 }
 
-#[derive(Debug, Args)]
-struct Door {
-    /// Where to serve HTTP; port 0 picks a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5050")]
-    listen: String,
-}
-
 impl Demo {
     pub(crate) async fn run(self, node: Node) -> Result<()> {
         match self.part {
@@ -99,7 +92,7 @@ impl Demo {
             }
             Some(Part::Gateway(door)) => {
                 let pool = node.pool::<Worker>().hosts(NAME, Scope::Lan).start().await?;
-                serve(node, pool, &door.listen).await
+                serve(node, pool, door).await
             }
             None => self.whole.run(node).await,
         }
@@ -120,7 +113,7 @@ impl Whole {
             PoolKind::Processes => pool.processes(n),
             PoolKind::Hosts => pool.hosts(NAME, Scope::Lan),
         };
-        serve(node, pool.start().await?, &self.door.listen).await
+        serve(node, pool.start().await?, self.door).await
     }
 }
 
@@ -128,9 +121,11 @@ async fn publish_workers(node: &Node, n: usize) -> Result<Pool<Worker>> {
     Ok(node.pool::<Worker>().processes(n).publish(NAME, Scope::Lan).start().await?)
 }
 
-async fn serve(node: Node, pool: Pool<Worker>, listen: &str) -> Result<()> {
-    let door = node.http(listen).bind::<Xy>(pool.clone()).await?;
-    let ready = format!("ready: http://{}", door.local_addr());
+async fn serve(node: Node, pool: Pool<Worker>, front: Front) -> Result<()> {
+    let page = front.page()?;
+    let http = node.http(&front.listen).configure(|config| front.apply(config)).mesh_page(page);
+    let door = http.bind::<Xy>(pool.clone()).await?;
+    let ready = format!("ready: {}://{}", door.scheme(), door.local_addr());
     let announce = async {
         pool.wait_for(1).await;
         say(&ready)

@@ -38,6 +38,7 @@ use crate::{
     frame::{self, CHUNK, Frame, FrameError, MAX_TYPES, OutBuf},
     inbound::{AskFailure, Failure, FailureCode},
     payload::{Fingerprint, MAX_MESSAGE, Payload},
+    trace::Trace,
 };
 
 /// Large messages of one link that are on their way in pieces at the same time; more wait.
@@ -45,6 +46,8 @@ pub(crate) const MAX_BULK: usize = 8;
 /// Bytes of pieces that are put into the output buffer at once, so that a small message waits for
 /// no more than these.
 const BULK_BATCH: usize = 128 << 10;
+/// Traces whose asks have not come yet; beyond it they are forgotten, and the asks are part of none.
+const MAX_TRACES: usize = 4096;
 /// The longest failure text that is sent, in bytes.
 const MAX_DETAIL: usize = 4096;
 
@@ -63,6 +66,7 @@ pub(crate) enum Event {
         accept: Fingerprint,
         deadline_ms: u32,
         window: Option<Arc<Window>>,
+        trace: Option<Trace>,
         payload: Payload,
     },
     Cancel {
@@ -157,10 +161,15 @@ pub(crate) struct Core {
     turns: VecDeque<Pair>,
     next_bulk: u32,
     inbound: HashMap<u32, BytesMut>,
+    /// Traces of asks that are still to come.
+    traces: HashMap<u64, Trace>,
     pub(crate) out: OutBuf,
     /// Units and control messages in `out`, to be given back when it is written.
     pub(crate) out_units: usize,
     pub(crate) out_posts: usize,
+    /// Messages in `out`, and those that were read, since they were counted last.
+    pub(crate) out_messages: usize,
+    pub(crate) in_messages: usize,
     /// Answers that came in, by the courier that takes them.
     answers: Vec<(Courier, Vec<Answer>)>,
     /// Credit for tells, collected to go out as one frame for each actor.
@@ -177,10 +186,12 @@ impl Core {
     pub(crate) fn on_command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Tell { lane, from, payload, units } => {
+                self.out_messages += 1;
                 let to = lane.actor();
                 self.send((from, to), Frame::Tell { to, payload }, Due::Budget(units));
             }
             Command::Ask(ask) => {
+                self.out_messages += 1;
                 let to = ask.lane.actor();
                 self.generation = self.generation.wrapping_add(1);
                 let left = ask.deadline.saturating_duration_since(now);
@@ -195,18 +206,24 @@ impl Core {
                     waiting: ask.waiting,
                 });
                 let id = (u64::from(generation) << 32) | index as u64;
+                if let Some(trace) = ask.trace {
+                    // At once, so that it is there before the ask, however long that waits for its turn.
+                    self.out.push(Frame::Trace { id, trace: *trace });
+                }
                 let (accept, payload) = (ask.accept, ask.payload);
                 let frame = Frame::Ask { id, to, accept, deadline_ms, parts, payload };
                 self.send((ask.from, to), frame, Due::Budget(ask.units));
             }
             // An answer has no order with anything but its own parts: each is a pair of its own.
             Command::Reply { id, payload } => {
+                self.out_messages += 1;
                 self.served(id);
                 self.send((id, 0), Frame::Reply { id, payload }, Due::Nothing);
             }
             Command::Part { id, payload } => {
                 // Where the asker has gone meanwhile nobody would take it.
                 if self.serving.contains_key(&id) {
+                    self.out_messages += 1;
                     let units = part_units(&payload);
                     self.send((id, 0), Frame::Part { id, payload }, Due::Part { id, units });
                 }
@@ -379,6 +396,7 @@ impl Core {
     fn on_frame(&mut self, frame: Frame) -> Result<Option<Event>, ProtocolError> {
         Ok(Some(match frame {
             Frame::Reply { id, payload } => {
+                self.in_messages += 1;
                 self.answer(id, Ok(payload));
                 return Ok(None);
             }
@@ -392,17 +410,29 @@ impl Core {
                 return Ok(None);
             }
             Frame::Tell { to, payload } => {
+                self.in_messages += 1;
                 let units = super::units_of(&payload);
                 Event::Tell { to, payload, units }
             }
             Frame::Ask { id, to, accept, deadline_ms, parts, payload } => {
+                self.in_messages += 1;
                 let window = parts.then(Window::new);
                 if let Some(window) = window.clone() {
                     self.serving.insert(id, Serving { window, sent: 0 });
                 }
-                Event::Ask { id, to, accept, deadline_ms, window, payload }
+                let trace = if self.traces.is_empty() { None } else { self.traces.remove(&id) };
+                Event::Ask { id, to, accept, deadline_ms, window, trace, payload }
+            }
+            Frame::Trace { id, trace } => {
+                // Asks that were cancelled before they were sent leave theirs.
+                if self.traces.len() == MAX_TRACES {
+                    self.traces.clear();
+                }
+                self.traces.insert(id, trace);
+                return Ok(None);
             }
             Frame::Part { id, payload } => {
+                self.in_messages += 1;
                 let within = match self.pending(id) {
                     Some(Pending { waiting: Waiting::Parts(inlet), .. }) => inlet.part(id, payload),
                     Some(_) => return Err(ProtocolError::Misplaced("a part of a single answer")),
@@ -421,6 +451,7 @@ impl Core {
                 return Ok(None);
             }
             Frame::Cancel { id } => {
+                self.traces.remove(&id);
                 self.served(id);
                 Event::Cancel { id }
             }

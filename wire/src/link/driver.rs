@@ -11,7 +11,7 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::{Command, Link, cancelled::Cancelled, cell::CoreCell, core::Event};
+use super::{Command, Link, Written, cancelled::Cancelled, cell::CoreCell, core::Event};
 use crate::{
     clock,
     frame::{self, Frame},
@@ -65,7 +65,11 @@ where
                     Err(error) => return LinkDown::Lost(error.to_string()),
                 }
             }
-            core.borrow_mut().deliver();
+            {
+                let mut core = core.borrow_mut();
+                core.deliver();
+                link.has_read_messages(std::mem::take(&mut core.in_messages));
+            }
             if buffered.capacity() - buffered.len() < READ / 4 {
                 buffered.reserve(READ);
             }
@@ -236,16 +240,21 @@ async fn flush<C: CoreCell, W: AsyncWrite + Unpin>(
     pieces: &mut Vec<Bytes>,
     link: &Link,
 ) -> io::Result<()> {
-    let (units, posts) = {
+    let counts = {
         let mut core = core.borrow_mut();
         core.out.take(pieces);
-        (std::mem::take(&mut core.out_units), std::mem::take(&mut core.out_posts))
+        Written {
+            bytes: 0,
+            units: std::mem::take(&mut core.out_units),
+            posts: std::mem::take(&mut core.out_posts),
+            messages: std::mem::take(&mut core.out_messages),
+        }
     };
     let bytes = pieces.iter().map(Bytes::len).sum();
     for piece in pieces.drain(..) {
         writer.write_all(&piece).await?;
     }
-    link.written(bytes, units, posts);
+    link.written(Written { bytes, ..counts });
     Ok(())
 }
 
@@ -256,10 +265,11 @@ fn hand_up(event: Event, link: &Link, cancelled: &Arc<Cancelled>, receive: &Arc<
             let kind = InboundKind::Tell(Some(credit));
             receive.on_message(Inbound { from: link.peer(), to, payload, kind });
         }
-        Event::Ask { id, to, accept, deadline_ms, window, payload } => {
+        Event::Ask { id, to, accept, deadline_ms, window, trace, payload } => {
             let deadline = clock::now() + Duration::from_millis(deadline_ms.into());
             let (commands, cancelled) = (link.commands().clone(), cancelled.clone());
-            let responder = Responder::over_link(commands, cancelled, id, window, accept, deadline);
+            let responder = Responder::over_link(commands, cancelled, id, window, accept, deadline)
+                .traced(trace.map(Arc::new));
             if deadline_ms == 0 {
                 responder.fail(Failure::new(FailureCode::Deadline, "arrived after its deadline"));
                 return;

@@ -34,6 +34,7 @@ use crate::{
     id::{ActorSerial, NodeAddr, PeerId},
     inbound::{AnswerSlot, AskFailure, Failure},
     payload::{Fingerprint, MAX_MESSAGE, Payload},
+    trace::Trace,
 };
 
 pub(crate) mod cancelled;
@@ -106,6 +107,7 @@ pub(crate) struct AskCommand {
     pub(crate) payload: Payload,
     pub(crate) accept: Fingerprint,
     pub(crate) deadline: Instant,
+    pub(crate) trace: Option<Arc<Trace>>,
     pub(crate) waiting: Waiting,
     pub(crate) units: u32,
 }
@@ -136,6 +138,15 @@ impl Waiting {
     }
 }
 
+/// What one flush has written.
+#[derive(Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) bytes: usize,
+    pub(crate) units: usize,
+    pub(crate) posts: usize,
+    pub(crate) messages: usize,
+}
+
 /// One authenticated connection to a node. A clone is another handle to the same connection.
 #[derive(Clone)]
 pub struct Link(Arc<Inner>);
@@ -149,6 +160,8 @@ pub(crate) struct Inner {
     up: Instant,
     sent: AtomicU64,
     received: AtomicU64,
+    messages_sent: AtomicU64,
+    messages_received: AtomicU64,
     commands: mpsc::UnboundedSender<Command>,
     budget: Semaphore,
     posts: AtomicUsize,
@@ -181,6 +194,8 @@ impl Link {
             up: clock::now(),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            messages_sent: AtomicU64::new(0),
+            messages_received: AtomicU64::new(0),
             commands,
             budget: Semaphore::new(LINK_UNITS),
             posts: AtomicUsize::new(0),
@@ -240,6 +255,14 @@ impl Link {
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
         (self.0.sent.load(Ordering::Relaxed), self.0.received.load(Ordering::Relaxed))
+    }
+
+    /// Messages written to the connection and read from it so far: tells, asks, answers and their
+    /// parts. They are counted in batches, as they are written and read.
+    #[must_use]
+    pub fn messages(&self) -> (u64, u64) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (of(&self.0.messages_sent), of(&self.0.messages_received))
     }
 
     /// Tells links to the same node apart.
@@ -338,8 +361,18 @@ impl Link {
         self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn written(&self, bytes: usize, units: usize, posts: usize) {
+    pub(crate) fn has_read_messages(&self, messages: usize) {
+        if messages > 0 {
+            self.0.messages_received.fetch_add(messages as u64, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn written(&self, written: Written) {
+        let Written { bytes, units, posts, messages } = written;
         self.0.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        if messages > 0 {
+            self.0.messages_sent.fetch_add(messages as u64, Ordering::Relaxed);
+        }
         if units > 0 {
             self.0.budget.add_permits(units);
         }
@@ -520,7 +553,7 @@ impl Lane {
         })
     }
 
-    /// Sends an ask and waits for its answer; waits for room first.
+    /// Sends an ask, part of a trace or not, and waits for its answer; waits for room first.
     ///
     /// # Errors
     /// [`AskFailure`]; `Lost` before anything was sent has the reason `closed` and the caller may use
@@ -533,12 +566,13 @@ impl Lane {
         payload: Payload,
         accept: Fingerprint,
         deadline: Instant,
+        trace: Option<Arc<Trace>>,
     ) -> Result<Payload, AskFailure> {
         let units = self.room_for(&payload, deadline).await?;
         let (slot, answer) = oneshot::channel();
         let waiting = Waiting::One { slot, courier: Courier::here() };
         let (lane, from) = (self.clone(), sender());
-        self.push_ask(AskCommand { lane, from, payload, accept, deadline, waiting, units })?;
+        self.push_ask(AskCommand { lane, from, payload, accept, deadline, trace, waiting, units })?;
         answer.await.unwrap_or_else(|_| Err(AskFailure::Lost("the link ended".to_owned())))
     }
 
@@ -557,11 +591,12 @@ impl Lane {
         payload: Payload,
         accept: Fingerprint,
         deadline: Instant,
+        trace: Option<Arc<Trace>>,
     ) -> Result<Parts, AskFailure> {
         let units = self.room_for(&payload, deadline).await?;
         let (inlet, parts) = Inlet::over_link(self.link.0.commands.clone());
         let (lane, from, waiting) = (self.clone(), sender(), Waiting::Parts(inlet));
-        self.push_ask(AskCommand { lane, from, payload, accept, deadline, waiting, units })?;
+        self.push_ask(AskCommand { lane, from, payload, accept, deadline, trace, waiting, units })?;
         Ok(parts)
     }
 

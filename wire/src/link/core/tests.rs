@@ -35,6 +35,7 @@ fn ask(lane: &Arc<Lane>, deadline: Instant) -> (Command, Answer) {
         payload: payload(1, 10),
         accept: Fingerprint::NONE,
         deadline,
+        trace: None,
         waiting: Waiting::One { slot, courier: None },
         units: 1,
     };
@@ -63,6 +64,35 @@ fn tells(events: &[Event]) -> Vec<(u64, u8, usize)> {
         _ => None,
     };
     events.iter().filter_map(of).collect()
+}
+
+#[test]
+fn an_ask_brings_its_trace_however_large_it_is() {
+    let (mut near, mut far) = (Core::default(), Core::default());
+    let (lane, now) = (link().lane(1), Instant::now());
+    let trace = Trace { id: 7, span: 8, sampled: true };
+    let mut answers = Vec::new();
+    for (size, trace) in
+        [(10, Some(trace)), (300 << 10, Some(Trace { id: 9, ..trace })), (10, None)]
+    {
+        let (mut command, answer) = ask(&lane, now + Duration::from_secs(9));
+        if let Command::Ask(ask) = &mut command {
+            ask.payload = payload(1, size);
+            ask.trace = trace.map(Arc::new);
+        }
+        near.on_command(command, now);
+        answers.push(answer);
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        for event in carry(&mut near, &mut far) {
+            let Event::Ask { trace, payload, .. } = event else { panic!("{event:?}") };
+            seen.push((payload.bytes.len(), trace.map(|t| t.id)));
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [(10, None), (10, Some(7)), (300 << 10, Some(9))]);
+    assert!(far.traces.is_empty(), "each is taken by its ask");
 }
 
 #[test]

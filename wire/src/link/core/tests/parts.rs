@@ -36,6 +36,7 @@ fn stream() -> Stream {
         payload: payload(1, 10),
         accept: Fingerprint::NONE,
         deadline: now + Duration::from_secs(9),
+        trace: None,
         waiting: Waiting::Parts(inlet),
         units: 1,
     };
