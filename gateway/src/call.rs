@@ -223,7 +223,12 @@ impl Front {
 }
 
 /// The call that is made on behalf of a client.
-fn call_of(visit: &Visit<'_>, payload: Payload, accept: Fingerprint, deadline: Instant) -> Call {
+pub(crate) fn call_of(
+    visit: &Visit<'_>,
+    payload: Payload,
+    accept: Fingerprint,
+    deadline: Instant,
+) -> Call {
     let priority = match visit.priority() {
         door::Priority::Low => Priority::Low,
         door::Priority::Normal => Priority::Normal,

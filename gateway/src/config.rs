@@ -52,6 +52,10 @@ pub struct GatewayConfig {
     pub deadline: Duration,
     /// The same for what is passed on as it comes: a large body, or a reply in parts. Default 1 h.
     pub stream_deadline: Duration,
+    /// Whether messages are answered as the ancestor of this program answers, for programs that are
+    /// written with its library: its envelope, its faults, its texts. Connections without a request are
+    /// then kept for ten minutes, since its client does not come back. Default no.
+    pub ancestor: bool,
     /// How long, once told to stop, to go on serving while `/readyz` already says 503, so that a
     /// load balancer looks elsewhere before the port closes. Default zero.
     pub drain_notice: Duration,
@@ -114,6 +118,7 @@ impl GatewayConfig {
             max_streams: 256,
             deadline: Duration::from_secs(30),
             stream_deadline: Duration::from_secs(3600),
+            ancestor: false,
             drain_notice: Duration::ZERO,
             drain_grace: Duration::from_secs(5),
             body_rate: 240,

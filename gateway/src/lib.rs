@@ -19,16 +19,24 @@
 //! Decisions without I/O are in `route`, `router`, `input`, `problem`, `answer` and `door`; `server`,
 //! `handle`, `call`, `upload`, `stream` and `socket` carry them out. The stories are in `tests/`.
 
+// The macros name things by the path of the facade.
+#[cfg(test)]
+extern crate layercake_node as layercake;
+
+mod ancestor;
 mod answer;
 mod body;
 mod call;
 mod coding;
 mod config;
+mod docs;
 mod door;
 mod handle;
 mod input;
 mod metrics;
+mod openapi;
 mod problem;
+mod published;
 mod reply;
 mod route;
 mod router;
@@ -41,5 +49,6 @@ mod upload;
 
 pub use config::GatewayConfig;
 pub use door::{AccessLog, Cidr, NoCidr, Priority, Rate};
+pub use published::{Allowed, FollowError, Published};
 pub use server::{BindError, Drained, Gateway, TlsError, TlsFiles};
 pub use services::{Named, Services};

@@ -69,7 +69,7 @@ pub use names::{PublishError, SubscribeError};
 pub use node::{Node, NodeConfig, NodeError, STOP_GRACE};
 pub use overview::{PING_TIME, PingError};
 pub use packet::{Packet, Parcel, Reply, Unknown};
-pub use pool::{AnyPool, Anything, Pool, PoolBuilder, PoolError, PoolRequest};
+pub use pool::{AnyFeed, AnyPool, Anything, Pool, PoolBuilder, PoolError, PoolRequest};
 pub use pools::{MeshPool, pools_of};
 pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder, ProcessError};
 pub use run::{

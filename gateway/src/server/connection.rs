@@ -38,6 +38,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// How long to wait before looking again at a preface that has come in part. It comes in one segment
 /// from every client known, so that this is about the others.
 const PREFACE_PAUSE: Duration = Duration::from_millis(20);
+/// How long an ancestor's client may pause between two requests.
+const ANCESTOR_IDLE: Duration = Duration::from_secs(600);
 /// How often an HTTP/2 connection is asked whether it lives.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -60,7 +62,11 @@ fn http1(config: &GatewayConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout)
+        .header_read_timeout(match config.ancestor {
+            true => config.header_timeout.max(ANCESTOR_IDLE),
+            false => config.header_timeout,
+        })
+        .title_case_headers(config.ancestor)
         .max_headers(config.max_headers)
         .max_header_size(config.header_limit);
     builder

@@ -37,11 +37,15 @@ pub(crate) struct Front {
     /// Write each request to this file as a line of JSON; `-` is the standard error.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
+    /// Answer as the Python library layer-cake does, for programs that are written with it.
+    #[arg(long)]
+    ancestor: bool,
 }
 
 impl Front {
     /// Changes the settings to what was said.
     pub(crate) fn apply(self, config: &mut GatewayConfig) {
+        config.ancestor = self.ancestor;
         config.take_over = self.take_over;
         config.tls = self.tls_cert.zip(self.tls_key).map(|(cert, key)| TlsFiles::new(cert, key));
         config.proxies = self.proxies;
