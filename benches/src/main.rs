@@ -9,6 +9,8 @@
 mod actors;
 mod contestant;
 mod ladder;
+mod load;
+mod load_tools;
 mod names;
 mod other_end;
 mod ours;
@@ -61,6 +63,8 @@ enum Command {
     Names(names::Options),
     /// Simulates the pool's scheduler beside other ways to spread requests.
     Pools(pools::Options),
+    /// Puts pools of worker processes under load: slow, failing and too few workers, greedy callers.
+    Load(load::Options),
     /// Lists the contestants.
     List,
     /// Serves one contestant until its starter goes away.
@@ -104,6 +108,7 @@ fn run() -> Result<()> {
         Command::Actors(options) => actors::run(&options),
         Command::Names(options) => names::run(&options),
         Command::Pools(options) => pools::run(&options),
+        Command::Load(options) => load::run(&options),
         Command::Actor(options) => actors::run_child(&options),
         Command::Serve { name, args } => serve(&name, &args),
         Command::Ladder { names, rounds, seconds, in_flight, size, against, json } => {

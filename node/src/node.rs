@@ -39,6 +39,7 @@ use crate::{
     mailbox::{Inlet, Mailbox},
     packet::Parcel,
     pool::PoolBuilder,
+    pools::Pools,
     table::Table,
 };
 
@@ -103,6 +104,7 @@ struct Inner {
     stop: CancellationToken,
     /// Tasks that are no actors.
     tasks: TaskTracker,
+    pools: Arc<Pools>,
 }
 
 /// Where the wire puts what it brings.
@@ -212,6 +214,9 @@ impl Node {
         });
         let endpoint = wire(switch.clone())?;
         let directory = Directory::start(endpoint.clone(), outlet, config);
+        let pools = Arc::new(Pools::default());
+        let shown = pools.clone();
+        directory.tell(move || shown.story());
         let stop = CancellationToken::new();
         let deadlines = Arc::new(Deadlines::new());
         let (watch, until) = (deadlines.clone(), stop.clone());
@@ -235,6 +240,7 @@ impl Node {
             stopping: stop.child_token(),
             stop,
             tasks: TaskTracker::new(),
+            pools,
         };
         let node = Self(Arc::new(inner));
         let _ = switch.node.set(Arc::downgrade(&node.0));
@@ -534,6 +540,10 @@ impl Node {
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
+    }
+
+    pub(crate) fn pool_registry(&self) -> &Pools {
+        &self.0.pools
     }
 
     pub(crate) fn fates(&self) -> &Fates {

@@ -63,7 +63,7 @@ async fn ask<M: Message>(pool: &AnyPool, body: Value) -> Result<Value, AskError>
     let bytes = serde_json::to_vec(&body).expect("JSON").into();
     let payload = Payload { tag: M::TAG, encoding: Encoding::Json, bytes };
     let deadline = Instant::now() + SOON;
-    let reply = pool.call(Call { payload, accept: Fingerprint::NONE, deadline }).await?;
+    let reply = pool.call(Call::new(payload, Fingerprint::NONE, deadline)).await?;
     assert_eq!(reply.encoding, Encoding::Json);
     Ok(serde_json::from_slice(&reply.bytes).expect("JSON"))
 }

@@ -332,14 +332,14 @@ fn trouble() -> Report {
     }
 }
 
-/// One request in a hundred finds its worker paused for 300 ms.
+/// One request in eighty finds its worker paused for 300 ms.
 pub(super) fn hedging_plan() -> Plan {
     let work = Work::Even { mean: 10 * MILLI };
     Plan {
         work,
         clients: one_caller(vec![(0, 60 * SECOND, 0.3 * capacity(8, work))]),
         fates: Vec::new(),
-        pauses: Some((200, 300 * MILLI)),
+        pauses: Some((80, 300 * MILLI)),
         ..slow_plan()
     }
 }
@@ -363,6 +363,6 @@ fn hedging() -> Report {
     Report {
         name: "hedging",
         table,
-        plot: tail("One request in two hundred meets a pause of 300 ms", &histories, span),
+        plot: tail("One request in eighty meets a pause of 300 ms", &histories, span),
     }
 }

@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Pool, PoolBuilder, PoolError,
+    Pool, PoolBuilder, PoolError, PoolStatus,
     follow::{Change, follow},
     scheduler::{Config, WorkerId},
+    seats::{Place, SeatGuard},
 };
 use crate::{
     actor::{Actor, Context},
@@ -27,6 +28,7 @@ use crate::{
     message::Api,
     node::Node,
     packet::Parcel,
+    pools::Shown,
     service::{self, Call, Service},
 };
 
@@ -70,6 +72,7 @@ pub struct AnyPool(Arc<Inner>);
 
 struct Inner {
     node: Node,
+    name: String,
     config: Config,
     classes: Mutex<Vec<Class>>,
     api: watch::Sender<Api>,
@@ -92,11 +95,13 @@ struct Class {
 struct Member {
     meta: Bytes,
     worker: WorkerId,
+    _seat: SeatGuard<Anything>,
 }
 
 impl AnyPool {
     pub(super) async fn start(
         node: &Node,
+        name: String,
         pattern: &str,
         scope: Scope,
         config: Config,
@@ -104,6 +109,7 @@ impl AnyPool {
         let subscription = node.subscribe(pattern, scope).await?;
         let pool = Self(Arc::new(Inner {
             node: node.clone(),
+            name,
             config,
             classes: Mutex::new(Vec::new()),
             api: watch::channel(union(&[])).0,
@@ -122,11 +128,19 @@ impl AnyPool {
             }
         });
         pool.0.tasks.close();
+        let shown: Arc<dyn Shown> = pool.0.clone();
+        node.pool_registry().add(Arc::downgrade(&shown));
         node.tasks().spawn({
             let tasks = pool.0.tasks.clone();
             async move { tasks.wait().await }
         });
         Ok(pool)
+    }
+
+    /// How it is now, as operators see it: a pool for each API that its members have.
+    #[must_use]
+    pub fn status(&self) -> Vec<PoolStatus> {
+        self.0.show()
     }
 
     /// How many members there are now; those that are leaving are not counted.
@@ -170,10 +184,15 @@ impl AnyPool {
         accept: Fingerprint,
         deadline: Instant,
     ) -> Result<Payload, AskError> {
+        self.answer(Call::new(payload, accept, deadline)).await
+    }
+
+    /// As [`ask_encoded`](Self::ask_encoded), with all that a call can say.
+    async fn answer(&self, call: Call) -> Result<Payload, AskError> {
         let mut tried = HashSet::new();
         let mut last = AskError::Unavailable;
-        while let Some(Class { meta, pool, .. }) = self.pick(payload.tag, &tried) {
-            match pool.ask_encoded(payload.clone(), accept, deadline).await {
+        while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
+            match pool.answer(call.clone()).await {
                 Err(error) if goes_on(&error) => last = error,
                 answer => return answer,
             }
@@ -205,11 +224,14 @@ impl AnyPool {
                     tracing::warn!(name = %record.name, address = %record.address, reason,
                         "a member gets no requests");
                 });
-                let member = Member { worker: pool.ok()?.join(address), meta: record.meta.clone() };
+                let pool = pool.ok()?;
+                let seat = pool.seat(Place::Member, Some(record.name.to_string()));
+                let worker = seat.join(&address, None);
+                let member = Member { worker, _seat: seat, meta: record.meta.clone() };
                 self.update();
                 Some(member)
             }
-            Change::Leaves(Member { meta, worker }) => {
+            Change::Leaves(Member { meta, worker, _seat: seat }) => {
                 let pool = self.find(&meta)?;
                 pool.drain(worker);
                 if pool.size() == 0 {
@@ -220,11 +242,12 @@ impl AnyPool {
                 let this = self.clone();
                 self.0.node.tasks().spawn(async move {
                     pool.retire(worker).await;
+                    drop(seat);
                     this.part(&meta);
                 });
                 None
             }
-            Change::Gone(Member { meta, worker }) => {
+            Change::Gone(Member { meta, worker, .. }) => {
                 self.find(&meta)?.leave(worker);
                 self.part(&meta);
                 None
@@ -249,8 +272,8 @@ impl AnyPool {
         }
         let api: Api = serde_json::from_slice(meta)
             .map_err(|error| format!("what it advertises is not understood: {error}"))?;
-        let Inner { node, config, stop, .. } = &*self.0;
-        let pool = Pool::empty(node, api, config.clone(), false, stop.child_token());
+        let Inner { node, name, config, stop, .. } = &*self.0;
+        let pool = Pool::empty(node, name.clone(), api, config.clone(), false, stop.child_token());
         classes.push(Class { meta: meta.clone(), pool: pool.clone(), members: 1 });
         Ok(pool)
     }
@@ -261,7 +284,9 @@ impl AnyPool {
         if let Some(at) = classes.iter().position(|class| class.meta == meta) {
             classes[at].members -= 1;
             if classes[at].members == 0 {
-                classes.remove(at).pool.turn_away();
+                let last = classes.remove(at);
+                last.pool.turn_away();
+                last.pool.0.stop.cancel();
             }
         }
         drop(classes);
@@ -320,6 +345,16 @@ fn goes_on(error: &AskError) -> bool {
     )
 }
 
+impl Shown for Inner {
+    fn show(&self) -> Vec<PoolStatus> {
+        if self.stop.is_cancelled() {
+            return Vec::new();
+        }
+        let classes = self.classes.lock();
+        classes.iter().map(|class| class.pool.status()).collect()
+    }
+}
+
 impl Service for AnyPool {
     fn api(&self) -> Api {
         self.0.api.borrow().clone()
@@ -330,7 +365,7 @@ impl Service for AnyPool {
     }
 
     fn call(&self, call: Call) -> service::Reply<'_> {
-        Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.answer(call))
     }
 }
 

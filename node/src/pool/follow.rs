@@ -6,7 +6,11 @@ use std::{collections::HashMap, sync::Arc};
 use layercake_directory::{DropReason, Event, Instance, Record, Subscription};
 use tokio_util::sync::CancellationToken;
 
-use super::{Pool, scheduler::WorkerId};
+use super::{
+    Pool,
+    scheduler::WorkerId,
+    seats::{Place, SeatGuard},
+};
 use crate::actor::Actor;
 
 /// What happens to the membership of a pool.
@@ -59,19 +63,32 @@ fn is_dead(reason: DropReason) -> bool {
     matches!(reason, DropReason::ProcessDied | DropReason::HostLost | DropReason::LinkLost)
 }
 
+/// One member of a typed pool.
+pub(super) struct Member<A: Actor> {
+    worker: WorkerId,
+    _seat: SeatGuard<A>,
+}
+
 impl<A: Actor> Pool<A> {
-    pub(super) fn on_change(&self, change: Change<WorkerId>) -> Option<WorkerId> {
+    pub(super) fn on_change(&self, change: Change<Member<A>>) -> Option<Member<A>> {
         match change {
-            Change::Came(record) => Some(self.join(self.0.node.bind(record.address.clone()))),
-            Change::Leaves(worker) => {
+            Change::Came(record) => {
+                let address = self.0.node.bind(record.address.clone());
+                let seat = self.seat(Place::Member, Some(record.name.to_string()));
+                Some(Member { worker: seat.join(&address, None), _seat: seat })
+            }
+            Change::Leaves(Member { worker, _seat: seat }) => {
                 // At once, for the next request must not go there.
                 self.drain(worker);
                 let pool = self.clone();
-                self.0.tasks.spawn(async move { pool.retire(worker).await });
+                self.0.tasks.spawn(async move {
+                    pool.retire(worker).await;
+                    drop(seat);
+                });
                 None
             }
-            Change::Gone(worker) => {
-                self.leave(worker);
+            Change::Gone(member) => {
+                self.leave(member.worker);
                 None
             }
         }

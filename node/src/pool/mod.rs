@@ -20,6 +20,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     dispatch::Turn,
     scheduler::{Config, Scheduler, Ticket, WorkerId},
+    seats::Seats,
+    workers::Crew,
 };
 use crate::{
     actor::Actor,
@@ -28,22 +30,35 @@ use crate::{
     error::AskError,
     message::Api,
     node::Node,
+    pools::Shown,
     service::{self, Call, Service},
 };
 
 mod any;
 mod builder;
 mod dispatch;
+mod elastic;
 mod follow;
+mod member;
+mod publish;
 pub mod scheduler;
+mod seats;
+mod status;
 mod workers;
 
 pub use any::{AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
 pub use dispatch::PoolRequest;
+pub use member::Member;
+pub use publish::PublishedPool;
+pub use seats::Place;
+pub use status::{BUCKETS_MS, MAX_SHOWN, PoolStatus, Times, WorkerState, WorkerStatus};
+pub use workers::Workers;
 
 /// Workers that one pool may be asked to start.
 pub const MAX_WORKERS: usize = 1024;
+/// How long what was published in this process goes on when its name was withdrawn.
+const NOTICE: std::time::Duration = std::time::Duration::from_millis(250);
 /// How long a pool waits for its first worker at its start, and for requests in flight at its end.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -53,8 +68,10 @@ pub struct Pool<A: Actor>(Arc<Inner<A>>);
 
 struct Inner<A: Actor> {
     node: Node,
+    name: String,
     api: Api,
     state: Mutex<State<A>>,
+    crews: Mutex<Vec<Crew>>,
     /// How many workers take new requests.
     size: watch::Sender<usize>,
     /// Told when a request has ended while somebody waits for that.
@@ -70,6 +87,7 @@ struct State<A: Actor> {
     scheduler: Scheduler,
     waiting: HashMap<Ticket, oneshot::Sender<Turn<A>>>,
     workers: HashMap<WorkerId, Address<A>>,
+    seats: Seats,
     /// Those that finish what they have.
     draining: HashSet<WorkerId>,
     next: u64,
@@ -83,6 +101,7 @@ impl<A: Actor> Pool<A> {
     /// A pool without workers, which ends with the node or by `stop`.
     fn empty(
         node: &Node,
+        name: String,
         api: Api,
         config: Config,
         expecting: bool,
@@ -94,6 +113,7 @@ impl<A: Actor> Pool<A> {
             scheduler,
             waiting: HashMap::new(),
             workers: HashMap::new(),
+            seats: Seats::default(),
             draining: HashSet::new(),
             next: 0,
             watchers: 0,
@@ -101,8 +121,10 @@ impl<A: Actor> Pool<A> {
         };
         let pool = Self(Arc::new(Inner {
             node: node.clone(),
+            name,
             api,
             state: Mutex::new(state),
+            crews: Mutex::new(Vec::new()),
             size: watch::channel(0).0,
             ended: Notify::new(),
             clock: Notify::new(),
@@ -112,6 +134,18 @@ impl<A: Actor> Pool<A> {
         let clock = pool.clone();
         pool.0.tasks.spawn(async move { clock.0.keep_time().await });
         pool
+    }
+
+    /// How it is now, as operators see it.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        self.0.status()
+    }
+
+    /// Its name, as it is shown.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// How many workers there are now; those that are leaving are not counted.
@@ -174,6 +208,12 @@ impl<A: Actor> Pool<A> {
     /// lets it go.
     async fn retire(&self, worker: WorkerId) {
         self.drain(worker);
+        self.idle(worker).await;
+        self.leave(worker);
+    }
+
+    /// Waits until a worker has answered what it has, within the grace.
+    async fn idle(&self, worker: WorkerId) {
         let idle = self.until(|state| state.in_flight_of(worker) == 0);
         if tokio::time::timeout(GRACE, idle).await.is_err() {
             tracing::warn!(
@@ -181,7 +221,6 @@ impl<A: Actor> Pool<A> {
                 "a worker still had requests {GRACE:?} after it was to finish; letting it go"
             );
         }
-        self.leave(worker);
     }
 
     /// Waits until something is so that changes when requests end or workers leave.
@@ -232,6 +271,12 @@ impl<A: Actor> State<A> {
 
     fn in_flight_of(&self, worker: WorkerId) -> usize {
         self.scheduler.in_flight_of(worker)
+    }
+}
+
+impl<A: Actor> Shown for Inner<A> {
+    fn show(&self) -> Vec<PoolStatus> {
+        if self.stop.is_cancelled() { Vec::new() } else { vec![self.status()] }
     }
 }
 

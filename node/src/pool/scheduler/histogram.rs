@@ -64,6 +64,12 @@ impl Histogram {
         found.map_or(Duration::ZERO, |at| (lower(at) + lower(at + 1)) / 2)
     }
 
+    /// How many were not longer, as far as the buckets can tell.
+    #[must_use]
+    pub fn up_to(&self, bound: Duration) -> u64 {
+        self.counts[..bucket(bound)].iter().sum()
+    }
+
     /// In short.
     #[must_use]
     pub fn quantiles(&self) -> Quantiles {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 const WINDOW: usize = 16;
 /// How much longer than alone may an answer take: half of it, and this.
 const TOLERANCE: Duration = Duration::from_millis(1);
-/// From this time on a worker gets the next request only after its answer: the way there and back is
-/// short beside it.
+/// From this time on a worker gets the next request only after its answer, unless others wait: the way
+/// there and back is short beside it.
 const SLOW: Duration = Duration::from_millis(5);
 /// Where no request had the worker to itself for so long, some are given to it one by one.
 const STALE: Duration = Duration::from_secs(10);
@@ -29,8 +29,10 @@ pub(super) struct Limit {
     limit: usize,
     /// It doubles until it has been too much once.
     rising: bool,
-    /// Windows to wait before the next rise.
+    /// Windows to wait before the next rise; twice as many each time that it was too much.
     hold: u32,
+    /// How often that was in a row.
+    failed: u32,
     /// About the median of what an answer takes that nothing else delays, in seconds; 0: not known.
     alone: f64,
     alone_seen: u32,
@@ -52,6 +54,7 @@ impl Limit {
             limit: if adaptive { most.min(FIRST) } else { most },
             rising: true,
             hold: 0,
+            failed: 0,
             alone: 0.0,
             alone_seen: 0,
             alone_at: now,
@@ -65,6 +68,17 @@ impl Limit {
 
     pub(super) fn get(&self) -> usize {
         if self.measuring > 0 { 1 } else { self.limit }
+    }
+
+    /// How many more it may have while others wait anyway: where the limit is one, the next request is
+    /// on its way before the answer to the last is back, so that the worker does not wait for it.
+    pub(super) fn ahead(&self) -> usize {
+        usize::from(self.limit == 1 && self.most > 1 && self.measuring == 0)
+    }
+
+    /// About the median of what an answer takes that nothing else delays, in seconds; 0: not known.
+    pub(super) fn usual(&self) -> f64 {
+        self.alone
     }
 
     /// Of the present limit; answers to what started under another one say nothing about it.
@@ -135,6 +149,9 @@ impl Limit {
         }
         let bearable = self.alone * 1.5 + TOLERANCE.as_secs_f64();
         if usual <= bearable {
+            if self.limit > 1 {
+                self.failed = 0;
+            }
             if full && self.limit < self.most {
                 self.rise();
             }
@@ -143,7 +160,8 @@ impl Limit {
         self.rising = false;
         let least = if self.alone >= SLOW.as_secs_f64() { 1 } else { 2 };
         let fewer = (self.limit as f64 * (bearable / usual).max(0.5)) as usize;
-        self.hold = (WINDOW / self.limit.clamp(1, WINDOW)) as u32;
+        self.hold = ((WINDOW / self.limit.clamp(1, WINDOW)) as u32) << self.failed;
+        self.failed = (self.failed + 1).min(4);
         self.set(fewer.clamp(least, self.most.max(least)).min(self.limit));
         if now.saturating_duration_since(self.alone_at) > STALE {
             self.measuring = ALONE;

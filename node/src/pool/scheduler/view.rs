@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Scheduler,
-    histogram::Quantiles,
+    histogram::{Histogram, Quantiles},
     terms::{Distance, Priority, WorkerId},
     worker::{Health, Why},
 };
@@ -54,6 +54,42 @@ pub struct Totals {
     pub hedged: u64,
     /// Workers left out for a while.
     pub ejected: u64,
+}
+
+impl Totals {
+    /// How requests that workers were given have ended.
+    #[must_use]
+    pub fn requests(&self) -> [(&'static str, u64); 7] {
+        [
+            ("answered", self.answered),
+            ("failed", self.failed),
+            ("refused", self.refused),
+            ("timed_out", self.timed_out),
+            ("outrun", self.outrun),
+            ("cancelled", self.cancelled),
+            ("orphaned", self.orphaned),
+        ]
+    }
+
+    /// Requests that no worker was given, by the reason.
+    #[must_use]
+    pub fn rejections(&self) -> [(&'static str, u64); 7] {
+        [
+            ("unavailable", self.unavailable),
+            ("busy", self.busy),
+            ("overloaded", self.overloaded),
+            ("shed", self.shed),
+            ("displaced", self.displaced),
+            ("expired", self.expired),
+            ("withdrawn", self.withdrawn),
+        ]
+    }
+
+    /// Requests that a second worker was given, and those that were not, for want of budget.
+    #[must_use]
+    pub fn repetitions(&self) -> [(&'static str, u64); 3] {
+        [("repeated", self.repeated), ("hedged", self.hedged), ("not_repeated", self.not_repeated)]
+    }
 }
 
 /// How a pool is now.
@@ -129,6 +165,18 @@ impl Scheduler {
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// From start to answer, since the beginning.
+    #[must_use]
+    pub fn latencies(&self) -> &Histogram {
+        &self.times
+    }
+
+    /// From arrival to start, since the beginning.
+    #[must_use]
+    pub fn queue_delays(&self) -> &Histogram {
+        &self.queue_delay
     }
 
     /// What is known of the pool and of each worker; in time proportional to the number of workers.
