@@ -349,7 +349,7 @@ impl Scheduler {
         took: Duration,
         now: Instant,
     ) {
-        let mean = self.mean();
+        let (mean, wanted) = (self.mean(), !self.queue.is_empty());
         let Some(worker) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -364,7 +364,7 @@ impl Scheduler {
             Outcome::Answered => {
                 self.totals.answered += 1;
                 worker.on_answer(took, mean, now);
-                worker.limit.answered(took.as_secs_f64(), request.alone, request.epoch, now);
+                worker.limit.answered(took.as_secs_f64(), request.sample, wanted, now);
                 let silent =
                     matches!(worker.health, Health::Out(_, Why::Silent) | Health::Due(Why::Silent));
                 if probed.is_some() {
@@ -559,17 +559,11 @@ impl Scheduler {
         let request = &mut self.slots[slot];
         request.place = Place::With(at);
         request.started = now;
-        request.alone = worker.in_flight() == 0;
-        // What is given ahead says nothing about the limit.
-        let ahead = worker.in_flight() >= worker.limit.get();
-        request.epoch = worker.limit.epoch().wrapping_sub(u32::from(ahead));
+        request.sample = worker.limit.sample(worker.in_flight());
         let (ticket, id) = (request.ticket(slot), worker.id);
         self.queue_delay.add(now.saturating_duration_since(request.arrived));
         worker.requests.push(&mut self.slots.links, slot);
         worker.counts.started += 1;
-        if worker.in_flight() >= worker.limit.get() {
-            worker.limit.reached();
-        }
         self.in_flight += 1;
         self.totals.started += 1;
         if let Health::Due(why) = worker.health {

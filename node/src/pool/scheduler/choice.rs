@@ -19,7 +19,7 @@ const SLOW: f64 = 3.0;
 /// ...but is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// When a worker is given the next request before it has answered: after so much of what it usually takes.
-const AHEAD: (f64, f64) = (0.5, 1.5);
+const AHEAD: (f64, f64) = (0.6, 1.5);
 /// A worker may always have so many requests of the keys that are its own.
 const KEYED: usize = 2;
 
@@ -127,7 +127,9 @@ impl Scheduler {
         let (true, Some(oldest)) = (known.room() == Some(Room::Ahead), self.oldest(worker)) else {
             return false;
         };
-        let age = now.saturating_duration_since(oldest).as_secs_f64();
+        // It began with it when it had answered the one before.
+        let begun = oldest.max(known.answered_at);
+        let age = now.saturating_duration_since(begun).as_secs_f64();
         !(known.limit.usual() * AHEAD.0..known.limit.usual() * AHEAD.1).contains(&age)
     }
 

@@ -125,7 +125,7 @@ fn simulate(
 
 #[test]
 fn equal_workers_get_equal_shares() {
-    let (pool, now) = pool(Config::default(), 10);
+    let (pool, now) = pool(wide(), 10);
     let got = simulate(pool, now, 10_000, ms(1), |_| (ms(20), Outcome::Answered));
     for (worker, count) in &got {
         assert!((850..1150).contains(count), "{worker:?} got {count}");
@@ -147,7 +147,7 @@ fn a_worker_ten_times_slower_gets_much_less() {
 
 #[test]
 fn a_worker_that_fails_at_once_is_left_out_but_for_a_trial_now_and_then() {
-    let (pool, now) = pool(Config::default(), 10);
+    let (pool, now) = pool(wide(), 10);
     let bad = WorkerId(3);
     let got = simulate(pool, now, 20_000, ms(1), |worker| {
         if worker == bad { (ms(1), Outcome::Failed) } else { (ms(20), Outcome::Answered) }
@@ -202,7 +202,7 @@ fn when_the_others_go_one_that_was_left_out_is_used_again() {
 
 #[test]
 fn a_worker_that_falls_silent_loses_its_work_although_it_never_answers() {
-    let (mut pool, mut now) = pool(Config::default(), 4);
+    let (mut pool, mut now) = pool(wide(), 4);
     let silent = WorkerId(1);
     let mut kept = 0;
     let mut first = None;
@@ -282,7 +282,7 @@ fn near_workers_are_preferred_until_they_are_slower() {
 
 #[test]
 fn requests_of_a_key_go_to_one_worker_until_it_has_more_than_its_share() {
-    let (mut pool, now) = pool(Config::default(), 8);
+    let (mut pool, now) = pool(wide(), 8);
     let keyed = |pool: &mut Scheduler, key| {
         let request = Request { key: Some(key), ..Request::by(now + ms(900)) };
         started(pool.request(now, request).0)
