@@ -366,3 +366,51 @@ fn hedging() -> Report {
         plot: tail("One request in eighty meets a pause of 300 ms", &histories, span),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours(plan: &Plan, responsiveness: Time) -> History {
+        let mut rivals = all(responsiveness);
+        assert_eq!(rivals[0].0, "layer-cake");
+        world::run(plan, &mut *rivals[0].1)
+    }
+
+    #[test]
+    fn under_twice_the_load_nothing_is_wasted_and_nobody_waits_long() {
+        let history = ours(&overload_plan(), SECOND / 2);
+        let during = history.within(12 * SECOND, 70 * SECOND);
+        let capacity = capacity(8, overload_plan().work);
+        assert!(history.goodput(12 * SECOND, 70 * SECOND) > 0.95 * capacity);
+        assert!(quantile(&during.accepted(), 0.99) < SECOND / 2);
+        assert!(quantile(&during.rejected(), 0.999) < 5 * MILLI);
+        assert!(history.most_held < 300, "{}", history.most_held);
+        assert!(recovery(&history, 70 * SECOND, 88 * SECOND).is_some_and(|t| t <= 2 * SECOND));
+    }
+
+    #[test]
+    fn one_slow_worker_is_hardly_felt() {
+        let histories = against_all(&slow_plan(), 5 * SECOND);
+        let p99 =
+            |at: usize| quantile(&histories[at].1.within(2 * SECOND, 58 * SECOND).accepted(), 0.99);
+        assert!(p99(0) < 80 * MILLI && p99(0) < p99(4) / 2, "{} and {}", p99(0), p99(4));
+    }
+
+    #[test]
+    fn a_worker_that_fails_at_once_attracts_nothing() {
+        let history = ours(&errors_plan(), 5 * SECOND);
+        assert!(history.share(4, 5 * SECOND, 6 * SECOND) <= 0.1);
+        assert!(history.share(4, 6 * SECOND, 29 * SECOND) <= 0.02);
+        assert!(history.within(5 * SECOND, 29 * SECOND).share(Result::Answered) >= 0.98);
+    }
+
+    #[test]
+    fn a_greedy_caller_delays_another_by_less_than_a_service() {
+        let p99 = |loud| {
+            let history = ours(&fairness_plan(loud), SECOND / 2);
+            quantile(&history.within(5 * SECOND, 58 * SECOND).of_caller(2).accepted(), 0.99)
+        };
+        assert!(p99(true) < 2 * p99(false));
+    }
+}

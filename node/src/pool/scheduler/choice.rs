@@ -92,7 +92,8 @@ impl Scheduler {
             drawn[3] = self.dice.random_range(0..count);
         }
         let drawn = if near < count { &drawn[..] } else { &drawn[..2] };
-        let (mut best, mut worst): (Option<(f64, u32)>, Option<(f64, u32)>) = (None, None);
+        let mut best: Option<(f64, u32)> = None;
+        let mut worst: Option<(f64, u32)> = None;
         for worker in drawn.iter().filter_map(|at| self.nth(*at)) {
             if self.worker(worker).is_none_or(|known| Some(known.id) == avoid)
                 || self.is_too_early(worker, now)

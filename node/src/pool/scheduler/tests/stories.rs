@@ -1,6 +1,6 @@
 //! What a scheduler does, case by case.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::*;
 
@@ -359,7 +359,9 @@ fn the_urgent_come_first_and_the_others_do_not_starve() {
     };
     let (mut running, _) = started(by(&mut pool, Priority::Normal));
     let low: Vec<_> = (0..2).map(|_| queued(by(&mut pool, Priority::Low))).collect();
-    (0..40).for_each(|_| drop(queued(by(&mut pool, Priority::High))));
+    (0..40).for_each(|_| {
+        queued(by(&mut pool, Priority::High));
+    });
     let mut turns = Vec::new();
     for turn in 1..=25 {
         running = pool.done(running, Outcome::Answered, now).starts[0].0;
@@ -427,7 +429,9 @@ fn a_slow_pool_is_busy_lets_each_tenth_through_and_recovers() {
 fn what_would_be_in_vain_is_turned_away_at_once() {
     let (mut pool, mut now) = pool(Config { concurrency: 1, queue: 100, ..config() }, 1);
     let (mut running, _) = started(ask(&mut pool, now, now + ms(60_000)));
-    (0..40).for_each(|_| drop(queued(ask(&mut pool, now, now + ms(60_000)))));
+    (0..40).for_each(|_| {
+        queued(ask(&mut pool, now, now + ms(60_000)));
+    });
     for _ in 0..10 {
         now += ms(10);
         running = pool.done(running, Outcome::Answered, now).starts[0].0;
@@ -469,7 +473,7 @@ fn a_worker_that_handles_one_at_a_time_is_not_given_what_would_wait_there() {
     // One worker that takes 20 ms for each, one after the other, and always has more to do.
     let limit = |pool: &Scheduler, now| pool.workers(now).next().expect("one").limit;
     let mut now = start;
-    let mut has: std::collections::VecDeque<Ticket> = Default::default();
+    let mut has = VecDeque::<Ticket>::new();
     for _ in 0..2000 {
         if let Decision::Start(ticket, _) = ask(&mut pool, now, now + ms(600_000)) {
             has.push_back(ticket);
