@@ -32,6 +32,7 @@ commands:
                   10,000), and ten minutes of patience with the sick
   soak scale HOSTS NAMES
                   what so many simulated hosts with so many names each take
+  simulate pools  the pool's scheduler beside other ways to spread requests: tables and plots of docs/pools.md
   bench [NAME...] measure all or these contestants side by side, in a release build
   bench actors [NAME...]
                   the same of actors within one process, beside other libraries
@@ -61,6 +62,7 @@ fn run() -> Result<()> {
         ["soak", "scale", hosts, names] => soak_scale(hosts, names),
         ["soak", name] => soak(name, None),
         ["soak", name, length] => soak(name, Some(length)),
+        ["simulate", "pools"] => simulate_pools(),
         ["bench", "actors", ref names @ ..] => bench("actors", names),
         ["bench", "load", ref names @ ..] => bench("load", names),
         ["bench", ref names @ ..] => bench("ladder", names),
@@ -121,6 +123,14 @@ fn soak_scale(hosts: &str, names: &str) -> Result<()> {
     scale.arg("--test-threads=1");
     steps
         .run("scale", scale.env("LAYERCAKE_SIM_HOSTS", hosts).env("LAYERCAKE_SIM_NAMES", names))?;
+    steps.totals();
+    Ok(())
+}
+
+fn simulate_pools() -> Result<()> {
+    let mut steps = Steps::default();
+    let run = ["run", "--locked", "--quiet", "--package", "layercake-benches", "--"];
+    steps.run("pools", cargo().args(run).args(["pools", "--write", "docs/pools.md"]))?;
     steps.totals();
     Ok(())
 }

@@ -202,7 +202,7 @@ impl<A: Actor> PoolBuilder<A> {
         self
     }
 
-    /// Whether an idempotent message whose answer takes longer than 95 of 100 is given to a second worker
+    /// Whether an idempotent message whose answer takes longer than 975 of 1000 is given to a second worker
     /// too, at most one of twenty (off). The first good answer counts, the other is cancelled. Each such
     /// message is encoded once more, to have a copy.
     pub fn hedge(mut self, on: bool) -> Self {
