@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig, PoolMetrics};
+use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig};
 use layercake_node::{
     Api, Message, Node,
     service::{Call, Reply, Serve, Service},
@@ -73,6 +73,24 @@ impl Http {
         Ok(())
     }
 
+    /// Serves every message of a pool or another service, until the node is asked to stop.
+    ///
+    /// # Errors
+    /// [`HttpError`] when it cannot listen.
+    pub async fn serve_all(self, service: impl Service) -> Result<(), HttpError> {
+        let _ = self.bind_all(service).await?.run().await;
+        Ok(())
+    }
+
+    /// As [`serve_all`](Self::serve_all), in two steps: binds, so that the address is known.
+    ///
+    /// # Errors
+    /// As [`serve_all`](Self::serve_all).
+    pub async fn bind_all(self, service: impl Service) -> Result<Bound, HttpError> {
+        let gateway = Gateway::bind(self.config?, Arc::new(service)).await?.on(self.node.clone());
+        Ok(Bound { node: self.node, gateway })
+    }
+
     /// As [`serve`](Self::serve), in two steps: binds, so that the address is known.
     ///
     /// # Errors
@@ -84,10 +102,7 @@ impl Http {
             return Err(HttpError::NotServed(M::NAME));
         }
         let only = Only { service, answers };
-        let mut gateway = Gateway::bind(config, Arc::new(only)).await?;
-        let shown = self.node.clone();
-        let pools = PoolMetrics::new(move || shown.own_pools());
-        gateway.registry().register_collector(Box::new(pools));
+        let gateway = Gateway::bind(config, Arc::new(only)).await?.on(self.node.clone());
         Ok(Bound { node: self.node, gateway })
     }
 }

@@ -1,20 +1,115 @@
 //! From the outcome of a call to what the client is told: the one table of causes and statuses.
 
 use bytes::Bytes;
-use layercake_node::AskError;
-use layercake_wire::payload::{Encoding, Payload};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use layercake_node::{
+    AskError, Blob,
+    http::{ERROR_STATUS, HttpReply},
+};
+use layercake_wire::payload::{self, Encoding, Payload};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
-use crate::problem::{Kind, Problem, clip};
+use crate::{
+    problem::{Declared, Kind, Problem, clip},
+    table::Entry,
+};
 
-/// The JSON of a reply, untouched.
-pub(crate) fn reply(outcome: Result<Payload, AskError>) -> Result<Bytes, Problem> {
-    match outcome {
-        Ok(payload) if payload.encoding == Encoding::Json => Ok(payload.bytes),
-        Ok(payload) => Err(problem(&AskError::BadReply {
-            reason: format!("it came as {:?}, not as JSON", payload.encoding),
-        })),
-        Err(error) => Err(problem(&error)),
+/// What a service has answered.
+pub(crate) struct Told {
+    /// Its media type.
+    pub(crate) media: HeaderValue,
+    pub(crate) bytes: Bytes,
+    /// Its entity tag, as it stands in a header.
+    pub(crate) etag: Option<HeaderValue>,
+}
+
+/// What a fallible message is answered with.
+#[derive(Deserialize)]
+enum Outcome<'a> {
+    #[serde(borrow)]
+    Ok(&'a RawValue),
+    Err(Value),
+}
+
+/// What to tell of a reply: JSON as it came, or bytes as they are.
+pub(crate) fn reply(entry: &Entry, outcome: Result<Payload, AskError>) -> Result<Told, Problem> {
+    let payload = outcome.map_err(|error| problem(&error))?;
+    let unusable = |reason: String| problem(&AskError::BadReply { reason });
+    let (mut json, beside) = match payload.encoding {
+        Encoding::Json => (payload.bytes, Vec::new()),
+        Encoding::Parts => {
+            payload::split(&payload.bytes).map_err(|error| unusable(error.to_string()))?
+        }
+        other => return Err(unusable(format!("it came as {other:?}, not as JSON"))),
+    };
+    if entry.fallible {
+        let outcome = serde_json::from_slice(&json).map_err(|error| unusable(error.to_string()))?;
+        json = match outcome {
+            Outcome::Ok(value) => json.slice_ref(value.get().as_bytes()),
+            Outcome::Err(error) => return Err(refused(entry, error)),
+        };
     }
+    if entry.reply == HttpReply::Blob {
+        let joined = payload::join(&json, &beside).map_err(|error| unusable(error.to_string()))?;
+        let blob: Blob = payload::decode(Encoding::Parts, &joined)
+            .map_err(|error| unusable(error.to_string()))?;
+        let media = HeaderValue::try_from(blob.media_type);
+        let media = media.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+        return Ok(Told { media, bytes: blob.bytes, etag: blob.etag.as_deref().and_then(quoted) });
+    }
+    let etag = entry.api.http.etag.as_ref().and_then(|member| match member_of(&json, member)? {
+        Value::String(text) => quoted(&text),
+        Value::Number(number) => quoted(&number.to_string()),
+        _ => None,
+    });
+    Ok(Told { media: HeaderValue::from_static("application/json"), bytes: json, etag })
+}
+
+fn member_of(json: &[u8], member: &str) -> Option<Value> {
+    serde_json::from_slice::<Value>(json).ok()?.get_mut(member).map(Value::take)
+}
+
+/// An entity tag for a header; none where it has characters that one cannot have.
+fn quoted(tag: &str) -> Option<HeaderValue> {
+    let plain = |b: u8| b == 0x21 || (0x23..=0x7e).contains(&b);
+    if !tag.bytes().all(plain) {
+        return None;
+    }
+    HeaderValue::try_from(format!("\"{tag}\"")).ok()
+}
+
+/// Whether a client has what the tag stands for (RFC 9110, 13.1.2): compared weakly.
+pub(crate) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let bare = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let Ok(ours) = etag.to_str() else { return false };
+    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(
+        |value| value.trim() == "*" || value.split(',').any(|theirs| bare(theirs) == bare(ours)),
+    )
+}
+
+/// The problem that an error of a fallible message is.
+fn refused(entry: &Entry, error: Value) -> Problem {
+    let variant = match &error {
+        Value::String(name) => name.as_str(),
+        Value::Object(only) if only.len() == 1 => only.keys().next().map_or("", String::as_str),
+        _ => "",
+    };
+    let known = entry.errors.iter().find(|known| known.variant == variant);
+    let is_enum = entry.errors.iter().any(|known| !known.variant.is_empty());
+    let status = known.map_or(ERROR_STATUS, |known| known.status);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
+    // A text that is no variant may be any text.
+    let variant = if known.is_some() || is_enum { variant.to_owned() } else { String::new() };
+    let detail = match variant.is_empty() {
+        true => "the service refused it".to_owned(),
+        false => format!("the service refused it: {variant}"),
+    };
+    let mut problem = Problem::new(Kind::Refused(status), detail);
+    clip(&mut problem.detail);
+    let declared = Declared { message: entry.name.clone(), variant, error };
+    problem.error = Some(Box::new(declared));
+    problem
 }
 
 /// The problem that a failed ask is to the client of the gateway.
@@ -30,11 +125,15 @@ pub(crate) fn problem(error: &AskError) -> Problem {
             Kind::Deadline,
             "no answer within the deadline; the request may have been carried out".to_owned(),
         ),
-        AskError::Lost { .. } => {
-            (Kind::NoReply, "the worker was lost; the request may have been carried out".to_owned())
+        AskError::NotNow { .. } => {
+            (Kind::Conflict, "the service does not take this in its present state".to_owned())
         }
+        AskError::Lost { .. } => (
+            Kind::WorkerLost,
+            "the worker was lost; the request may have been carried out".to_owned(),
+        ),
         AskError::Panicked => (
-            Kind::NoReply,
+            Kind::WorkerFailed,
             "the worker failed; the request may have been carried out in part".to_owned(),
         ),
         AskError::NoReply | AskError::BadReply { .. } => {
@@ -95,10 +194,18 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_is_not_json_is_not_passed_on() {
-        let tag = layercake_wire::payload::Tag::of("Xy");
-        let bytes = Bytes::from_static(&[1, 2]);
-        let told = reply(Ok(Payload { tag, encoding: Encoding::Bincode, bytes }));
-        assert_eq!(told.map_err(|p| p.kind), Err(Kind::NoReply));
+    fn a_tag_is_compared_weakly() {
+        let etag = quoted("v1").unwrap();
+        let known = |value: &'static str| {
+            let headers =
+                HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_static(value))]);
+            is_known(&headers, &etag)
+        };
+        for yes in ["\"v1\"", "W/\"v1\"", "\"v0\", \"v1\"", "*"] {
+            assert!(known(yes), "{yes}");
+        }
+        assert!(!known("\"v2\"") && !known("v1") && !is_known(&HeaderMap::new(), &etag));
+        assert_eq!(quoted("a\"b"), None);
+        assert_eq!(quoted("a b"), None);
     }
 }

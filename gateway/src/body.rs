@@ -13,12 +13,15 @@ const DISCARD_BYTES: usize = 16 << 20;
 /// How long that may take.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
+/// For how long a body may come at any pace.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Why a body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unread {
     /// It has more bytes than allowed.
     TooLarge,
-    /// It did not come in time.
+    /// It did not come in time, or too slowly.
     Late,
     /// Its framing is broken, or the connection is.
     Broken,
@@ -26,27 +29,65 @@ pub(crate) enum Unread {
 
 /// The body of a request, which may still be on its way.
 pub(crate) struct RequestBody {
-    incoming: Incoming,
+    /// Absent once it was taken.
+    incoming: Option<Incoming>,
     /// Whether the client holds the body back until it is told to go on.
     held_back: bool,
 }
 
 impl RequestBody {
     pub(crate) fn new(head: &Parts, incoming: Incoming) -> Self {
-        Self { incoming, held_back: head.headers.contains_key(header::EXPECT) }
+        Self { incoming: Some(incoming), held_back: head.headers.contains_key(header::EXPECT) }
     }
 
     /// Whether it is known that nothing (more) comes.
     pub(crate) fn is_end(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
-    /// Reads it, if it has at most `limit` bytes.
-    pub(crate) async fn read(&mut self, limit: usize, until: Instant) -> Result<Bytes, Unread> {
-        self.held_back = false; // hyper tells it to go on at the first read
-        match timeout_at(until, collect(&mut self.incoming, limit)).await {
+    /// Reads it, if it has at most `limit` bytes and comes at `rate` bytes per second or faster, after
+    /// the first seconds.
+    pub(crate) async fn read(
+        &mut self,
+        limit: usize,
+        rate: u32,
+        until: Instant,
+    ) -> Result<Bytes, Unread> {
+        match timeout_at(until, collect(self, limit, rate)).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(Unread::Late),
+        }
+    }
+
+    /// Takes it away, to be read elsewhere.
+    pub(crate) fn take(&mut self) -> Self {
+        let held_back = std::mem::take(&mut self.held_back);
+        Self { incoming: self.incoming.take(), held_back }
+    }
+
+    /// The next bytes; `None` after the last ones. `so_far` is how many there were since `begun`: they have to
+    /// come at `rate` bytes per second or faster, after the first seconds.
+    pub(crate) async fn next(
+        &mut self,
+        so_far: u64,
+        rate: u32,
+        begun: Instant,
+    ) -> Option<Result<Bytes, Unread>> {
+        self.held_back = false; // hyper tells it to go on at the first read
+        let body = self.incoming.as_mut()?;
+        let earned = so_far as f64 / f64::from(rate.max(1));
+        let patience = PATIENCE + Duration::try_from_secs_f64(earned).unwrap_or(Duration::ZERO);
+        let until = begun.checked_add(patience).unwrap_or(begun + Duration::from_secs(86_400));
+        loop {
+            let frame = match timeout_at(until, body.frame()).await {
+                Ok(frame) => frame?,
+                Err(_elapsed) => return Some(Err(Unread::Late)),
+            };
+            match frame.map(hyper::body::Frame::into_data) {
+                Ok(Ok(data)) => return Some(Ok(data)),
+                Ok(Err(_trailers)) => {}
+                Err(_) => return Some(Err(Unread::Broken)),
+            }
         }
     }
 
@@ -59,9 +100,10 @@ impl RequestBody {
         if self.is_end() || self.held_back {
             return;
         }
+        let Some(mut incoming) = self.incoming.take() else { return };
         tokio::spawn(timeout(DISCARD_TIME, async move {
             let mut left = DISCARD_BYTES;
-            while let Some(Ok(frame)) = self.incoming.frame().await {
+            while let Some(Ok(frame)) = incoming.frame().await {
                 left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
                 if left == 0 {
                     break;
@@ -71,12 +113,13 @@ impl RequestBody {
     }
 }
 
-async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Unread> {
+async fn collect(body: &mut RequestBody, limit: usize, rate: u32) -> Result<Bytes, Unread> {
+    let begun = Instant::now();
     // Most bodies are one piece, which is then passed on without a copy.
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+    while let Some(data) = body.next((first.len() + rest.len()) as u64, rate, begun).await {
+        let data = data?;
         if first.len() + rest.len() + data.len() > limit {
             return Err(Unread::TooLarge);
         }

@@ -1,6 +1,13 @@
 //! What can be set, and what it is unless set.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use http::HeaderName;
+
+use crate::{
+    door::{AccessLog, Cidr, Priority, Rate},
+    server::TlsFiles,
+};
 
 /// The longest time that any setting means.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -17,6 +24,11 @@ pub struct GatewayConfig {
     /// The largest request body, in bytes; above it 413. Default 1 MiB. Checking a JSON body takes
     /// a multiple of its size in memory, so choose it with `max_connections` in mind.
     pub body_limit: usize,
+    /// The largest raw body that is taken as a whole (an image, say), in bytes; above it 413. Default
+    /// 16 MiB; what a message may have is the end of it (32 MiB).
+    pub blob_limit: usize,
+    /// The largest body that is passed on as it comes, in bytes; above it 413. Default 1 GiB.
+    pub upload_limit: u64,
     /// The longest path with query, in bytes; above it 414. Default 8 KiB.
     pub uri_limit: usize,
     /// All headers of a request together, in bytes; above it 431. Default 16 KiB, at least 8 KiB.
@@ -35,23 +47,64 @@ pub struct GatewayConfig {
     /// How many requests may be under way on one HTTP/2 connection. Default 256.
     pub max_streams: u32,
     /// How long a request may take, its body included; then 504 (or 408 where the body was late).
-    /// A client lowers it with the header `Request-Timeout: SECONDS` and cannot raise it.
-    /// Default 30 s.
+    /// A message may declare less. A client chooses with the header `Request-Timeout: SECONDS`, or
+    /// `Prefer: wait=SECONDS`, and cannot exceed it. Default 30 s.
     pub deadline: Duration,
+    /// The same for what is passed on as it comes: a large body, or a reply in parts. Default 1 h.
+    pub stream_deadline: Duration,
     /// How long, once told to stop, to go on serving while `/readyz` already says 503, so that a
     /// load balancer looks elsewhere before the port closes. Default zero.
     pub drain_notice: Duration,
     /// How long, once the port is closed, requests under way may take to finish. Default 5 s.
     pub drain_grace: Duration,
+    /// The least that a body may come at on average after its first five seconds, in bytes per second;
+    /// below it 408. Default 240.
+    pub body_rate: u32,
+    /// Serve HTTPS with this certificate; files that change are read again. HTTP on the port is then sent
+    /// there. Default none: HTTP alone.
+    pub tls: Option<TlsFiles>,
+    /// The folder, ours alone, where a successor finds the way to this gateway's listener. Default none:
+    /// nobody can take over.
+    pub hand_over: Option<PathBuf>,
+    /// Take the listener from the gateway of the same user that listens there, and has the same
+    /// `hand_over`; it serves until this one can, and no connection is refused. Where none is, listen as
+    /// usual. Default no.
+    pub take_over: bool,
+    /// The proxies that are believed when they say who the client is, by `Forwarded` or
+    /// `X-Forwarded-For`. Default none.
+    pub proxies: Vec<Cidr>,
+    /// Whether connections from `proxies` begin with a PROXY header, version 1 or 2. Default no.
+    pub proxy_protocol: bool,
+    /// The header that names a client, `x-api-key` say, so that limits hold for the key in place of the
+    /// address. Whoever can make up names is as many clients as they like: set it where something before
+    /// or behind the gateway refuses keys that it does not know. Default none.
+    pub client_header: Option<HeaderName>,
+    /// How many requests a client may send; beyond it 429. Default no limit.
+    pub rate: Option<Rate>,
+    /// The same for clients that `client_header` names, by their key. Default none.
+    pub key_rates: HashMap<String, Rate>,
+    /// How much requests matter, by how their path begins; the first that fits counts. Default none.
+    pub priorities: Vec<(String, Priority)>,
+    /// The most requests that may be under way in the service; beyond it 503. How many may be at a time
+    /// is found out from how long answers take, and is at least 8. Beside a client that holds them all,
+    /// others are let in up to twice as many. Default 4,096.
+    pub max_in_flight: usize,
+    /// How long requests may wait on average, on top of the time that the service takes, before some are
+    /// put off with 503. Default 100 ms.
+    pub waiting: Duration,
+    /// Where each request is written down, as a line of JSON. Default nowhere.
+    pub access_log: Option<AccessLog>,
 }
 
 impl GatewayConfig {
     /// The defaults, for that address.
     #[must_use]
-    pub const fn new(listen: SocketAddr) -> Self {
+    pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
             body_limit: 1 << 20,
+            blob_limit: 16 << 20,
+            upload_limit: 1 << 30,
             uri_limit: 8 << 10,
             header_limit: 16 << 10,
             max_headers: 64,
@@ -60,8 +113,22 @@ impl GatewayConfig {
             max_connections: 16_384,
             max_streams: 256,
             deadline: Duration::from_secs(30),
+            stream_deadline: Duration::from_secs(3600),
             drain_notice: Duration::ZERO,
             drain_grace: Duration::from_secs(5),
+            body_rate: 240,
+            tls: None,
+            hand_over: None,
+            take_over: false,
+            proxies: Vec::new(),
+            proxy_protocol: false,
+            client_header: None,
+            rate: None,
+            key_rates: HashMap::new(),
+            priorities: Vec::new(),
+            max_in_flight: 4_096,
+            waiting: Duration::from_millis(100),
+            access_log: None,
         }
     }
 
@@ -72,8 +139,10 @@ impl GatewayConfig {
             &mut self.header_timeout,
             &mut self.write_timeout,
             &mut self.deadline,
+            &mut self.stream_deadline,
             &mut self.drain_notice,
             &mut self.drain_grace,
+            &mut self.waiting,
         ] {
             *span = (*span).min(LONGEST);
         }

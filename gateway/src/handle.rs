@@ -1,6 +1,8 @@
 //! One request, from its head to its answer.
 
 use std::{
+    io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,23 +14,24 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
 };
-use http_body_util::Full;
-use hyper::body::{Body, Incoming};
-use layercake_node::{
-    AskError,
-    service::{Call, Service},
-};
-use layercake_wire::payload::{Encoding, Fingerprint, Payload};
-use tokio::time::timeout_at;
+use hyper::body::Incoming;
+use layercake_node::{AskError, Node};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     answer,
-    body::{RequestBody, Unread},
+    body::RequestBody,
+    call::Asking,
+    coding,
     config::GatewayConfig,
-    input,
+    door::{Door, Origin},
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
-    route::{self, Form, Limits, Route},
+    reply::{Answer, AnswerBody, ok, without_body},
+    route::{self, Limits, Route},
+    router::Found,
+    services::Services,
+    socket::Upgrade,
     table::{Catalogue, Entry, Table},
 };
 
@@ -37,126 +40,109 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The response to any request: its body is at hand as a whole.
-pub(crate) type Answer = Response<Full<Bytes>>;
-
 /// What all connections share.
 pub(crate) struct Front {
-    service: Arc<dyn Service>,
+    services: Arc<dyn Services>,
     catalogue: Catalogue,
     pub(crate) metrics: Metrics,
+    door: Door,
     pub(crate) config: GatewayConfig,
+    /// Where large bodies are while they are read.
+    pub(crate) node: Option<Node>,
     /// Set once the gateway was told to stop.
     pub(crate) draining: AtomicBool,
+    /// Tells what outlives its connection, as a WebSocket does, to end.
+    pub(crate) closing: CancellationToken,
 }
 
 impl Front {
-    pub(crate) fn new(config: GatewayConfig, service: Arc<dyn Service>) -> Self {
-        Self {
-            catalogue: Catalogue::new(&*service, Instant::now()),
-            metrics: Metrics::new(),
+    /// Fails where the file of the access log cannot be opened.
+    pub(crate) fn new(
+        config: GatewayConfig,
+        services: Arc<dyn Services>,
+    ) -> Result<Self, (PathBuf, io::Error)> {
+        let metrics = Metrics::new();
+        Ok(Self {
+            catalogue: Catalogue::new(&*services, Instant::now()),
+            door: Door::new(&config, &metrics)?,
+            metrics,
+            node: None,
             draining: AtomicBool::new(false),
-            service,
+            closing: CancellationToken::new(),
+            services,
             config,
-        }
+        })
+    }
+
+    /// Whether a request would be answered.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.catalogue.current(&*self.services, Instant::now()).is_ready()
     }
 
     /// Answers a request. Dropping the future gives the request up, in the service as well.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn handle(&self, request: Request<Incoming>, origin: Origin) -> Answer {
         let now = Instant::now();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let mut body = RequestBody::new(&head, body);
-        let table = self.catalogue.current(&*self.service, now);
-        let mut observed = self.metrics.begin(&head.method, now);
-        let entry = route::entry(&table, &head);
+        let table = self.catalogue.current(&*self.services, now);
+        let mut visit = self.door.visit(&self.metrics, &head, origin, now);
+        let found = table.find(&head.method, head.uri.path());
+        let entry = match &found {
+            Found::Hit(endpoint, _) | Found::Other(endpoint, _) => Some(&endpoint.entry),
+            Found::Missing => None,
+        };
         if let Some(entry) = entry {
-            observed.of_message(&entry.name);
+            visit.of_message(&entry.name);
         }
 
-        let limits = Limits { uri: self.config.uri_limit, body: self.config.body_limit };
-        let outcome = match route::route(entry, &head, body.is_end(), &limits) {
-            Ok(route) => self.follow(route, &table, &head, &mut body, now).await,
-            Err(problem) => Err(self.or_unavailable(problem, &table)),
+        let limits = Limits {
+            uri: self.config.uri_limit,
+            body: self.config.body_limit,
+            blob: self.config.blob_limit,
+            upload: self.config.upload_limit,
         };
-        let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry));
+        let upgrade = Upgrade::of(&mut head);
+        let outcome = match (route::route(found, &head, body.is_end(), &limits), upgrade) {
+            (Ok(Route::Call { endpoint, values, form }), Ok(upgrade)) => {
+                let (head, body, visit) = (&head, &mut body, &visit);
+                let asking = Asking { endpoint, values, form, head, body, upgrade, visit, now };
+                self.ask(asking).await
+            }
+            (Ok(Route::Call { .. }), Err(problem)) => Err(problem),
+            (Ok(route), _) => self.own(route, &table, &head),
+            (Err(problem), _) => Err(self.or_unavailable(problem, &table)),
+        };
+        let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
         answer.headers_mut().insert(header::SERVER, HeaderValue::from_static("layer-cake"));
+        coding::compress(&head.headers, &mut answer).await;
         if head.method == Method::HEAD {
             without_body(&mut answer);
         }
         if head.version <= Version::HTTP_11 {
             body.discard(); // an HTTP/2 stream is closed by itself
         }
-        observed.answered(answer.status());
+        visit.answered(&mut answer, self.draining.load(Ordering::Relaxed));
         answer
     }
 
-    async fn follow(
-        &self,
-        route: Route<'_>,
-        table: &Table,
-        head: &Parts,
-        body: &mut RequestBody,
-        now: Instant,
-    ) -> Result<Answer, Problem> {
+    /// Answers for what is the gateway's own.
+    fn own(&self, route: Route<'_>, table: &Table, head: &Parts) -> Result<Answer, Problem> {
         match route {
-            Route::Query(entry) => {
-                let deadline = now + route::time_allowed(&head.headers, self.config.deadline)?;
-                let query = head.uri.query().unwrap_or_default();
-                let message = input::from_query(&entry.checker, query)?;
-                self.call(entry, message, deadline).await
-            }
-            Route::Body(entry, form) => {
-                let deadline = now + route::time_allowed(&head.headers, self.config.deadline)?;
-                let message = match form {
-                    Form::Empty => input::from_query(&entry.checker, "")?,
-                    Form::Json => {
-                        input::from_json(&entry.checker, self.read(body, deadline).await?)?
-                    }
-                    Form::UrlEncoded => {
-                        input::from_form(&entry.checker, &self.read(body, deadline).await?)?
-                    }
-                };
-                self.call(entry, message, deadline).await
-            }
+            // Which has been asked for.
+            Route::Call { .. } => Err(Problem::new(Kind::Internal, "not the gateway's own")),
             Route::Index => Ok(ok(JSON, table.index.clone())),
             Route::Health => Ok(ok(TEXT, Bytes::from_static(b"ok\n"))),
-            Route::Ready => self.ready(),
+            Route::Ready => self.ready(table),
             Route::Metrics => Ok(self.show_metrics(&head.headers)),
             Route::Options(allow) => Ok(options(allow)),
         }
     }
 
-    async fn read(&self, body: &mut RequestBody, deadline: Instant) -> Result<Bytes, Problem> {
-        let limit = self.config.body_limit;
-        body.read(limit, deadline.into()).await.map_err(|unread| match unread {
-            Unread::TooLarge => route::too_large(limit),
-            Unread::Late => {
-                Problem::new(Kind::SlowBody, "the body did not come within the deadline")
-            }
-            Unread::Broken => Problem::new(Kind::InvalidBody, "the body broke off"),
-        })
-    }
-
-    /// Asks the service. It keeps the deadline by itself; the timer here is for one that does not.
-    async fn call(
-        &self,
-        entry: &Entry,
-        message: Bytes,
-        deadline: Instant,
-    ) -> Result<Answer, Problem> {
-        let payload = Payload { tag: entry.tag, encoding: Encoding::Json, bytes: message };
-        let call = Call::new(payload, Fingerprint::NONE, deadline);
-        let outcome = timeout_at(deadline.into(), self.service.call(call))
-            .await
-            .unwrap_or(Err(AskError::Deadline));
-        answer::reply(outcome).map(|bytes| ok(JSON, bytes))
-    }
-
-    fn ready(&self) -> Result<Answer, Problem> {
+    fn ready(&self, table: &Table) -> Result<Answer, Problem> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Problem::new(Kind::Draining, "the gateway is about to stop"));
         }
-        if !self.service.is_ready() {
+        if !table.is_ready() {
             return Err(answer::problem(&AskError::Unavailable));
         }
         Ok(ok(TEXT, Bytes::from_static(b"ready\n")))
@@ -175,11 +161,7 @@ impl Front {
     /// well be right, and 404 would be a lie.
     fn or_unavailable(&self, problem: Problem, table: &Table) -> Problem {
         let blind = problem.kind == Kind::UnknownMessage && table.is_empty();
-        if blind && !self.service.is_ready() {
-            answer::problem(&AskError::Unavailable)
-        } else {
-            problem
-        }
+        if blind && !table.is_ready() { answer::problem(&AskError::Unavailable) } else { problem }
     }
 }
 
@@ -202,22 +184,11 @@ fn refuse(problem: Problem, entry: Option<&Entry>) -> Answer {
     problem.into_response(Some(instance))
 }
 
-fn ok(content_type: &'static str, bytes: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(bytes));
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
-}
-
-fn options(allow: &'static str) -> Answer {
-    let mut response = Response::new(Full::default());
+fn options(allow: String) -> Answer {
+    let mut response = Response::new(AnswerBody::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     response
-}
-
-/// Leaves the length that the body has, and no body.
-fn without_body(response: &mut Answer) {
-    let length = response.body().size_hint().exact().unwrap_or_default();
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    *response.body_mut() = Full::default();
+        .headers_mut()
+        .extend(HeaderValue::try_from(allow).ok().map(|allow| (header::ALLOW, allow)));
+    response
 }

@@ -1,14 +1,22 @@
-//! From a query, a form or a JSON body to a checked, encoded message.
+//! From the parts of a request to a checked, encoded message.
 //!
-//! A JSON body is parsed to be checked, and passed on as the bytes that came. Nesting is bounded by
-//! the parser (128 levels), size by the caller.
+//! A JSON body that is the whole message is parsed to be checked, and passed on as the bytes that came.
+//! Nesting is bounded by the parser (128 levels) and the check (64), size by the caller.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use layercake_node::check::{self, Checker};
+use http::HeaderMap;
+use layercake_node::{
+    check,
+    http::{From, HttpBody, HttpParameter, holes},
+};
+use serde_json::{Map, Value};
 
-use crate::problem::{InputError, Kind, Problem};
+use crate::{
+    problem::{InputError, Kind, Problem},
+    table::Endpoint,
+};
 
 /// How many parameters a query or form may have.
 pub(crate) const MAX_PARAMETERS: usize = 1_024;
@@ -16,46 +24,215 @@ pub(crate) const MAX_PARAMETERS: usize = 1_024;
 /// The name and the value of a parameter.
 type Parameter<'q> = (Cow<'q, str>, Cow<'q, str>);
 
-/// What a query says, as the JSON of a message.
-pub(crate) fn from_query(checker: &Checker, query: &str) -> Result<Bytes, Problem> {
-    let pairs = parameters(query)?;
-    let value =
-        checker.from_query(&pairs).map_err(|errors| refuse(Kind::InvalidParameter, errors))?;
-    encode(&value)
+/// What a request has as its body.
+pub(crate) enum Content {
+    /// Nothing.
+    None,
+    /// `application/x-www-form-urlencoded`.
+    Form(Bytes),
+    Json(Bytes),
+    /// What a member that is no JSON is checked as.
+    Value(Value),
 }
 
-/// What a form says (`application/x-www-form-urlencoded`), as the JSON of a message.
-pub(crate) fn from_form(checker: &Checker, body: &[u8]) -> Result<Bytes, Problem> {
-    let text = std::str::from_utf8(body)
-        .map_err(|_| Problem::new(Kind::InvalidBody, "the form is not UTF-8"))?;
-    from_query(checker, text)
+/// A message that fits its schema.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// JSON as it came.
+    Whole(Bytes),
+    /// Put together from parts.
+    Made(Map<String, Value>),
 }
 
-/// A JSON body, if it fits the schema.
-pub(crate) fn from_json(checker: &Checker, body: Bytes) -> Result<Bytes, Problem> {
-    let value = serde_json::from_slice(&body).map_err(|error| {
-        Problem::new(Kind::InvalidBody, format!("the body is not JSON: {error}"))
-    })?;
-    let errors = checker.check(&value);
-    if errors.is_empty() { Ok(body) } else { Err(refuse(Kind::InvalidBody, errors)) }
+impl Message {
+    /// Its JSON.
+    pub(crate) fn encode(self) -> Result<Bytes, Problem> {
+        match self {
+            Self::Whole(bytes) => Ok(bytes),
+            Self::Made(object) => serde_json::to_vec(&object)
+                .map(Bytes::from)
+                .map_err(|error| Problem::new(Kind::Internal, error.to_string())),
+        }
+    }
 }
 
-fn encode(value: &serde_json::Value) -> Result<Bytes, Problem> {
-    serde_json::to_vec(value)
-        .map(Bytes::from)
-        .map_err(|error| Problem::new(Kind::InvalidParameter, error.to_string()))
+/// Puts a message together and checks it. `values` are the segments of the path that stand in the place
+/// of the template's braces.
+pub(crate) fn message(
+    endpoint: &Endpoint,
+    values: &[String],
+    query: &str,
+    headers: &HeaderMap,
+    content: Content,
+) -> Result<Message, Problem> {
+    let (route, checker) = (&endpoint.route, &endpoint.entry.checker);
+    if let (true, true, Content::Json(body), HttpBody::Members(_)) =
+        (route.parameters.is_empty(), query.is_empty(), &content, &route.body)
+    {
+        let errors = checker.check(&json(body)?);
+        let body = body.clone();
+        return finish(endpoint, Vec::new(), errors).map(|()| Message::Whole(body));
+    }
+
+    let mut wrong = Vec::new();
+    let mut given: Vec<Parameter<'_>> = Vec::new();
+    for (member, value) in holes(&route.template).zip(values) {
+        given.push((member.into(), value.as_str().into()));
+    }
+    for (name, value) in parameters(query, "query")? {
+        let of_query = |p: &&HttpParameter| p.from == From::Query && p.name == name;
+        let open = endpoint.entry.open && matches!(route.body, HttpBody::None);
+        match route.parameters.iter().find(of_query) {
+            Some(parameter) => given.push((parameter.member.as_str().into(), value)),
+            None if open => given.push((name, value)),
+            None => wrong.push(unknown(endpoint, &name)),
+        }
+    }
+    for parameter in route.parameters.iter().filter(|p| p.from == From::Header) {
+        for value in headers.get_all(&parameter.name) {
+            match std::str::from_utf8(value.as_bytes()) {
+                Ok(text) => given.push((parameter.member.as_str().into(), text.into())),
+                Err(_) => wrong.push(InputError {
+                    r#in: "header",
+                    pointer: String::new(),
+                    parameter: parameter.name.clone(),
+                    detail: "is not UTF-8".to_owned(),
+                }),
+            }
+        }
+    }
+    let (mut object, mut unread) = checker.read(&given);
+
+    match (content, &route.body) {
+        (Content::Json(body), HttpBody::Members(_)) => match json(&body)? {
+            Value::Object(members) => {
+                for (member, value) in members {
+                    match route.parameters.iter().find(|p| p.member == member) {
+                        Some(parameter) => wrong.push(elsewhere(parameter)),
+                        None => _ = object.insert(member, value),
+                    }
+                }
+            }
+            // Which no schema of a message takes.
+            other => {
+                finish(endpoint, wrong, checker.check(&other))?;
+                return Ok(Message::Whole(body));
+            }
+        },
+        (Content::Form(body), HttpBody::Members(_)) => {
+            let text = std::str::from_utf8(&body)
+                .map_err(|_| Problem::new(Kind::InvalidBody, "the form is not UTF-8"))?;
+            let (elsewheres, fields): (Vec<_>, Vec<_>) = parameters(text, "body")?
+                .into_iter()
+                .partition(|(name, _)| route.parameters.iter().any(|p| p.member == *name));
+            let of = |name: &str| route.parameters.iter().find(|p| p.member == name);
+            wrong.extend(elsewheres.iter().filter_map(|(name, _)| of(name)).map(elsewhere));
+            let (members, failed) = checker.read(&fields);
+            object.extend(members);
+            unread.extend(failed);
+        }
+        (Content::Json(body), HttpBody::Json(member)) => {
+            object.insert(member.clone(), json(&body)?);
+        }
+        (Content::Value(value), HttpBody::Blob(member) | HttpBody::Upload(member)) => {
+            object.insert(member.clone(), value);
+        }
+        _ => {}
+    }
+
+    let object = Value::Object(object);
+    let mut problems = checker.check_beside(&object, &unread);
+    // What is said of the headers or the query in other words is not said twice.
+    problems.retain(|p| !wrong.iter().any(|w| w.parameter == p.parameter));
+    unread.extend(problems);
+    finish(endpoint, wrong, unread)?;
+    match object {
+        Value::Object(object) => Ok(Message::Made(object)),
+        _ => Ok(Message::Made(Map::new())),
+    }
 }
 
-fn refuse(kind: Kind, errors: Vec<check::Problem>) -> Problem {
-    let errors = errors
-        .into_iter()
-        .map(|e| InputError { pointer: e.pointer, parameter: e.parameter, detail: e.detail })
-        .collect();
-    Problem::input(kind, errors)
+fn json(body: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(body)
+        .map_err(|error| Problem::new(Kind::InvalidBody, format!("the body is not JSON: {error}")))
 }
 
-/// Splits a query into names and values.
-fn parameters(query: &str) -> Result<Vec<Parameter<'_>>, Problem> {
+/// Refuses where anything is wrong: 400 what came by path, query or header, 422 what is in the body.
+fn finish(
+    endpoint: &Endpoint,
+    wrong: Vec<InputError>,
+    problems: Vec<check::Problem>,
+) -> Result<(), Problem> {
+    let mut errors = wrong;
+    errors.extend(problems.into_iter().map(|problem| place(endpoint, problem)));
+    if errors.is_empty() {
+        return Ok(());
+    }
+    // The first error is the one that the summary tells.
+    errors.sort_by_key(|error| error.r#in == "body");
+    let kind = match errors[0].r#in {
+        "body" => Kind::InvalidContent,
+        _ => Kind::InvalidParameter,
+    };
+    Err(Problem::input(kind, errors))
+}
+
+/// Says where in the request it is.
+fn place(endpoint: &Endpoint, problem: check::Problem) -> InputError {
+    let check::Problem { mut pointer, mut parameter, detail } = problem;
+    let route = &endpoint.route;
+    if let Some(known) = route.parameters.iter().find(|p| p.member == parameter) {
+        let (r#in, parameter) = (part(known.from), known.name.clone());
+        return InputError { r#in, pointer, parameter, detail };
+    }
+    let whole = match &route.body {
+        HttpBody::Json(member) | HttpBody::Blob(member) | HttpBody::Upload(member) => Some(member),
+        HttpBody::None | HttpBody::Members(_) => None,
+    };
+    if whole.is_some_and(|member| *member == parameter) {
+        // The body is that member: it is not named in it.
+        let within = pointer.get(1..).and_then(|rest| rest.find('/'));
+        pointer = within.map_or_else(String::new, |end| pointer[1 + end..].to_owned());
+        let first = pointer.split('/').nth(1).unwrap_or_default();
+        parameter = first.replace("~1", "/").replace("~0", "~");
+    }
+    let r#in = if matches!(route.body, HttpBody::None) { "query" } else { "body" };
+    InputError { r#in, pointer, parameter, detail }
+}
+
+fn part(from: From) -> &'static str {
+    match from {
+        From::Path => "path",
+        From::Query => "query",
+        From::Header => "header",
+    }
+}
+
+fn unknown(endpoint: &Endpoint, name: &str) -> InputError {
+    let known = endpoint.route.parameters.iter().filter(|p| p.from == From::Query);
+    let known: Vec<_> = known.map(|p| p.name.as_str()).collect();
+    let detail = match &known[..] {
+        [] if matches!(endpoint.route.body, HttpBody::Members(_)) => {
+            "is unknown: fields come from the body here, not from the query".to_owned()
+        }
+        [] => "is unknown: there are no parameters".to_owned(),
+        known => format!("is unknown: there are {}", known.join(", ")),
+    };
+    let (parameter, pointer) = (name.to_owned(), String::new());
+    InputError { r#in: "query", pointer, parameter, detail }
+}
+
+fn elsewhere(parameter: &HttpParameter) -> InputError {
+    InputError {
+        r#in: "body",
+        pointer: format!("/{}", parameter.member.replace('~', "~0").replace('/', "~1")),
+        parameter: parameter.member.clone(),
+        detail: format!("comes from the {} here, not from the body", part(parameter.from)),
+    }
+}
+
+/// Splits a query or a form into names and values.
+fn parameters<'q>(query: &'q str, part: &'static str) -> Result<Vec<Parameter<'q>>, Problem> {
     let mut pairs = Vec::with_capacity(4);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         if pairs.len() == MAX_PARAMETERS {
@@ -69,6 +246,7 @@ fn parameters(query: &str) -> Result<Vec<Parameter<'_>>, Problem> {
             (Some(name), Some(value)) => pairs.push((name, value)),
             _ => {
                 let error = InputError {
+                    r#in: part,
                     pointer: String::new(),
                     parameter: parameter.into_owned(),
                     detail: "is not percent-encoded UTF-8".to_owned(),
@@ -112,7 +290,7 @@ mod tests {
     use super::*;
 
     fn pairs(query: &str) -> Vec<(String, String)> {
-        let pairs = parameters(query).expect("well formed");
+        let pairs = parameters(query, "query").expect("well formed");
         pairs.into_iter().map(|(n, v)| (n.into_owned(), v.into_owned())).collect()
     }
 
@@ -129,16 +307,16 @@ mod tests {
     #[test]
     fn broken_percent_encoding_names_its_parameter() {
         for query in ["y=1&x=%", "x=%4", "x=%zz", "x=%ff", "x=%+1"] {
-            let problem = parameters(query).expect_err(query);
+            let problem = parameters(query, "query").expect_err(query);
             assert_eq!(problem.kind, Kind::InvalidParameter);
             assert_eq!(problem.errors[0].parameter, "x", "{query}");
         }
-        assert!(parameters("%ff=1").is_err());
+        assert!(parameters("%ff=1", "query").is_err());
     }
 
     #[test]
     fn a_flood_of_parameters_is_refused() {
-        assert!(parameters(&"x=1&".repeat(MAX_PARAMETERS)).is_ok());
-        assert!(parameters(&"x=1&".repeat(MAX_PARAMETERS + 1)).is_err());
+        assert!(parameters(&"x=1&".repeat(MAX_PARAMETERS), "query").is_ok());
+        assert!(parameters(&"x=1&".repeat(MAX_PARAMETERS + 1), "query").is_err());
     }
 }

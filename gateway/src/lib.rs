@@ -13,21 +13,31 @@
 //! - What a client sends never ends the server: every size, count and wait has a bound.
 //! - A request that is given up by its client is cancelled in the service.
 //!
-//! Decisions without I/O are in `route`, `input`, `problem` and `answer`; `server` and `handle`
+//! Decisions without I/O are in `route`, `input`, `problem`, `answer` and `door`; `server` and `handle`
 //! carry them out. The stories are in `tests/`.
 
 mod answer;
 mod body;
+mod call;
+mod coding;
 mod config;
+mod door;
 mod handle;
 mod input;
 mod metrics;
 mod pools;
 mod problem;
+mod reply;
 mod route;
+mod router;
 mod server;
+mod services;
+mod socket;
+mod stream;
 mod table;
+mod upload;
 
 pub use config::GatewayConfig;
-pub use pools::PoolMetrics;
-pub use server::{BindError, Drained, Gateway};
+pub use door::{AccessLog, Cidr, NoCidr, Priority, Rate};
+pub use server::{BindError, Drained, Gateway, TlsError, TlsFiles};
+pub use services::{Named, Services};

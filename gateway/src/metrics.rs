@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{Method, StatusCode};
@@ -21,6 +21,9 @@ use prometheus_client::{
 
 /// The status under which a request counts that nobody waited for.
 const GIVEN_UP: u16 = 499;
+
+/// How OpenMetrics ends.
+const END: &str = "# EOF\n";
 
 /// Upper bounds of the latency buckets, in seconds.
 const BUCKETS: [f64; 15] =
@@ -38,6 +41,14 @@ struct MessageLabel {
     message: Arc<str>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// Adds to a text of metrics.
+type More = Box<dyn Fn(&mut String) + Send + Sync>;
+
 /// The counts of one gateway.
 pub(crate) struct Metrics {
     pub(crate) registry: Registry,
@@ -47,6 +58,10 @@ pub(crate) struct Metrics {
     in_flight: Gauge<i64, AtomicI64>,
     pub(crate) connections: Gauge<i64, AtomicI64>,
     pub(crate) accept_errors: Counter<u64, AtomicU64>,
+    shed: Family<ReasonLabel, Counter<u64, AtomicU64>>,
+    pub(crate) concurrency_limit: Gauge<i64, AtomicI64>,
+    pub(crate) log_dropped: Counter<u64, AtomicU64>,
+    more: Vec<More>,
 }
 
 impl Metrics {
@@ -59,6 +74,10 @@ impl Metrics {
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             accept_errors: Counter::default(),
+            shed: Family::default(),
+            concurrency_limit: Gauge::default(),
+            log_dropped: Counter::default(),
+            more: Vec::new(),
         };
         let registry = metrics.registry.sub_registry_with_prefix("layercake_http");
         registry.register("requests", "Requests answered", metrics.requests.clone());
@@ -76,6 +95,21 @@ impl Metrics {
             "Connections that could not be accepted",
             metrics.accept_errors.clone(),
         );
+        registry.register(
+            "requests_shed",
+            "Requests refused before the service saw them, by what they were too many for",
+            metrics.shed.clone(),
+        );
+        registry.register(
+            "concurrency_limit",
+            "Requests that may be under way in the service",
+            metrics.concurrency_limit.clone(),
+        );
+        registry.register(
+            "access_log_dropped",
+            "Lines of the access log that found no room to be written",
+            metrics.log_dropped.clone(),
+        );
         metrics
     }
 
@@ -91,11 +125,31 @@ impl Metrics {
         }
     }
 
+    /// A request was refused at the door.
+    pub(crate) fn shed(&self, reason: &'static str) {
+        self.shed.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Shows what somebody else counts, too.
+    pub(crate) fn add(&mut self, more: More) {
+        self.more.push(more);
+    }
+
     /// Everything, as OpenMetrics or in the older text format (0.0.4).
     pub(crate) fn encode(&self, open_metrics: bool) -> String {
         let mut text = String::new();
         // A `String` takes everything; the encoder has no error of its own.
         let _ = text::encode(&mut text, &self.registry);
+        if !self.more.is_empty() {
+            text.truncate(text.strip_suffix(END).map_or(text.len(), str::len));
+            for more in &self.more {
+                more(&mut text);
+                if !text.is_empty() && !text.ends_with('\n') {
+                    text.push('\n');
+                }
+            }
+            text.push_str(END);
+        }
         if open_metrics { text } else { to_older_format(&text) }
     }
 }
@@ -109,10 +163,30 @@ pub(crate) struct Observation<'m> {
     status: u16,
 }
 
-impl Observation<'_> {
+impl<'m> Observation<'m> {
     /// The request is for that message.
     pub(crate) fn of_message(&mut self, name: &Arc<str>) {
         self.message = name.clone();
+    }
+
+    /// What it is counted in.
+    pub(crate) const fn metrics(&self) -> &'m Metrics {
+        self.metrics
+    }
+
+    /// The message that it is for, `-` for none.
+    pub(crate) const fn message(&self) -> &Arc<str> {
+        &self.message
+    }
+
+    /// The status that it will count under.
+    pub(crate) const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Since its head came.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// The request was answered.
@@ -204,6 +278,16 @@ mod tests {
         drop(metrics.begin(&Method::from_bytes(b"BREW").unwrap(), Instant::now()));
         let line = r#"requests_total{message="-",method="other",status="499"} 1"#;
         assert!(metrics.encode(true).contains(line));
+    }
+
+    #[test]
+    fn what_others_count_is_shown_before_the_end() {
+        let mut metrics = counted();
+        metrics.add(Box::new(|text| text.push_str("# TYPE pool_waiting gauge\npool_waiting 3")));
+        let text = metrics.encode(true);
+        assert!(text.ends_with("pool_waiting 3\n# EOF\n"), "{text}");
+        assert_eq!(text.matches("# EOF").count(), 1);
+        assert!(metrics.encode(false).ends_with("# TYPE pool_waiting gauge\npool_waiting 3\n"));
     }
 
     #[test]

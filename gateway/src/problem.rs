@@ -1,11 +1,12 @@
 //! Problem documents (RFC 9457): what each kind of failure is called, and its status.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
 use serde::Serialize;
+use serde_json::Value;
+
+use crate::reply::{Answer, AnswerBody};
 
 /// How many errors one document lists. Further ones are counted in its detail.
 pub(crate) const MAX_ERRORS: usize = 32;
@@ -23,8 +24,10 @@ const ACCEPT_POST: &str = "application/json, application/x-www-form-urlencoded";
 pub(crate) enum Kind {
     /// The query or form cannot be read or does not fit the schema.
     InvalidParameter,
-    /// The body cannot be read or does not fit the schema.
+    /// The body cannot be read.
     InvalidBody,
+    /// The body was read and does not fit the schema.
+    InvalidContent,
     /// A header has a value that means nothing.
     InvalidHeader,
     /// The worker's decoder refused what the schema let through.
@@ -32,10 +35,11 @@ pub(crate) enum Kind {
     /// No message has this name.
     UnknownMessage,
     /// The path exists, the method does not.
-    MethodNotAllowed {
-        /// The methods that do.
-        allow: &'static str,
-    },
+    MethodNotAllowed,
+    /// The service does not take the message in its present state.
+    Conflict,
+    /// The service answered with an error that it declares, and this status.
+    Refused(StatusCode),
     /// The body did not come in time.
     SlowBody,
     /// The body, or the message made of it, is too large.
@@ -44,8 +48,14 @@ pub(crate) enum Kind {
     UriTooLong,
     /// The body is of a type that is not read here.
     UnsupportedMediaType,
+    /// The client sends more than it may.
+    TooManyRequests,
     /// A fault of this program.
     Internal,
+    /// The worker went away with the request in its hands.
+    WorkerLost,
+    /// The worker panicked over the request.
+    WorkerFailed,
     /// The worker got the request, and no usable reply came back.
     NoReply,
     /// The pool answers too slowly.
@@ -67,10 +77,13 @@ impl Kind {
         match self {
             Self::InvalidParameter => (S::BAD_REQUEST, "invalid-parameter", "Invalid parameter"),
             Self::InvalidBody => (S::BAD_REQUEST, "invalid-body", "Invalid body"),
+            Self::InvalidContent => {
+                (S::UNPROCESSABLE_ENTITY, "invalid-content", "Body does not fit its schema")
+            }
             Self::InvalidHeader => (S::BAD_REQUEST, "invalid-header", "Invalid header"),
             Self::NotUnderstood => (S::BAD_REQUEST, "not-understood", "Message not understood"),
             Self::UnknownMessage => (S::NOT_FOUND, "unknown-message", "Unknown message"),
-            Self::MethodNotAllowed { .. } => {
+            Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
             }
             Self::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "Body came too slowly"),
@@ -79,7 +92,14 @@ impl Kind {
             Self::UnsupportedMediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
             }
+            Self::TooManyRequests => {
+                (S::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests")
+            }
+            Self::Conflict => (S::CONFLICT, "conflict", "Not in the present state"),
+            Self::Refused(status) => (status, "refused", "Refused by the service"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+            Self::WorkerLost => (S::BAD_GATEWAY, "worker-lost", "Worker lost"),
+            Self::WorkerFailed => (S::BAD_GATEWAY, "worker-failed", "Worker failed"),
             Self::NoReply => (S::BAD_GATEWAY, "no-reply", "No usable reply"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "busy", "Busy"),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
@@ -94,6 +114,11 @@ impl Kind {
         self.facts().0
     }
 
+    /// The last part of its `type`.
+    pub(crate) const fn slug(self) -> &'static str {
+        self.facts().1
+    }
+
     /// Whether it says no more than "later, please", which is business as usual under load.
     pub(crate) const fn is_push_back(self) -> bool {
         matches!(self, Self::Busy | Self::Overloaded | Self::Unavailable | Self::Draining)
@@ -103,7 +128,9 @@ impl Kind {
 /// One thing wrong with the input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct InputError {
-    /// A JSON pointer (RFC 6901) into the message.
+    /// Which part of the request: `path`, `query`, `header` or `body`.
+    pub(crate) r#in: &'static str,
+    /// A JSON pointer (RFC 6901) into the body, or into the message where it came otherwise.
     pub(crate) pointer: String,
     /// The name of the parameter, or of the member of the body.
     pub(crate) parameter: String,
@@ -112,18 +139,31 @@ pub(crate) struct InputError {
 }
 
 /// A failure to be told to the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Problem {
     pub(crate) kind: Kind,
     /// One sentence for whoever sent the request. It names no address inside the mesh.
     pub(crate) detail: String,
     pub(crate) errors: Vec<InputError>,
-    /// When to try again; told with a 503 only.
+    /// When to try again; told with a 503 or a 429 only.
     pub(crate) retry_after: Option<Duration>,
     /// Whether a worker may have seen the message.
     pub(crate) may_have_run: bool,
     /// What the log says in place of `detail`, where that is more than the client is told.
     pub(crate) cause: Option<Box<str>>,
+    /// The methods that would do, in place of the one that does not.
+    pub(crate) allow: Option<String>,
+    /// Of a declared error: which message and variant, for `type`, and the error itself.
+    pub(crate) error: Option<Box<Declared>>,
+}
+
+/// An error that a service declares.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Declared {
+    pub(crate) message: Arc<str>,
+    /// Empty for an error that is no enum.
+    pub(crate) variant: String,
+    pub(crate) error: Value,
 }
 
 impl Problem {
@@ -135,6 +175,8 @@ impl Problem {
             retry_after: None,
             may_have_run: false,
             cause: None,
+            allow: None,
+            error: None,
         }
     }
 
@@ -158,8 +200,8 @@ impl Problem {
         Self { errors, ..Self::new(kind, detail) }
     }
 
-    /// The response, with a name of this occurrence if it has one.
-    pub(crate) fn into_response(self, instance: Option<String>) -> Response<Full<Bytes>> {
+    /// Its status and its document, with a name of this occurrence if it has one.
+    pub(crate) fn document(self, instance: Option<String>) -> (StatusCode, Vec<u8>) {
         #[derive(Serialize)]
         struct Document {
             r#type: String,
@@ -172,30 +214,50 @@ impl Problem {
             errors: Vec<InputError>,
             #[serde(skip_serializing_if = "std::ops::Not::not")]
             may_have_run: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            error: Option<Value>,
         }
         let (status, slug, title) = self.kind.facts();
+        let (r#type, error) = match self.error {
+            Some(told) if told.variant.is_empty() => {
+                (format!("/problems/{slug}/{}", told.message), Some(told.error))
+            }
+            Some(told) => {
+                let Declared { message, variant, error } = *told;
+                (format!("/problems/{slug}/{message}/{variant}"), Some(error))
+            }
+            None => (format!("/problems/{slug}"), None),
+        };
         let document = Document {
-            r#type: format!("/problems/{slug}"),
+            r#type,
             title,
             status: status.as_u16(),
             detail: self.detail,
             instance,
             errors: self.errors,
             may_have_run: self.may_have_run,
+            error,
         };
         // Strings and numbers only: this cannot fail, and an empty document would still say enough.
-        let bytes = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Full::new(bytes.into()));
+        (status, serde_json::to_vec(&document).unwrap_or_default())
+    }
+
+    /// The response, with a name of this occurrence if it has one.
+    pub(crate) fn into_response(mut self, instance: Option<String>) -> Answer {
+        let (kind, retry_after, allow) = (self.kind, self.retry_after, self.allow.take());
+        let (status, bytes) = self.document(instance);
+        let mut response = Response::new(AnswerBody::whole(bytes));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let delay = self.retry_after.unwrap_or(RETRY);
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            let delay = retry_after.unwrap_or(RETRY);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
         }
-        match self.kind {
-            Kind::MethodNotAllowed { allow } => {
-                headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        match kind {
+            Kind::MethodNotAllowed => {
+                let allow = allow.and_then(|allow| HeaderValue::try_from(allow).ok());
+                headers.extend(allow.map(|allow| (header::ALLOW, allow)));
             }
             Kind::UnsupportedMediaType => {
                 headers.insert("accept-post", HeaderValue::from_static(ACCEPT_POST));
@@ -261,6 +323,7 @@ mod tests {
     #[test]
     fn a_long_list_of_long_errors_makes_a_short_document() {
         let error = InputError {
+            r#in: "body",
             pointer: "/ü".repeat(5_000),
             parameter: "ü".repeat(5_000),
             detail: "x".repeat(5_000),

@@ -1,131 +1,261 @@
-//! The routing table: what is known of each message of the service, made anew when its API changes.
+//! The routing table: what is known of each message of the services, made anew when they change.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use layercake_node::{Api, MessageApi, check::Checker, service::Service};
+use http::Method;
+use layercake_node::{
+    Api, MessageApi,
+    check::Checker,
+    http::{HttpError, HttpReply, HttpRoute},
+    service::Service,
+};
 use layercake_wire::payload::Tag;
+use serde_json::Value;
 
-/// How old the table may be before the service is asked for its API again.
+use crate::{
+    router::{Found, NoPlace, Router},
+    services::{Named, Services},
+};
+
+/// How old the table may be before the services are asked for their APIs again.
 const FRESH: Duration = Duration::from_millis(50);
+/// How many paths one service may have. The rest is not served.
+pub(crate) const MAX_ROUTES: usize = 4_096;
+/// How many different warnings about paths are remembered as told.
+const MAX_TOLD: usize = 4_096;
 
-/// Paths that belong to the gateway. A message of such a name is not served.
+/// First segments of paths that belong to the gateway. What else would have them is not served.
 pub(crate) const RESERVED: [&str; 3] = ["healthz", "readyz", "metrics"];
 
 /// A message that can be asked for.
 pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
+    pub(crate) service: Arc<dyn Service>,
+    pub(crate) api: Arc<MessageApi>,
     pub(crate) tag: Tag,
     pub(crate) checker: Checker,
+    pub(crate) reply: HttpReply,
+    pub(crate) fallible: bool,
+    /// The errors that a fallible one may be answered with.
+    pub(crate) errors: Vec<HttpError>,
+    /// Whether it takes members that it does not declare.
+    pub(crate) open: bool,
 }
 
-/// All messages of one API.
-pub(crate) struct Table {
+/// One way to reach it.
+pub(crate) struct Endpoint {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) route: HttpRoute,
+}
+
+/// A service as the table has it.
+struct Known {
+    named: Named,
     api: Api,
-    entries: HashMap<Arc<str>, Entry>,
+}
+
+/// All messages of all services.
+#[derive(Default)]
+pub(crate) struct Table {
+    services: Vec<Known>,
+    router: Router<Endpoint>,
+    /// How many messages there are.
+    count: usize,
+    /// What could not be served, and why.
+    refused: Vec<String>,
     /// The document at `/`.
     pub(crate) index: Bytes,
 }
 
 impl Table {
-    pub(crate) fn new(api: Api) -> Self {
-        let mut entries = HashMap::new();
-        for message in &api.messages {
-            if RESERVED.contains(&message.name.as_str()) {
-                tracing::warn!(
-                    path = message.name,
-                    "a message is not served: its path is the gateway's"
-                );
-                continue;
-            }
-            let name: Arc<str> = message.name.as_str().into();
-            let checker = Checker::new(message);
-            entries.insert(name.clone(), Entry { name, tag: message.tag(), checker });
+    pub(crate) fn new(services: Vec<Named>) -> Self {
+        let services: Vec<_> =
+            services.into_iter().map(|named| Known { api: named.service.api(), named }).collect();
+        let mut table = Self { index: index(&services), services: Vec::new(), ..Self::default() };
+        let apart = services.len() > 1;
+        for Known { named, api } in &services {
+            table.add(named, api, apart);
         }
-        let index = index(&api);
-        Self { api, entries, index }
+        table.services = services;
+        table
     }
 
-    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
-        self.entries.get(name)
+    /// Adds a service, with its name before the names of its messages where it has one, and without
+    /// where nobody was earlier.
+    fn add(&mut self, named: &Named, api: &Api, apart: bool) {
+        let mut left = MAX_ROUTES;
+        for message in &api.messages {
+            let entry = Arc::new(Entry {
+                name: message.name.as_str().into(),
+                service: named.service.clone(),
+                tag: message.tag(),
+                checker: Checker::new(message),
+                reply: message.http_reply(),
+                fallible: message.is_fallible(),
+                errors: message.http_errors(),
+                open: message.schema.get("additionalProperties").is_some_and(|o| *o != false),
+                api: message.clone(),
+            });
+            self.count += 1;
+            let mut routes = message.routes("");
+            let by_name = format!("/{}", named.name);
+            if !named.name.is_empty() {
+                routes.extend(message.routes(&by_name).into_iter().filter(|route| route.rpc));
+            }
+            for route in routes {
+                let Some(rest) = left.checked_sub(1) else {
+                    self.refused.push(format!("`{}` has more than {MAX_ROUTES} paths", named.name));
+                    return;
+                };
+                left = rest;
+                // That another has the short path is what the long one is for.
+                let quiet = apart && route.rpc;
+                self.place(entry.clone(), route, quiet, &named.name);
+            }
+        }
+    }
+
+    fn place(&mut self, entry: Arc<Entry>, route: HttpRoute, quiet: bool, service: &str) {
+        let first = route.template.split('/').nth(1).unwrap_or_default();
+        let (method, template) = (route.method.clone(), route.template.clone());
+        let refused = if RESERVED.contains(&first) {
+            Some("the path is the gateway's")
+        } else {
+            match Method::from_bytes(method.as_bytes()) {
+                Err(_) => Some("it is no method"),
+                Ok(parsed) => {
+                    match self.router.insert(parsed, &template, Endpoint { entry, route }) {
+                        Ok(()) => None,
+                        Err(NoPlace::Malformed) => Some("it is no path template"),
+                        Err(NoPlace::Taken) if quiet => None,
+                        Err(NoPlace::Taken) => Some("an earlier message has this path"),
+                    }
+                }
+            }
+        };
+        if let Some(why) = refused {
+            self.refused.push(format!("{method} {template} of `{service}` is not served: {why}"));
+        }
+    }
+
+    /// What stands at a path.
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_, Endpoint> {
+        self.router.find(method, path)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.count == 0
     }
 
-    /// Whether it is the table of that API. Descriptions are shared, so that this mostly compares
+    /// Whether a request has a chance of being answered.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.services.iter().any(|known| known.named.service.is_ready())
+    }
+
+    /// Whether it is the table of those services. Descriptions are shared, so that this mostly compares
     /// pointers.
-    fn is_of(&self, api: &Api) -> bool {
+    fn is_of(&self, services: &[Named]) -> bool {
         let same =
             |(one, two): (&Arc<MessageApi>, &Arc<MessageApi>)| Arc::ptr_eq(one, two) || one == two;
-        self.api.actor == api.actor
-            && self.api.messages.len() == api.messages.len()
-            && self.api.messages.iter().zip(&api.messages).all(same)
+        self.services.len() == services.len()
+            && self.services.iter().zip(services).all(|(known, now)| {
+                if known.named.name != now.name || !Arc::ptr_eq(&known.named.service, &now.service)
+                {
+                    return false;
+                }
+                let api = now.service.api();
+                known.api.actor == api.actor
+                    && known.api.messages.len() == api.messages.len()
+                    && known.api.messages.iter().zip(&api.messages).all(same)
+            })
     }
 }
 
-fn index(api: &Api) -> Bytes {
-    let messages: Vec<_> = api
-        .messages
-        .iter()
-        .filter(|m| !RESERVED.contains(&m.name.as_str()))
-        .map(|m| {
+fn index(services: &[Known]) -> Bytes {
+    let messages = |known: &Known| -> Vec<Value> {
+        let served = known.api.messages.iter().filter(|m| !RESERVED.contains(&m.name.as_str()));
+        let told = served.map(|m| {
+            let forms: Vec<_> = m.http.routes.iter().map(|(m, t)| format!("{m} {t}")).collect();
             serde_json::json!({
                 "name": m.name,
                 "path": format!("/{}", m.name),
+                "forms": forms,
                 "schema": m.schema,
                 "reply_schema": m.reply_schema,
             })
-        })
-        .collect();
+        });
+        told.collect()
+    };
     let paths = RESERVED.map(|path| format!("/{path}"));
-    let document = serde_json::json!({ "actor": api.actor, "messages": messages, "also": paths });
+    let document = match services {
+        [only] => {
+            serde_json::json!({ "actor": only.api.actor, "messages": messages(only), "also": paths })
+        }
+        several => {
+            let told = several.iter().map(|known| {
+                let (name, actor) = (&*known.named.name, &known.api.actor);
+                serde_json::json!({ "name": name, "actor": actor, "messages": messages(known) })
+            });
+            serde_json::json!({ "services": told.collect::<Vec<_>>(), "also": paths })
+        }
+    };
     document.to_string().into()
 }
 
-/// The current table of a service.
+/// The current table of the services.
 pub(crate) struct Catalogue {
     table: RwLock<Arc<Table>>,
     started: Instant,
-    /// When the service was last asked, in milliseconds since `started`.
+    /// When the services were last asked, in milliseconds since `started`.
     asked: AtomicU64,
+    /// What was said about paths that are not served, so that it is said once.
+    told: Mutex<HashSet<String>>,
 }
 
 impl Catalogue {
-    pub(crate) fn new(service: &dyn Service, now: Instant) -> Self {
-        Self {
-            table: RwLock::new(Arc::new(Table::new(service.api()))),
+    pub(crate) fn new(services: &dyn Services, now: Instant) -> Self {
+        let this = Self {
+            table: RwLock::default(),
             started: now,
             asked: AtomicU64::new(0),
-        }
+            told: Mutex::default(),
+        };
+        this.renew(services.services());
+        this
     }
 
     /// The table as of at most [`FRESH`] ago.
-    pub(crate) fn current(&self, service: &dyn Service, now: Instant) -> Arc<Table> {
+    pub(crate) fn current(&self, services: &dyn Services, now: Instant) -> Arc<Table> {
         let now = now.saturating_duration_since(self.started).as_millis() as u64;
         let asked = self.asked.load(Ordering::Relaxed);
         // Of the requests that find it old, one does the work; the others go on with the old one.
         if now >= asked + FRESH.as_millis() as u64
             && self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
-            let api = service.api();
-            let known = self.get();
-            if known.is_of(&api) {
-                return known;
-            }
-            let table = Arc::new(Table::new(api));
-            *self.table.write().unwrap_or_else(PoisonError::into_inner) = table.clone();
-            return table;
+            let (services, known) = (services.services(), self.get());
+            return if known.is_of(&services) { known } else { self.renew(services) };
         }
         self.get()
+    }
+
+    fn renew(&self, services: Vec<Named>) -> Arc<Table> {
+        let table = Arc::new(Table::new(services));
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for text in &table.refused {
+            if told.len() < MAX_TOLD && told.insert(text.clone()) {
+                tracing::warn!("{text}");
+            }
+        }
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table.clone();
+        table
     }
 
     fn get(&self) -> Arc<Table> {

@@ -11,6 +11,7 @@ use proc_macro::TokenStream;
 
 mod actor;
 mod entry;
+mod http;
 mod machine;
 mod mail;
 mod message;
@@ -28,6 +29,20 @@ fn finish(result: syn::Result<proc_macro2::TokenStream>) -> TokenStream {
 ///   versions of one message.
 /// - `idempotent`: handling it twice is as good as once, so a pool may send it to another worker
 ///   when the first one died with it.
+/// - `deadline = "2s"`: how long a request from outside of the mesh may take, where the client asks for
+///   no other time.
+///
+/// Over HTTP every message is reached by its name. It may declare resource forms, too:
+/// - `get = "/textures/{x}/{y}"`, and so `post`, `put`, `patch`, `delete`: the segments in braces are
+///   fields; more than one form may be given;
+/// - `status = 201`: the status of a reply; 200 by default;
+/// - `consumes = "image/png, image/*"`, `produces = "image/png"`: media types of a body and of a reply
+///   that are bytes (`Blob`, `Upload`);
+/// - `etag = "version"`: the field of the reply that is its entity tag.
+///
+/// Other fields come from the query or, of `POST`, `PUT` and `PATCH`, from the body; a field says
+/// otherwise by `#[arg(header = "x-tenant")]`, `#[arg(query)]`, or `#[arg(body)]`, which makes it the whole
+/// body.
 ///
 /// A field may carry `#[arg(default = EXPR, min = N, max = N)]`. A field with a default may be
 /// missing in JSON and in queries; the limits are part of the advertised schema, against which a
@@ -54,7 +69,9 @@ pub fn message(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes a struct or an enum usable in messages and as a reply: derives serde and schema.
 ///
-/// Takes no arguments. Fields may carry `#[arg(…)]` as in [`macro@message`]. `Debug`, `Clone` and
+/// Takes no arguments. Fields may carry `#[arg(…)]` as in [`macro@message`]. A variant of an enum that is
+/// the error of a reply may carry `#[status(404)]`, what a client outside of the mesh is told with it; 422
+/// by default. `Debug`, `Clone` and
 /// the rest stay the user's choice.
 #[proc_macro_attribute]
 pub fn data(args: TokenStream, item: TokenStream) -> TokenStream {

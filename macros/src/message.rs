@@ -1,13 +1,16 @@
 //! `#[message]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{ToTokens, quote};
 use syn::{
-    Attribute, Data, DeriveInput, Error, Expr, ExprLit, Fields, Ident, Lit, LitStr, Meta, Result,
-    Token, Type, ext::IdentExt, parse::Parse, parse::ParseStream, parse_quote,
+    Attribute, Data, DeriveInput, Error, Expr, ExprLit, Field, Fields, Ident, Lit, LitInt, LitStr,
+    Meta, Result, Token, Type, ext::IdentExt, parse::Parse, parse::ParseStream, parse_quote,
 };
 
-use crate::types::{prepare, refuse_serde, set, value};
+use crate::{
+    http,
+    types::{Prepared, member_name, prepare, refuse_serde, set, value},
+};
 
 /// The longest name of a message, in bytes.
 const MAX_NAME: usize = 128;
@@ -39,14 +42,16 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
     )?;
 
     let ty = item.ident.clone();
-    let name = args.name.unwrap_or_else(|| LitStr::new(&ty.unraw().to_string(), ty.span()));
+    let name = args.name.clone();
+    let name = name.unwrap_or_else(|| LitStr::new(&ty.unraw().to_string(), ty.span()));
     check_name(&name)?;
     if let (Some(reply), Some(_)) = (&args.reply, &args.stream) {
         let why = "a message has one reply (`reply`) or one in parts (`stream`)";
         return Err(Error::new_spanned(reply, why));
     }
     let stream = args.stream.is_some();
-    let reply = args.reply.or(args.stream).unwrap_or_else(|| parse_quote!(()));
+    let reply = args.reply.clone().or_else(|| args.stream.clone());
+    let reply = reply.unwrap_or_else(|| parse_quote!(()));
     let idempotent = args.idempotent.is_some();
     let fallible = !stream && is_result(&reply);
     let failure = fallible.then(|| {
@@ -57,12 +62,35 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
             }
         }
     });
-    let item = if unit {
+    let renames = item.attrs.iter().any(|attr| {
+        attr.path().is_ident("serde")
+            && attr.meta.to_token_stream().to_string().contains("rename_all")
+    });
+    let members: Vec<_> = match &item.data {
+        Data::Struct(data) => {
+            let named = |field: &Field| Some(member_name(field.ident.as_ref()?, &field.attrs));
+            data.fields.iter().filter_map(named).collect()
+        }
+        Data::Enum(_) | Data::Union(_) => Vec::new(),
+    };
+    let (item, places) = if unit {
         let data = data_of_unit(&ty, &item.attrs);
-        quote!(#item #data)
+        (quote!(#item #data), Vec::new())
     } else {
-        let defaults = prepare(&mut item)?;
-        quote!(#item #defaults)
+        let Prepared { defaults, places } = prepare(&mut item)?;
+        (quote!(#item #defaults), places)
+    };
+    let http = http::Declared { routes: &args.routes, places: &places, members: &members, renames };
+    let http = http.expand(&args)?;
+    let deadline = match &args.deadline {
+        Some(text) => {
+            let millis = http::millis(text)?;
+            quote! {
+                const DEADLINE: ::std::option::Option<::std::time::Duration> =
+                    ::std::option::Option::Some(::std::time::Duration::from_millis(#millis));
+            }
+        }
+        None => TokenStream::new(),
     };
     Ok(quote! {
         #item
@@ -74,6 +102,8 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
             const IDEMPOTENT: bool = #idempotent;
             const STREAM: bool = #stream;
             #failure
+            #deadline
+            #http
 
             fn describe() -> &'static ::std::sync::Arc<::layercake::__private::MessageApi> {
                 static API: ::std::sync::OnceLock<
@@ -91,11 +121,18 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
 }
 
 #[derive(Default)]
-struct Args {
+pub(crate) struct Args {
     reply: Option<Type>,
     stream: Option<Type>,
     name: Option<LitStr>,
     idempotent: Option<()>,
+    deadline: Option<LitStr>,
+    /// Method and template.
+    pub(crate) routes: Vec<(Ident, LitStr)>,
+    pub(crate) status: Option<LitInt>,
+    pub(crate) consumes: Option<LitStr>,
+    pub(crate) produces: Option<LitStr>,
+    pub(crate) etag: Option<LitStr>,
 }
 
 impl Parse for Args {
@@ -108,9 +145,20 @@ impl Parse for Args {
                 "stream" => set(&mut args.stream, &key, value(input)?)?,
                 "name" => set(&mut args.name, &key, value(input)?)?,
                 "idempotent" => set(&mut args.idempotent, &key, ())?,
+                "deadline" => set(&mut args.deadline, &key, value(input)?)?,
+                "get" | "post" | "put" | "patch" | "delete" => {
+                    let template = value(input)?;
+                    args.routes.push((key, template));
+                }
+                "status" => set(&mut args.status, &key, value(input)?)?,
+                "consumes" => set(&mut args.consumes, &key, value(input)?)?,
+                "produces" => set(&mut args.produces, &key, value(input)?)?,
+                "etag" => set(&mut args.etag, &key, value(input)?)?,
                 other => {
                     let why = format!(
-                        "unknown key `{other}`: there are `reply`, `stream`, `name`, `idempotent`"
+                        "unknown key `{other}`: there are `reply`, `stream`, `name`, `idempotent`, \
+                         `deadline`, `get`, `post`, `put`, `patch`, `delete`, `status`, `consumes`, \
+                         `produces`, `etag`"
                     );
                     return Err(Error::new(key.span(), why));
                 }

@@ -4,9 +4,9 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote};
 use syn::{
-    Attribute, Data, DeriveInput, Error, Expr, ExprLit, Field, Fields, Ident, Lit, Meta, Result,
-    Token, ext::IdentExt, parse::Parse, parse::ParseStream, parse_quote, punctuated::Punctuated,
-    spanned::Spanned,
+    Attribute, Data, DeriveInput, Error, Expr, ExprLit, Field, Fields, Ident, Lit, LitInt, LitStr,
+    Meta, Result, Token, ext::IdentExt, parse::Parse, parse::ParseStream, parse_quote,
+    punctuated::Punctuated, spanned::Spanned,
 };
 
 pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream> {
@@ -14,31 +14,68 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
         return Err(Error::new(args.span(), "#[data] takes no arguments"));
     }
     let mut item: DeriveInput = syn::parse2(item)?;
-    let defaults = prepare(&mut item)?;
+    let Prepared { defaults, places } = prepare(&mut item)?;
+    if let Some(place) = places.first() {
+        let why = "`header`, `query` and `body` are for the fields of a #[message]";
+        return Err(Error::new(place.member.span(), why));
+    }
     Ok(quote! { #item #defaults })
 }
 
-/// Puts the derives on the type and turns `#[arg]` into what serde and schemars know. What comes
-/// back are the functions that make the defaults.
-pub(crate) fn prepare(item: &mut DeriveInput) -> Result<TokenStream> {
+/// What [`prepare`] found.
+pub(crate) struct Prepared {
+    /// The functions that make the defaults.
+    pub(crate) defaults: TokenStream,
+    /// Fields that come from a part of an HTTP request that they name.
+    pub(crate) places: Vec<Place>,
+}
+
+/// Where a field comes from in an HTTP request.
+pub(crate) struct Place {
+    /// What the field is called in JSON.
+    pub(crate) member: LitStr,
+    pub(crate) part: Part,
+}
+
+pub(crate) enum Part {
+    Header(LitStr),
+    Query,
+    Body,
+}
+
+/// Puts the derives on the type and turns `#[arg]` into what serde and schemars know.
+pub(crate) fn prepare(item: &mut DeriveInput) -> Result<Prepared> {
     refuse_serde(&item.attrs, &[])?;
     let mut defaults = Vec::new();
+    let mut places = Vec::new();
     let generic = item.generics.type_params().next().is_some();
     let name = &item.ident;
     match &mut item.data {
-        Data::Struct(data) => fields(name, None, &mut data.fields, generic, &mut defaults)?,
+        Data::Struct(data) => {
+            fields(name, None, &mut data.fields, generic, &mut defaults, &mut places)?;
+        }
         Data::Enum(data) => {
+            let mut statuses = Vec::new();
             for variant in &mut data.variants {
+                if let Some(status) = take_status(&mut variant.attrs)? {
+                    statuses.push((member_name(&variant.ident, &variant.attrs), status));
+                }
                 // serde numbers variants differently on the two sides when one is left out.
                 refuse_serde(&variant.attrs, &["skip", "other", "untagged"])?;
                 let owner = Some(&variant.ident);
-                fields(name, owner, &mut variant.fields, generic, &mut defaults)?;
+                fields(name, owner, &mut variant.fields, generic, &mut defaults, &mut places)?;
             }
             // schemars moves variants without fields to the front and keeps no trace of the order,
             // on which the compact encoding depends. `layercake_node::schema` reads this.
             let order = data.variants.iter().map(|v| v.ident.unraw().to_string());
             let extend = quote!(#[schemars(extend("x-layercake-variants" = [#(#order),*]))]);
             if !data.variants.is_empty() {
+                item.attrs.push(parse_quote!(#extend));
+            }
+            if !statuses.is_empty() {
+                let (variants, statuses): (Vec<_>, Vec<_>) = statuses.into_iter().unzip();
+                let table = quote!({ #(#variants: #statuses),* });
+                let extend = quote!(#[schemars(extend("x-layercake-status" = #table))]);
                 item.attrs.push(parse_quote!(#extend));
             }
         }
@@ -67,14 +104,42 @@ pub(crate) fn prepare(item: &mut DeriveInput) -> Result<TokenStream> {
             parse_quote!(#[schemars(crate = "::layercake::__private::schemars")]),
         ],
     );
-    if defaults.is_empty() {
-        return Ok(TokenStream::new());
+    let defaults = match &defaults[..] {
+        [] => TokenStream::new(),
+        defaults => quote! {
+            #[automatically_derived]
+            #[allow(non_snake_case)]
+            impl #name { #(#defaults)* }
+        },
+    };
+    Ok(Prepared { defaults, places })
+}
+
+/// Takes `#[status(404)]` off a variant.
+fn take_status(attrs: &mut Vec<Attribute>) -> Result<Option<LitInt>> {
+    let Some(at) = attrs.iter().position(|attr| attr.path().is_ident("status")) else {
+        return Ok(None);
+    };
+    let status: LitInt = attrs.remove(at).parse_args()?;
+    match status.base10_parse::<u16>()? {
+        400..=599 => Ok(Some(status)),
+        _ => Err(Error::new(status.span(), "the status of an error is one of 400 to 599")),
     }
-    Ok(quote! {
-        #[automatically_derived]
-        #[allow(non_snake_case)]
-        impl #name { #(#defaults)* }
-    })
+}
+
+/// What a field or variant is called in JSON.
+pub(crate) fn member_name(ident: &Ident, attrs: &[Attribute]) -> LitStr {
+    let renamed = attrs.iter().filter(|attr| attr.path().is_ident("serde")).find_map(|attr| {
+        let list = attr.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok()?;
+        list.into_iter().find_map(|meta| match meta {
+            Meta::NameValue(pair) if pair.path.is_ident("rename") => match pair.value {
+                Expr::Lit(ExprLit { lit: Lit::Str(name), .. }) => Some(name),
+                _ => None,
+            },
+            _ => None,
+        })
+    });
+    renamed.unwrap_or_else(|| LitStr::new(&ident.unraw().to_string(), ident.span()))
 }
 
 fn fields(
@@ -83,6 +148,7 @@ fn fields(
     fields: &mut Fields,
     generic: bool,
     defaults: &mut Vec<TokenStream>,
+    places: &mut Vec<Place>,
 ) -> Result<()> {
     for field in fields {
         refuse_serde(&field.attrs, &[])?;
@@ -90,6 +156,10 @@ fn fields(
         let Some(name) = &field.ident else {
             return Err(Error::new(field.span(), "#[arg] goes on a named field"));
         };
+        if let Some(part) = arg.part {
+            let member = member_name(name, &field.attrs);
+            places.push(Place { member, part });
+        }
         match &arg.default {
             Some(None) => field.attrs.push(parse_quote!(#[serde(default)])),
             Some(Some(value)) => {
@@ -131,6 +201,7 @@ struct Arg {
     default: Option<Option<Expr>>,
     min: Option<Expr>,
     max: Option<Expr>,
+    part: Option<Part>,
 }
 
 impl Parse for Arg {
@@ -145,8 +216,22 @@ impl Parse for Arg {
                 }
                 "min" => set(&mut arg.min, &key, value(input)?)?,
                 "max" => set(&mut arg.max, &key, value(input)?)?,
+                "header" | "query" | "body" => {
+                    let part = match key.to_string().as_str() {
+                        "header" => Part::Header(header(value(input)?)?),
+                        "query" => Part::Query,
+                        _ => Part::Body,
+                    };
+                    if arg.part.replace(part).is_some() {
+                        let why = "a field comes from one place: `header`, `query` or `body`";
+                        return Err(Error::new(key.span(), why));
+                    }
+                }
                 other => {
-                    let why = format!("unknown key `{other}`: there are `default`, `min`, `max`");
+                    let why = format!(
+                        "unknown key `{other}`: there are `default`, `min`, `max`, `header`, \
+                         `query`, `body`"
+                    );
                     return Err(Error::new(key.span(), why));
                 }
             }
@@ -156,6 +241,16 @@ impl Parse for Arg {
         }
         Ok(arg)
     }
+}
+
+/// A header's name: as it is compared, in lower case.
+fn header(name: LitStr) -> Result<LitStr> {
+    let text = name.value().to_ascii_lowercase();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
+        return Err(Error::new(name.span(), format!("`{text}` is no name of a header")));
+    }
+    Ok(LitStr::new(&text, name.span()))
 }
 
 /// Reads `= VALUE`.

@@ -38,7 +38,22 @@ pub mod __private {
         fn is_failure(_: &Self::Reply) -> bool {
             false
         }
+        const DEADLINE: Option<std::time::Duration> = None;
+        fn http() -> HttpApi {
+            HttpApi::default()
+        }
         fn describe() -> &'static Arc<MessageApi>;
+    }
+    #[derive(Default, Debug, PartialEq)]
+    pub struct HttpApi {
+        pub routes: Vec<(String, String)>,
+        pub headers: Vec<(String, String)>,
+        pub query: Vec<String>,
+        pub body: Option<String>,
+        pub status: u16,
+        pub consumes: Vec<String>,
+        pub produces: Vec<String>,
+        pub etag: Option<String>,
     }
     pub struct MessageApi {
         pub name: &'static str,

@@ -37,6 +37,7 @@ use crate::{
     pool::scheduler::Distance,
     remote::Remote,
     slot::{Answer, slot},
+    stream::EncodedReplies,
 };
 
 /// How long an ask waits where no deadline is given.
@@ -307,6 +308,33 @@ impl<T: ?Sized> Address<T> {
             Target::Here(inlet) => ask_encoded_here(inlet, payload, accept, deadline).await,
             Target::There(remote) => remote.ask_encoded(payload, accept, deadline).await,
         }
+    }
+
+    /// Sends an encoded message that is answered in parts, each of them encoded. Ready when it is on its
+    /// way.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub async fn stream_encoded(
+        &self,
+        payload: Payload,
+        accept: Fingerprint,
+        deadline: Instant,
+    ) -> Result<EncodedReplies, AskError> {
+        let parts = match &self.target {
+            Target::Here(inlet) => {
+                match tokio::time::timeout_at(deadline.into(), room(inlet)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(())) => return Err(AskError::Stopped { to: self.id() }),
+                    Err(_) => return Err(AskError::Deadline),
+                }
+                let (responder, parts) = Responder::local_stream(accept, deadline);
+                inlet.deliver(Parcel::new(payload, InboundKind::Ask(responder), None), true);
+                parts
+            }
+            Target::There(remote) => remote.stream_encoded(payload, accept, deadline).await?,
+        };
+        Ok(EncodedReplies::new(parts, self.any()))
     }
 
     /// Sends an encoded message that is not answered; waits for room.

@@ -76,6 +76,20 @@ impl Checker {
         &self,
         parameters: &[(N, V)],
     ) -> Result<Value, Vec<Problem>> {
+        let (object, mut problems) = self.read(parameters);
+        let object = Value::Object(object);
+        let wrong = self.check_beside(&object, &problems);
+        problems.extend(wrong);
+        problems.truncate(MAX_PROBLEMS);
+        if problems.is_empty() { Ok(object) } else { Err(problems) }
+    }
+
+    /// Reads parameters as [`from_query`](Self::from_query) does and does not check them: the members
+    /// that could be read, and what is wrong with the others.
+    pub fn read<N: AsRef<str>, V: AsRef<str>>(
+        &self,
+        parameters: &[(N, V)],
+    ) -> (Map<String, Value>, Vec<Problem>) {
         let mut values: HashMap<&str, usize> = HashMap::new();
         let mut grouped: Vec<(&str, Vec<&str>)> = Vec::new();
         for (name, text) in parameters {
@@ -89,11 +103,10 @@ impl Checker {
 
         let mut object = Map::new();
         let mut problems = Vec::new();
-        let mut unread = Vec::new();
         for (name, texts) in &grouped {
             let converted = match query::member(&self.schema, name) {
                 Some(schema) => query::value(&self.schema, schema, texts),
-                // Refused below, unless the message takes any member.
+                // Refused when it is checked, unless the message takes any member.
                 None => Ok(texts.first().copied().into()),
             };
             match converted {
@@ -101,18 +114,19 @@ impl Checker {
                     object.insert((*name).to_owned(), value);
                 }
                 Err(detail) => {
-                    unread.push(*name);
                     let (pointer, parameter) = (pointer(&[Step::Member(name)]), (*name).to_owned());
                     problems.push(Problem { pointer, parameter, detail });
                 }
             }
         }
-        let object = Value::Object(object);
-        // What could not be read is not missing.
-        let wrong = self.check(&object).into_iter();
-        problems.extend(wrong.filter(|p| !unread.contains(&p.parameter.as_str())));
-        problems.truncate(MAX_PROBLEMS);
-        if problems.is_empty() { Ok(object) } else { Err(problems) }
+        (object, problems)
+    }
+
+    /// What is wrong with a message of which some members could not be read: these are not missing.
+    #[must_use]
+    pub fn check_beside(&self, message: &Value, unread: &[Problem]) -> Vec<Problem> {
+        let is_unread = |found: &Problem| unread.iter().any(|u| u.parameter == found.parameter);
+        self.check(message).into_iter().filter(|found| !is_unread(found)).collect()
     }
 
     /// What is wrong with a message, up to [`MAX_PROBLEMS`] and at most one thing for each place;

@@ -10,6 +10,7 @@ mod actor;
 mod address;
 mod agent;
 pub mod args;
+mod blob;
 pub mod check;
 mod clock;
 mod dead;
@@ -19,6 +20,7 @@ mod error;
 mod exit;
 mod fate;
 mod here;
+pub mod http;
 mod mail;
 mod mailbox;
 mod message;
@@ -42,6 +44,7 @@ mod span;
 mod stream;
 mod table;
 pub mod testing;
+mod upload;
 mod watch;
 
 pub use actor::{
@@ -51,6 +54,7 @@ pub use actor::{
 };
 pub use address::{ASK_DEADLINE, Address, AnyAddress};
 pub use agent::{Agent, Listen};
+pub use blob::Blob;
 pub use dead::{DEAD_LETTERS, DeadLetter, DeadLetters, Why};
 pub use entry::{Entry, EntryApi, FromArgs, NoArgs, Program};
 #[doc(hidden)]
@@ -72,7 +76,8 @@ pub use run::{
     run_main_with, run_until_stopped,
 };
 pub use span::{Span, SpanError};
-pub use stream::{Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
+pub use stream::{EncodedReplies, Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
+pub use upload::{ReadUpload, Upload, UploadSender};
 pub use watch::Watch;
 
 pub use layercake_directory as directory;
@@ -96,6 +101,7 @@ pub mod __private {
         Accepts, Actor, Address, Api, Context, Data, Entry, FromArgs, FunctionProgram, Inbox,
         Letters, Machine, Mail, Message, MessageApi, NoArgs, NoEntry, Node, Outcome, Outlet,
         Packet, Parcel, Probe, Program, Reply, Unknown,
+        http::HttpApi,
         packet::while_wanted,
         run_main, run_main_with,
         schema::{Empty, describe},

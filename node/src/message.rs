@@ -3,12 +3,17 @@
 //! `#[message]` implements [`Message`]; an [`Api`] is the list of what an actor answers, and travels
 //! with its record in the directory, so that a gateway can check input that it never decodes.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use layercake_wire::payload::{Encoding, Fingerprint, Payload, Tag};
+use layercake_wire::payload::{self, Encoding, Fingerprint, Payload, Tag};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+use crate::http::HttpApi;
 
 /// What may be a reply or a field of a message. Implemented for every type that has these traits;
 /// `#[layercake::data]` derives them.
@@ -40,6 +45,14 @@ pub trait Message: Data {
         let _ = reply;
         false
     }
+    /// How long a request from outside of the mesh may take where the client asks for no other time;
+    /// without one, what the gateway allows.
+    const DEADLINE: Option<Duration> = None;
+    /// How it is reached over HTTP, besides by its name.
+    #[must_use]
+    fn http() -> HttpApi {
+        HttpApi::default()
+    }
     /// Its description, made once.
     fn describe() -> &'static Arc<MessageApi>;
 }
@@ -65,6 +78,12 @@ pub struct MessageApi {
     /// [`Message::FALLIBLE`].
     #[serde(default)]
     pub fallible: bool,
+    /// [`Message::DEADLINE`], in milliseconds.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    /// [`Message::http`].
+    #[serde(default)]
+    pub http: HttpApi,
 }
 
 impl MessageApi {
@@ -82,9 +101,17 @@ impl MessageApi {
             && match reply.encoding {
                 // The number of the variant.
                 Encoding::Bincode => reply.bytes.first() == Some(&1),
-                Encoding::Json => reply.bytes.starts_with(br#"{"Err":"#),
+                Encoding::Json => is_error(&reply.bytes),
+                Encoding::Parts => {
+                    payload::split(&reply.bytes).is_ok_and(|(json, _)| is_error(&json))
+                }
             }
     }
+}
+
+/// Whether JSON is the error of a `Result`.
+fn is_error(json: &[u8]) -> bool {
+    json.starts_with(br#"{"Err":"#)
 }
 
 /// What an actor answers.

@@ -275,7 +275,8 @@ impl<R: Data> Reply<R> {
     }
 }
 
-/// bincode where the asker knows the very structure of the reply, JSON otherwise.
+/// bincode where the asker knows the very structure of the reply; else what describes itself, for who asks
+/// for no more than that as JSON alone.
 pub(crate) fn encode_reply<R: Data>(
     accept: payload::Fingerprint,
     fingerprint: payload::Fingerprint,
@@ -283,8 +284,15 @@ pub(crate) fn encode_reply<R: Data>(
 ) -> Result<(Encoding, bytes::Bytes), payload::CodecError> {
     // A type that only travels as JSON has no fingerprint.
     let known = fingerprint != payload::Fingerprint::NONE;
-    let encoding = if known && accept == fingerprint { Encoding::Bincode } else { Encoding::Json };
-    Ok((encoding, payload::encode(encoding, answer)?))
+    match accept {
+        accept if known && accept == fingerprint => {
+            Ok((Encoding::Bincode, payload::encode(Encoding::Bincode, answer)?))
+        }
+        payload::Fingerprint::NONE => {
+            Ok((Encoding::Json, payload::encode(Encoding::Json, answer)?))
+        }
+        _ => payload::describe(answer),
+    }
 }
 
 impl<R: Data> Drop for Reply<R> {

@@ -254,9 +254,12 @@ impl NotSent {
     }
 }
 
-/// bincode where the peer knows the very structure of the type, JSON otherwise.
+/// bincode where the peer knows the very structure of the type, else what describes itself.
 pub(crate) fn encode_for<M: Message>(lane: For<'_>, message: &M) -> Result<Payload, CodecError> {
     let known = lane.is_some_and(|lane| lane.link().knows(M::describe().fingerprint));
-    let encoding = if known { Encoding::Bincode } else { Encoding::Json };
-    Ok(Payload { tag: M::TAG, encoding, bytes: payload::encode(encoding, message)? })
+    let (encoding, bytes) = match known {
+        true => (Encoding::Bincode, payload::encode(Encoding::Bincode, message)?),
+        false => payload::describe(message)?,
+    };
+    Ok(Payload { tag: M::TAG, encoding, bytes })
 }

@@ -66,6 +66,8 @@ pub fn describe<M: Message>() -> MessageApi {
         idempotent: M::IDEMPOTENT,
         stream: M::STREAM,
         fallible: M::FALLIBLE,
+        deadline_ms: M::DEADLINE.map(|limit| limit.as_millis().try_into().unwrap_or(u64::MAX)),
+        http: M::http(),
     }
 }
 
@@ -119,7 +121,8 @@ pub fn fingerprint(schema: &Value) -> Fingerprint {
     walk.schema(schema, 0);
     match Tag::of(&walk.text).0 {
         _ if !walk.compact => Fingerprint::NONE,
-        0 => Fingerprint(1),
+        // Two that mean something else.
+        0 | u64::MAX => Fingerprint(1),
         hash => Fingerprint(hash),
     }
 }

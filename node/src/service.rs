@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use layercake_wire::payload::{self, Fingerprint, Payload};
 
 use crate::{
-    actor::{Accepts, Running},
+    actor::{Accepts, Actor, Running},
     address::Address,
     error::AskError,
     here::{self, Scoped},
@@ -17,6 +17,7 @@ use crate::{
     node::Node,
     packet::encode_reply,
     pool::scheduler::Priority,
+    stream::EncodedReplies,
 };
 
 /// An encoded ask.
@@ -48,6 +49,9 @@ impl Call {
 /// The future reply of a [`Call`].
 pub type Reply<'a> = Pin<Box<dyn Future<Output = Result<Payload, AskError>> + Send + 'a>>;
 
+/// The future parts of a reply to a [`Call`].
+pub type Stream<'a> = Pin<Box<dyn Future<Output = Result<EncodedReplies, AskError>> + Send + 'a>>;
+
 /// Anything that answers encoded calls.
 pub trait Service: Send + Sync + 'static {
     /// What it answers now. It may change as instances come and go.
@@ -58,6 +62,14 @@ pub trait Service: Send + Sync + 'static {
 
     /// Answers a call. Dropping the future cancels it: a call that no worker has begun is not begun.
     fn call(&self, call: Call) -> Reply<'_>;
+
+    /// Answers a call of a message with `stream`, part by part. Dropping the future, or the parts,
+    /// cancels it. A service that answers nothing in parts says so.
+    fn stream(&self, call: Call) -> Stream<'_> {
+        drop(call);
+        let reason = "nothing is answered in parts here".to_owned();
+        Box::pin(std::future::ready(Err(AskError::Malformed { reason })))
+    }
 }
 
 /// What may stand behind a front door for one message: any [`Service`], an [`Address`] of what accepts
@@ -121,6 +133,38 @@ impl<M: Message, T: ?Sized + 'static> Service for OfAddress<M, T> {
 
     fn call(&self, call: Call) -> Reply<'_> {
         Box::pin(self.address.ask_encoded(call.payload, call.accept, call.deadline))
+    }
+
+    fn stream(&self, call: Call) -> Stream<'_> {
+        Box::pin(self.address.stream_encoded(call.payload, call.accept, call.deadline))
+    }
+}
+
+/// Every message of one actor, wherever it lives, as a service.
+pub struct OfActor<A: Actor>(Address<A>);
+
+/// Makes an actor a service for all of its messages.
+#[must_use]
+pub fn of_actor<A: Actor>(address: Address<A>) -> OfActor<A> {
+    OfActor(address)
+}
+
+impl<A: Actor> Service for OfActor<A> {
+    fn api(&self) -> Api {
+        A::api()
+    }
+
+    /// Of an actor elsewhere only a call tells.
+    fn is_ready(&self) -> bool {
+        self.0.inlet().is_none_or(|inlet| !inlet.is_stopped())
+    }
+
+    fn call(&self, call: Call) -> Reply<'_> {
+        Box::pin(self.0.ask_encoded(call.payload, call.accept, call.deadline))
+    }
+
+    fn stream(&self, call: Call) -> Stream<'_> {
+        Box::pin(self.0.stream_encoded(call.payload, call.accept, call.deadline))
     }
 }
 

@@ -348,20 +348,79 @@ impl<T: ?Sized> Address<T> {
     }
 }
 
+/// The parts of a reply as they travel. Dropping it takes the ask back.
+pub struct EncodedReplies {
+    parts: Parts,
+    to: AnyAddress,
+    /// What is held while parts come.
+    held: Option<Box<dyn Send + Sync>>,
+}
+
+impl EncodedReplies {
+    pub(crate) fn new(parts: Parts, to: AnyAddress) -> Self {
+        Self { parts, to, held: None }
+    }
+
+    /// Holds something until the end.
+    pub(crate) fn holding(mut self, what: impl Send + Sync + 'static) -> Self {
+        self.held = Some(Box::new(what));
+        self
+    }
+
+    /// The next part; `None` after the last one. One error may come, and then `None`.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, nothing is lost.
+    pub async fn next(&mut self) -> Option<Result<Payload, AskError>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`next`](Self::next), for hand-written futures.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Payload, AskError>>> {
+        let part = std::task::ready!(self.parts.poll_next(cx));
+        if !matches!(part, Some(Ok(_))) {
+            self.held = None;
+        }
+        Poll::Ready(
+            part.map(|part| part.map_err(|failure| from_ask_failure(|| self.to.id(), failure))),
+        )
+    }
+}
+
 impl Remote {
-    /// Asks for parts: once more on another link where the first had ended before anything was sent.
+    /// Asks for parts.
     async fn stream<M: Message>(&self, message: M, deadline: Instant) -> Result<Parts, AskError> {
         let message = parking_lot::Mutex::new(message);
+        let encode = |lane: &layercake_wire::Lane| {
+            crate::remote::encode_for(Some(lane), &*message.lock())
+                .map_err(|error| AskError::Unsendable { reason: error.to_string() })
+        };
+        self.exchange_parts(encode, M::describe().reply_fingerprint, deadline).await
+    }
+
+    pub(crate) async fn stream_encoded(
+        &self,
+        payload: Payload,
+        accept: Fingerprint,
+        deadline: Instant,
+    ) -> Result<Parts, AskError> {
+        self.exchange_parts(|_| Ok(payload.clone()), accept, deadline).await
+    }
+
+    /// Once more on another link where the first had ended before anything was sent.
+    async fn exchange_parts(
+        &self,
+        encode: impl Fn(&layercake_wire::Lane) -> Result<Payload, AskError>,
+        accept: Fingerprint,
+        deadline: Instant,
+    ) -> Result<Parts, AskError> {
         let mut again = true;
         loop {
             let lane = match tokio::time::timeout_at(deadline.into(), self.direct()).await {
                 Ok(lane) => lane?,
                 Err(_) => return Err(AskError::Deadline),
             };
-            let payload = crate::remote::encode_for(Some(&lane), &*message.lock())
-                .map_err(|error| AskError::Unsendable { reason: error.to_string() })?;
-            let accept = M::describe().reply_fingerprint;
-            match lane.ask_stream(payload, accept, deadline).await {
+            match lane.ask_stream(encode(&lane)?, accept, deadline).await {
                 Ok(parts) => return Ok(parts),
                 Err(AskFailure::Lost(_)) if again => again = false,
                 Err(failure) => {

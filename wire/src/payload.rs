@@ -2,9 +2,12 @@
 //!
 //! Nothing between the sender and the receiver decodes a payload. Two nodes that know the same
 //! fingerprint of a type use [`Encoding::Bincode`]; otherwise [`Encoding::Json`], which carries field
-//! names, so that added fields with defaults and removed fields do no harm.
+//! names, so that added fields with defaults and removed fields do no harm. Of a self-describing value
+//! long bytes may stand beside the JSON ([`Encoding::Parts`]), where a type says so by [`set_aside`].
 
-use bytes::Bytes;
+use std::cell::RefCell;
+
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The largest encoded message, in bytes, unless configured otherwise.
@@ -18,6 +21,8 @@ pub enum Encoding {
     Bincode = 1,
     /// JSON (RFC 8259): self-describing. A float that is not a number cannot be told.
     Json = 2,
+    /// JSON with bytes beside it, to which it refers by number. See [`join`].
+    Parts = 3,
 }
 
 impl Encoding {
@@ -27,6 +32,7 @@ impl Encoding {
         match number {
             1 => Some(Self::Bincode),
             2 => Some(Self::Json),
+            3 => Some(Self::Parts),
             _ => None,
         }
     }
@@ -64,6 +70,8 @@ pub struct Fingerprint(pub u64);
 impl Fingerprint {
     /// Matches no type: asks for the self-describing encoding.
     pub const NONE: Self = Self(0);
+    /// Matches no type either: asks for the self-describing encoding with bytes beside it.
+    pub const PARTS: Self = Self(u64::MAX);
 }
 
 /// An encoded message.
@@ -122,6 +130,9 @@ pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<By
             bincode::serde::encode_to_vec(value, bincode_config()).map_err(|e| e.to_string())
         }
         Encoding::Json => serde_json::to_vec(value).map_err(|e| e.to_string()),
+        Encoding::Parts => {
+            return encode_parts(value).and_then(|(json, beside)| join(&json, &beside));
+        }
     }
     .map_err(|reason| CodecError::Encode { encoding, reason })?;
     if bytes.len() > MAX_MESSAGE {
@@ -142,8 +153,121 @@ pub fn decode<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T
             Err(e) => Err(e.to_string()),
         },
         Encoding::Json => serde_json::from_slice(bytes).map_err(|e| e.to_string()),
+        Encoding::Parts => {
+            let (json, beside) = split(&Bytes::copy_from_slice(bytes))?;
+            with_beside(beside, || serde_json::from_slice(&json)).0.map_err(|e| e.to_string())
+        }
     }
     .map_err(|reason| CodecError::Decode { encoding, reason })
+}
+
+/// Encodes a value so that it describes itself: as [`Encoding::Parts`] where anything in it wants to
+/// stand beside the JSON, as [`Encoding::Json`] otherwise.
+///
+/// # Errors
+/// As [`encode`].
+pub fn describe<T: Serialize + ?Sized>(value: &T) -> Result<(Encoding, Bytes), CodecError> {
+    let (json, beside) = encode_parts(value)?;
+    if !beside.is_empty() {
+        return Ok((Encoding::Parts, join(&json, &beside)?));
+    }
+    if json.len() > MAX_MESSAGE {
+        return Err(CodecError::TooLarge { size: json.len(), limit: MAX_MESSAGE });
+    }
+    Ok((Encoding::Json, json.into()))
+}
+
+fn encode_parts<T: Serialize + ?Sized>(value: &T) -> Result<(Vec<u8>, Vec<Bytes>), CodecError> {
+    let (json, beside) = with_beside(Vec::new(), || serde_json::to_vec(value));
+    let json = json.map_err(|error| CodecError::Encode {
+        encoding: Encoding::Parts,
+        reason: error.to_string(),
+    })?;
+    Ok((json, beside))
+}
+
+thread_local! {
+    /// What stands beside the JSON that this thread writes or reads.
+    static BESIDE: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
+}
+
+/// Writes or reads JSON with bytes beside it, and what stands there then.
+fn with_beside<R>(beside: Vec<Bytes>, work: impl FnOnce() -> R) -> (R, Vec<Bytes>) {
+    /// Puts back what was there before, also when the work panics.
+    struct Back(Option<Vec<Bytes>>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            BESIDE.set(self.0.take());
+        }
+    }
+    let _back = Back(BESIDE.replace(Some(beside)));
+    let result = work();
+    (result, BESIDE.take().unwrap_or_default())
+}
+
+/// Puts bytes beside the JSON that is being written, and says under which number; `None` where they
+/// have to stand in it. To be called by implementations of `Serialize`.
+#[must_use]
+pub fn set_aside(bytes: &Bytes) -> Option<u32> {
+    BESIDE.with_borrow_mut(|beside| {
+        let beside = beside.as_mut()?;
+        beside.push(bytes.clone());
+        u32::try_from(beside.len() - 1).ok()
+    })
+}
+
+/// The bytes of that number beside the JSON that is being read. To be called by implementations of
+/// `Deserialize`.
+#[must_use]
+pub fn aside(number: u32) -> Option<Bytes> {
+    BESIDE.with_borrow(|beside| beside.as_ref()?.get(number as usize).cloned())
+}
+
+/// Puts JSON and the bytes beside it together: how many there are, how long each of them is, the JSON
+/// first (all as four bytes, little endian), then the JSON, then the bytes.
+///
+/// # Errors
+/// [`CodecError::TooLarge`] above [`MAX_MESSAGE`].
+pub fn join(json: &[u8], beside: &[Bytes]) -> Result<Bytes, CodecError> {
+    let all = || std::iter::once(json).chain(beside.iter().map(|bytes| &bytes[..]));
+    let size = all().fold(4_usize, |size, part| size.saturating_add(4).saturating_add(part.len()));
+    if size > MAX_MESSAGE {
+        return Err(CodecError::TooLarge { size, limit: MAX_MESSAGE });
+    }
+    let mut joined = BytesMut::with_capacity(size);
+    // Each is less than the limit, which fits.
+    joined.put_u32_le(beside.len() as u32);
+    all().for_each(|part| joined.put_u32_le(part.len() as u32));
+    all().for_each(|part| joined.put_slice(part));
+    Ok(joined.freeze())
+}
+
+/// Takes apart what [`join`] put together, without a copy.
+///
+/// # Errors
+/// [`CodecError::Decode`] where it is no such thing.
+pub fn split(joined: &Bytes) -> Result<(Bytes, Vec<Bytes>), CodecError> {
+    let take = || {
+        let number = |at: usize| {
+            let bytes = joined.get(at..at.checked_add(4)?)?;
+            usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
+        };
+        let count = number(0)?;
+        let mut at = count.checked_mul(4)?.checked_add(8).filter(|at| *at <= joined.len())?;
+        let mut parts = Vec::with_capacity(count + 1);
+        for part in 0..=count {
+            let end = at.checked_add(number(4 + 4 * part)?)?;
+            parts.push(joined.get(at..end).map(|_| joined.slice(at..end))?);
+            at = end;
+        }
+        (at == joined.len()).then_some(parts)
+    };
+    let mut parts = take().ok_or_else(|| CodecError::Decode {
+        encoding: Encoding::Parts,
+        reason: "the lengths of its parts do not add up".to_owned(),
+    })?;
+    let json = parts.remove(0);
+    Ok((json, parts))
 }
 
 #[cfg(test)]
@@ -175,6 +299,33 @@ mod tests {
             1, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f, // Some, then the float
         ];
         assert_eq!(&bytes.expect("encodes")[..], expected);
+    }
+
+    #[test]
+    fn what_was_joined_comes_apart_and_nothing_else_does() {
+        let beside = [Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(&[0; 300])];
+        let joined = join(b"{}", &beside).expect("joins");
+        let (json, parts) = split(&joined).expect("splits");
+        assert_eq!((&json[..], &parts[..]), (&b"{}"[..], &beside[..]));
+        for end in 0..joined.len() {
+            assert!(split(&joined.slice(..end)).is_err(), "cut at {end}");
+        }
+        for at in 0..16 {
+            let mut hostile = joined.to_vec();
+            hostile[at] = 0xff;
+            assert!(split(&hostile.into()).is_err(), "at {at}");
+        }
+        let large = Bytes::from(vec![0; MAX_MESSAGE]);
+        assert!(matches!(join(b"{}", &[large]), Err(CodecError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn nothing_stands_beside_json_that_is_written_alone() {
+        assert_eq!(set_aside(&Bytes::from_static(b"one")), None);
+        let (encoding, bytes) = describe(&[1, 2]).expect("encodes");
+        assert_eq!((encoding, &bytes[..]), (Encoding::Json, &b"[1,2]"[..]));
+        let parts = encode(Encoding::Parts, &[1, 2]).expect("encodes");
+        assert_eq!(decode::<[u8; 2]>(Encoding::Parts, &parts).expect("decodes"), [1, 2]);
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{
+        AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf,
+        WriteHalf,
+    },
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -59,9 +62,9 @@ impl Answer {
     }
 }
 
-pub(crate) struct Client {
-    reader: BufReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+pub(crate) struct Client<R = OwnedReadHalf, W = OwnedWriteHalf> {
+    reader: BufReader<R>,
+    writer: W,
 }
 
 impl Client {
@@ -70,7 +73,15 @@ impl Client {
         let (reader, writer) = stream.into_split();
         Self { reader: BufReader::new(reader), writer }
     }
+}
 
+/// A client over a stream of any kind.
+pub(crate) fn over<S: AsyncRead + AsyncWrite>(stream: S) -> Client<ReadHalf<S>, WriteHalf<S>> {
+    let (reader, writer) = tokio::io::split(stream);
+    Client { reader: BufReader::new(reader), writer }
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon("send", self.writer.write_all(bytes.as_ref())).await.unwrap();
     }

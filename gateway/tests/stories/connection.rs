@@ -50,7 +50,7 @@ async fn http2_is_spoken_on_the_same_port() {
         .header("content-type", "application/json")
         .body(Full::from(r#"{"x":-1}"#))
         .unwrap();
-    assert_eq!(soon("answer", sender.send_request(post)).await.unwrap().status(), 400);
+    assert_eq!(soon("answer", sender.send_request(post)).await.unwrap().status(), 422);
 
     // A stream that its client resets is cancelled.
     let given_up = sender.send_request(ask("/Wait"));

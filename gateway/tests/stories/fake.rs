@@ -108,6 +108,7 @@ impl Fake {
             "lost" => AskError::Lost { to: to(), reason: reason() },
             "deadline" => AskError::Deadline,
             "panicked" => AskError::Panicked,
+            "not-now" => AskError::NotNow { to: to(), what: reason() },
             "malformed" => AskError::Malformed { reason: "missing field `z`".into() },
             other => panic!("no failure is called {other}"),
         })

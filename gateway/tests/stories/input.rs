@@ -51,11 +51,16 @@ async fn a_json_body_is_checked_and_passed_on_as_it_came() {
 
     for body in [r#"{"x":"abc"}"#, r#"{"x":-1}"#, r#"{"y":1}"#, r#"{"x":99999999999}"#, "{}"] {
         let answer = client.post_json("/Xy", body).await;
-        answer.problem(400, "invalid-body");
+        let problem = answer.problem(422, "invalid-content");
+        assert_eq!(problem["errors"][0]["pointer"], "/x", "{problem}");
+        assert_eq!(problem["errors"][0]["in"], "body", "{problem}");
         names(&answer, "x");
     }
-    for body in ["{\"x\":", "", "nonsense", "[1]", "7", "\"\\ud800\"", "{\"x\":1}{"] {
+    for body in ["{\"x\":", "", "nonsense", "\"\\ud800\"", "{\"x\":1}{"] {
         client.post_json("/Xy", body).await.problem(400, "invalid-body");
+    }
+    for body in ["[1]", "7"] {
+        client.post_json("/Xy", body).await.problem(422, "invalid-content");
     }
     gateway.still_answers().await;
 }

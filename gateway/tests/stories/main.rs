@@ -4,6 +4,9 @@
 
 mod client;
 mod connection;
+mod door;
 mod fake;
+mod handover;
 mod input;
 mod outcome;
+mod secure;

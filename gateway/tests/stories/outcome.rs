@@ -22,8 +22,9 @@ async fn each_failure_has_its_status_and_problem() {
         ("stopped", 503, "unavailable", Some("1"), false),
         ("unreachable", 503, "unavailable", Some("1"), false),
         ("deadline", 504, "deadline", None, true),
-        ("lost", 502, "no-reply", None, true),
-        ("panicked", 502, "no-reply", None, true),
+        ("lost", 502, "worker-lost", None, true),
+        ("panicked", 502, "worker-failed", None, true),
+        ("not-now", 409, "conflict", None, false),
         ("malformed", 400, "not-understood", None, false),
     ];
     for (failure, status, slug, retry_after, may_have_run) in table {

@@ -18,6 +18,8 @@ fn checker_of(schema: Value) -> Checker {
         idempotent: false,
         stream: false,
         fallible: false,
+        deadline_ms: None,
+        http: crate::http::HttpApi::default(),
     })
 }
 

@@ -97,11 +97,11 @@ impl<A: Actor> Inner<A> {
 }
 
 /// A request that a worker has, or that waits for one; gives its place back when dropped.
-struct InFlight<'a, A: Actor> {
-    pool: &'a Inner<A>,
-    ticket: Ticket,
-    queued: bool,
-    outcome: Outcome,
+pub(super) struct InFlight<'a, A: Actor> {
+    pub(super) pool: &'a Inner<A>,
+    pub(super) ticket: Ticket,
+    pub(super) queued: bool,
+    pub(super) outcome: Outcome,
 }
 
 impl<A: Actor> Drop for InFlight<'_, A> {
@@ -123,10 +123,10 @@ impl<A: Actor> Drop for InFlight<'_, A> {
 }
 
 /// A worker for a request.
-struct Admitted<'a, A: Actor> {
-    worker: WorkerId,
-    address: Address<A>,
-    flight: InFlight<'a, A>,
+pub(super) struct Admitted<'a, A: Actor> {
+    pub(super) worker: WorkerId,
+    pub(super) address: Address<A>,
+    pub(super) flight: InFlight<'a, A>,
     /// After how long another one may be asked as well.
     hedge_after: Option<Duration>,
 }
@@ -489,7 +489,7 @@ impl<A: Actor> Pool<A> {
     }
 
     /// Waits for a worker.
-    async fn admit(&self, request: Request) -> Result<Admitted<'_, A>, AskError> {
+    pub(super) async fn admit(&self, request: Request) -> Result<Admitted<'_, A>, AskError> {
         let pool = &*self.0;
         if pool.stop.is_cancelled() {
             return Err(AskError::Unavailable);

@@ -44,6 +44,7 @@ mod publish;
 pub mod scheduler;
 mod seats;
 mod status;
+mod stream;
 mod workers;
 
 pub use any::{AnyPool, Anything, MAX_APIS};
@@ -291,6 +292,10 @@ impl<A: Actor> Service for Pool<A> {
 
     fn call(&self, call: Call) -> service::Reply<'_> {
         Box::pin(self.answer(call))
+    }
+
+    fn stream(&self, call: Call) -> service::Stream<'_> {
+        Box::pin(self.stream_call(call))
     }
 }
 

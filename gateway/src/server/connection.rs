@@ -1,0 +1,318 @@
+//! One connection, from its first byte to its end.
+//!
+//! The first bytes tell what is spoken: a declared proxy's word on who the client is, TLS, HTTP/2 with
+//! prior knowledge, else HTTP/1.1.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header, uri::Authority};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{proxy, stall::Stalling, tls::Tls};
+use crate::{config::GatewayConfig, door::Origin, handle::Front};
+
+/// What an HTTP/2 connection with prior knowledge begins with (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a TLS connection begins with: a record of the handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// How long to wait before looking again at a preface that has come in part. It comes in one segment
+/// from every client known, so that this is about the others.
+const PREFACE_PAUSE: Duration = Duration::from_millis(20);
+/// How often an HTTP/2 connection is asked whether it lives.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// What every connection needs.
+pub(super) struct Shared {
+    pub(super) front: Front,
+    pub(super) tls: Option<Tls>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Shared {
+    pub(super) fn new(front: Front, tls: Option<Tls>) -> Self {
+        let (http1, http2) = (http1(&front.config), http2(&front.config));
+        Self { front, tls, http1, http2 }
+    }
+}
+
+fn http1(config: &GatewayConfig) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_headers(config.max_headers)
+        .max_header_size(config.header_limit);
+    builder
+}
+
+fn http2(config: &GatewayConfig) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(config.header_timeout)
+        .max_concurrent_streams(config.max_streams)
+        .max_header_list_size(u32::try_from(config.header_limit).unwrap_or(u32::MAX));
+    builder
+}
+
+/// How connections are told to end.
+#[derive(Clone, Default)]
+pub(super) struct Closing {
+    /// Finish what is under way. HTTP/2 has a word for it that loses no request. HTTP/1.1 has none:
+    /// there each answer says from now on that it is the last one.
+    pub(super) gently: CancellationToken,
+    /// Close what has no request under way.
+    pub(super) idle: CancellationToken,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    closing: Closing,
+) {
+    let config = &shared.front.config;
+    configure(&stream, config.write_timeout);
+    shared.front.metrics.connections.inc();
+    let _open = Open(&shared);
+
+    let begin = timeout(config.header_timeout, begin(&mut stream, peer, &shared));
+    let begun = tokio::select! {
+        biased;
+        begun = begin => begun,
+        () = closing.idle.cancelled() => return,
+    };
+    let (version, client) = match begun {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(error)) => return tracing::debug!(%error, %peer, "connection not begun"),
+        Err(_) => return, // silent for too long
+    };
+    match (version, &shared.tls) {
+        (Protocol::Tls, Some(tls)) => {
+            let accept = timeout(config.header_timeout, tls.acceptor().accept(stream));
+            let accepted = tokio::select! {
+                biased;
+                accepted = accept => accepted,
+                () = closing.idle.cancelled() => return,
+            };
+            let stream = match accepted {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(%error, %client, "no TLS connection"),
+                Err(_) => return,
+            };
+            let version = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                _ => Protocol::Http1,
+            };
+            speak(stream, version, Origin { client }, &shared, &closing).await;
+        }
+        (Protocol::Http1, Some(_)) => redirect(stream, &shared, &closing).await,
+        (_, Some(_)) => {} // HTTP/2 with prior knowledge, which nobody speaks by mistake
+        (version, None) => speak(stream, version, Origin { client }, &shared, &closing).await,
+    }
+}
+
+/// Learns what is spoken, and who the client is.
+async fn begin(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+) -> io::Result<(Protocol, SocketAddr)> {
+    let config = &shared.front.config;
+    let mut client = peer;
+    if config.proxy_protocol && config.proxies.iter().any(|proxy| proxy.contains(peer.ip())) {
+        client = proxy::read(stream).await?.unwrap_or(peer);
+    }
+    Ok((sniff(stream).await?, client))
+}
+
+/// Serves requests.
+async fn speak<S>(
+    stream: S,
+    version: Protocol,
+    origin: Origin,
+    shared: &Arc<Shared>,
+    closing: &Closing,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handle = {
+        let shared = shared.clone();
+        service_fn(move |request| {
+            let shared = shared.clone();
+            async move { Ok::<_, Infallible>(shared.front.handle(request, origin).await) }
+        })
+    };
+    let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
+    let ended = match version {
+        Protocol::Http2 => {
+            let connection = shared.http2.serve_connection(io, handle);
+            drive(connection, |c| c.graceful_shutdown(), &closing.gently).await
+        }
+        _ => {
+            let connection = shared.http1.serve_connection(io, handle).with_upgrades();
+            drive(connection, |c| c.graceful_shutdown(), &closing.idle).await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients go away and send nonsense; it is not for an operator to act on.
+        tracing::debug!(%error, client = %origin.client, "connection ended");
+    }
+}
+
+/// Sends who speaks HTTP to a port for HTTPS to the same place there.
+async fn redirect(stream: TcpStream, shared: &Arc<Shared>, closing: &Closing) {
+    let answer = service_fn(|request: Request<Incoming>| {
+        let answer = elsewhere(&request);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
+    let connection = shared.http1.serve_connection(io, answer);
+    let _ = drive(connection, |c| c.graceful_shutdown(), &closing.idle).await;
+}
+
+/// The answer to a request that has to be made by HTTPS.
+fn elsewhere<B>(request: &Request<B>) -> Response<Full<Bytes>> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.and_then(|host| host.parse::<Authority>().ok());
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let location =
+        host.and_then(|host| HeaderValue::try_from(format!("https://{host}{path}")).ok());
+    let mut answer = Response::new(Full::from("this port speaks HTTPS\n"));
+    *answer.status_mut() = match location {
+        Some(_) => StatusCode::PERMANENT_REDIRECT,
+        None => StatusCode::BAD_REQUEST,
+    };
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(location) = location {
+        headers.insert(header::LOCATION, location);
+    }
+    answer
+}
+
+/// Counts a connection as open while it lives.
+struct Open<'s>(&'s Shared);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.front.metrics.connections.dec();
+    }
+}
+
+/// Runs a connection; once `closing`, only until what is under way is answered.
+async fn drive<C>(
+    connection: C,
+    shut_down: impl FnOnce(Pin<&mut C>),
+    closing: &CancellationToken,
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended,
+        () = closing.cancelled() => shut_down(connection.as_mut()),
+    }
+    connection.await
+}
+
+/// Sets what a socket needs. A connection works without, so that a refusal is no reason to drop it.
+fn configure(stream: &TcpStream, write_timeout: Duration) {
+    let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    {
+        let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = write_timeout;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Tls,
+    Http1,
+    Http2,
+}
+
+/// Tells the protocol by the first bytes and leaves them where they are.
+async fn sniff(stream: &TcpStream) -> io::Result<Protocol> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut first).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(protocol) = protocol_of(&first[..count]) {
+            return Ok(protocol);
+        }
+        sleep(PREFACE_PAUSE).await;
+    }
+}
+
+/// The protocol that begins so, once that can be said.
+fn protocol_of(first: &[u8]) -> Option<Protocol> {
+    if first == PREFACE {
+        Some(Protocol::Http2)
+    } else if PREFACE.starts_with(first) {
+        None
+    } else if first.starts_with(&[TLS_HANDSHAKE]) {
+        Some(Protocol::Tls)
+    } else {
+        Some(Protocol::Http1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_the_protocol() {
+        assert_eq!(protocol_of(b"GET / HTTP/1.1\r\n"), Some(Protocol::Http1));
+        assert_eq!(protocol_of(b"P"), None);
+        assert_eq!(protocol_of(b"PO"), Some(Protocol::Http1));
+        assert_eq!(protocol_of(&PREFACE[..23]), None);
+        assert_eq!(protocol_of(PREFACE), Some(Protocol::Http2));
+        assert_eq!(protocol_of(&[0x16, 3, 1]), Some(Protocol::Tls));
+    }
+
+    #[test]
+    fn who_speaks_http_to_https_is_sent_to_the_same_place() {
+        let ask = |host: &str, path: &str| {
+            let request = Request::get(path).header("host", host).body(()).unwrap();
+            let answer = elsewhere(&request);
+            let location = answer.headers().get("location").map(|l| l.to_str().unwrap().to_owned());
+            (answer.status().as_u16(), location)
+        };
+        let there = "https://door.example:5050/Xy?x=2".to_owned();
+        assert_eq!(ask("door.example:5050", "/Xy?x=2"), (308, Some(there)));
+        assert_eq!(ask("", "/"), (400, None));
+        assert_eq!(ask("a b", "/"), (400, None));
+    }
+}
