@@ -189,10 +189,22 @@ impl AnyPool {
 
     /// As [`ask_encoded`](Self::ask_encoded), with all that a call can say.
     async fn answer(&self, call: Call) -> Result<Payload, AskError> {
+        self.of_a_class(call, |pool, call| async move { pool.answer(call).await }).await
+    }
+
+    /// Has a call answered by one class after the other, until one has surely taken it.
+    async fn of_a_class<R, F>(
+        &self,
+        call: Call,
+        ask: impl Fn(Pool<Anything>, Call) -> F + Send,
+    ) -> Result<R, AskError>
+    where
+        F: Future<Output = Result<R, AskError>> + Send,
+    {
         let mut tried = HashSet::new();
         let mut last = AskError::Unavailable;
         while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
-            match pool.answer(call.clone()).await {
+            match ask(pool, call.clone()).await {
                 Err(error) if goes_on(&error) => last = error,
                 answer => return answer,
             }
@@ -366,6 +378,11 @@ impl Service for AnyPool {
 
     fn call(&self, call: Call) -> service::Reply<'_> {
         Box::pin(self.answer(call))
+    }
+
+    fn stream(&self, call: Call) -> service::Stream<'_> {
+        let ask = |pool: Pool<Anything>, call| async move { pool.stream_call(call).await };
+        Box::pin(self.of_a_class(call, ask))
     }
 }
 
