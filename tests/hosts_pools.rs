@@ -24,7 +24,8 @@ const TERMINATE: i32 = 15;
 
 impl Crew<'_> {
     fn command(&self, machine: &Machine, arguments: &[&str]) -> Command {
-        let mut command = of_mesh(machine.host.command(&crew().to_string_lossy()), &machine.mesh, arguments);
+        let mut command =
+            of_mesh(machine.host.command(&crew().to_string_lossy()), &machine.mesh, arguments);
         command.env("CREW_LOG", self.logs);
         command
     }

@@ -37,6 +37,7 @@ mod input;
 mod mesh_page;
 mod metrics;
 mod openapi;
+mod pools;
 mod problem;
 mod published;
 mod reply;

@@ -12,11 +12,11 @@ use prometheus_client::{
 };
 
 /// Shows pools as they are when they are asked for.
-pub struct PoolMetrics<F>(F);
+pub(crate) struct PoolMetrics<F>(F);
 
 impl<F: Fn() -> Vec<PoolStatus> + Send + Sync + 'static> PoolMetrics<F> {
     /// Of the pools that are returned each time, as by `Node::own_pools`.
-    pub fn new(pools: F) -> Self {
+    pub(crate) fn new(pools: F) -> Self {
         Self(pools)
     }
 }

@@ -176,11 +176,11 @@ async fn speak<S>(
     let ended = match version {
         Protocol::Http2 => {
             let connection = shared.http2.serve_connection(io, handle);
-            drive(connection, |c| c.graceful_shutdown(), &closing.gently).await
+            drive(connection, http2::Connection::graceful_shutdown, &closing.gently).await
         }
         _ => {
             let connection = shared.http1.serve_connection(io, handle).with_upgrades();
-            drive(connection, |c| c.graceful_shutdown(), &closing.idle).await
+            drive(connection, http1::UpgradeableConnection::graceful_shutdown, &closing.idle).await
         }
     };
     if let Err(error) = ended {
@@ -197,7 +197,7 @@ async fn redirect(stream: TcpStream, shared: &Arc<Shared>, closing: &Closing) {
     });
     let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
     let connection = shared.http1.serve_connection(io, answer);
-    let _ = drive(connection, |c| c.graceful_shutdown(), &closing.idle).await;
+    let _ = drive(connection, http1::Connection::graceful_shutdown, &closing.idle).await;
 }
 
 /// The answer to a request that has to be made by HTTPS.

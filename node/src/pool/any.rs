@@ -30,7 +30,6 @@ use crate::{
     packet::Parcel,
     pools::Shown,
     service::{self, Call, Service},
-    stream::EncodedReplies,
 };
 
 /// Different APIs that the members of one pool may have; members with yet another one get no requests.
@@ -199,24 +198,22 @@ impl AnyPool {
 
     /// As [`ask_encoded`](Self::ask_encoded), with all that a call can say.
     async fn answer(&self, call: Call) -> Result<Payload, AskError> {
-        let mut tried = HashSet::new();
-        let mut last = AskError::Unavailable;
-        while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
-            match pool.answer(call.clone()).await {
-                Err(error) if goes_on(&error) => last = error,
-                answer => return answer,
-            }
-            tried.insert(meta);
-        }
-        Err(last)
+        self.of_a_class(call, |pool, call| async move { pool.answer(call).await }).await
     }
 
-    /// As `answer`, part by part.
-    async fn stream_call(&self, call: Call) -> Result<EncodedReplies, AskError> {
+    /// Has a call answered by one class after the other, until one has surely taken it.
+    async fn of_a_class<R, F>(
+        &self,
+        call: Call,
+        ask: impl Fn(Pool<Anything>, Call) -> F + Send,
+    ) -> Result<R, AskError>
+    where
+        F: Future<Output = Result<R, AskError>> + Send,
+    {
         let mut tried = HashSet::new();
         let mut last = AskError::Unavailable;
         while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
-            match pool.stream_call(call.clone()).await {
+            match ask(pool, call.clone()).await {
                 Err(error) if goes_on(&error) => last = error,
                 answer => return answer,
             }
@@ -393,7 +390,8 @@ impl Service for AnyPool {
     }
 
     fn stream(&self, call: Call) -> service::Stream<'_> {
-        Box::pin(self.stream_call(call))
+        let ask = |pool: Pool<Anything>, call| async move { pool.stream_call(call).await };
+        Box::pin(self.of_a_class(call, ask))
     }
 }
 
