@@ -18,18 +18,18 @@ pub use layercake_macros::{actor, data, entry, machine, mail, main, message, sta
 #[doc(hidden)]
 pub use layercake_node::__private;
 pub use layercake_node::{
-    ASK_DEADLINE, Accepts, Actor, Address, Agent, AnyAddress, Api, AskError, ByFunction,
-    ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data, DeadLetter, DeadLetters,
-    Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits, Listen, MAILBOX,
-    MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, Message, MessageApi, NoArgs, NoMail, NoMessages, Node,
-    NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, PingError, Pool, PoolBuilder,
-    PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart,
-    Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
-    Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, error_chain,
-    log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with, run_until_stopped,
-    schema, service, testing, wire,
+    ASK_DEADLINE, Accepts, Actor, Address, Agent, AnyAddress, AnyPool, Anything, Api, AskError,
+    ByFunction, ByHandlers, ChildEnded, CommandBuilder, Context, DEAD_LETTERS, Data, DeadLetter,
+    DeadLetters, Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits, Listen,
+    MAILBOX, MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, MeshPool, Message, MessageApi, NoArgs,
+    NoMail, NoMessages, Node, NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, PingError,
+    Pool, PoolBuilder, PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies,
+    Reply, Restart, Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError,
+    SuperviseError, Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args,
+    error_chain, log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with,
+    run_until_stopped, schema, service, testing, wire,
 };
-pub use layercake_node::{Span, retry::Retry};
+pub use layercake_node::{Span, pool::PoolStatus, retry::Retry};
 
 /// What a program may fail with: any error, printed with its causes.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -8,6 +8,8 @@
 mod actors;
 mod contestant;
 mod ladder;
+mod load;
+mod load_tools;
 mod names;
 mod other_end;
 mod ours;
@@ -57,6 +59,8 @@ enum Command {
     Actors(actors::Options),
     /// Fills a host directory with names: memory, publications each second, time of a pattern.
     Names(names::Options),
+    /// Puts pools of worker processes under load: slow, failing and too few workers, greedy callers.
+    Load(load::Options),
     /// Lists the contestants.
     List,
     /// Serves one contestant until its starter goes away.
@@ -99,6 +103,7 @@ fn run() -> Result<()> {
         }
         Command::Actors(options) => actors::run(&options),
         Command::Names(options) => names::run(&options),
+        Command::Load(options) => load::run(&options),
         Command::Actor(options) => actors::run_child(&options),
         Command::Serve { name, args } => serve(&name, &args),
         Command::Ladder { names, rounds, seconds, in_flight, size, against, json } => {

@@ -11,9 +11,10 @@ use tokio::runtime::Runtime;
 
 use crate::{
     contestant::{Contestant, Load, Running},
+    load_tools::{self, Protocol},
     other_end::{self, OtherEnd},
     sample::{Latencies, Sample},
-    yard::{one_thread, wrk},
+    yard::one_thread,
 };
 
 const UNIX: &str = "layercake-unix";
@@ -52,7 +53,12 @@ impl Worker {
 
 /// All of ours.
 pub(crate) fn contestants() -> Vec<Box<dyn Contestant>> {
-    vec![Box::new(Ask(UNIX)), Box::new(Ask(QUIC)), Box::new(Http)]
+    vec![
+        Box::new(Ask(UNIX)),
+        Box::new(Ask(QUIC)),
+        Box::new(Http(Protocol::Http1)),
+        Box::new(Http(Protocol::Http2)),
+    ]
 }
 
 /// Runs the serving process of one of ours; `None` where it is none.
@@ -156,12 +162,15 @@ fn serve_actor(mesh: &Path, quic: bool) -> Result<()> {
     })
 }
 
-/// The front door before a pool of processes, asked by `wrk`.
-struct Http;
+/// The front door before a pool of processes.
+struct Http(Protocol);
 
 impl Contestant for Http {
     fn name(&self) -> &'static str {
-        HTTP
+        match self.0 {
+            Protocol::Http1 => HTTP,
+            Protocol::Http2 => "layercake-h2",
+        }
     }
 
     fn start(&self) -> Result<Box<dyn Running>> {
@@ -169,11 +178,12 @@ impl Contestant for Http {
         let mesh = folder.path().join("mesh");
         let server = OtherEnd::start(HTTP, &[&mesh.to_string_lossy()])?;
         let url = format!("http://{}/Xy?x=2&y=2", server.word(0)?);
-        Ok(Box::new(Door { url, _server: server, _folder: folder }))
+        Ok(Box::new(Door { protocol: self.0, url, _server: server, _folder: folder }))
     }
 }
 
 struct Door {
+    protocol: Protocol,
     url: String,
     _server: OtherEnd,
     _folder: TempDir,
@@ -181,7 +191,7 @@ struct Door {
 
 impl Running for Door {
     fn run(&mut self, load: &Load) -> Result<Sample> {
-        wrk(&self.url, load)
+        load_tools::load(self.protocol, &self.url, load)
     }
 }
 

@@ -65,8 +65,8 @@ pub use name::{
     PatternError, Scope,
 };
 pub use network::{
-    About, HostState, MAX_ABOUT, MAX_ROUTES, Network, NetworkChange, NetworkEvent, NetworkHost,
-    NetworkNode, NetworkRecord, NetworkSubscription, Route, Session, Transport,
+    About, HostState, MAX_ABOUT, MAX_ROUTES, MAX_STORY, Network, NetworkChange, NetworkEvent,
+    NetworkHost, NetworkNode, NetworkRecord, NetworkSubscription, Route, Session, Transport,
 };
 pub use overview::{MAX_EVENTS, NETWORK_TIME, NetworkEvents, NoNetwork, NoPong, PING_TIME};
 pub use presence::{MAX_WATCHES, NodeGone};

@@ -26,6 +26,8 @@ mod text;
 pub const MAX_ABOUT: usize = 64;
 /// Links, and names within the process, that a node tells of; of more only the number.
 pub(crate) const MAX_TOLD: usize = 1024;
+/// Bytes that a node may tell of itself besides; a longer text is left out.
+pub const MAX_STORY: usize = 256 << 10;
 /// Routes that [`Network::routes`] finds at most.
 pub const MAX_ROUTES: usize = 65_536;
 
@@ -164,6 +166,9 @@ pub struct NetworkNode {
     pub sessions: Vec<Session>,
     /// What does not work for it in finding other hosts or the directory of its host.
     pub troubles: Vec<Trouble>,
+    /// What else it tells of itself, opaque to the directory; empty where that is nothing. See
+    /// [`Directory::tell`](crate::Directory::tell).
+    pub story: String,
 }
 
 /// A name that is published.
@@ -387,6 +392,7 @@ pub(crate) struct NodeAnswer {
     pub(crate) sessions: Vec<Session>,
     pub(crate) troubles: Vec<Trouble>,
     pub(crate) omitted: usize,
+    pub(crate) story: String,
 }
 
 impl NodeAnswer {
@@ -400,6 +406,10 @@ impl NodeAnswer {
         self.subscribed.truncate(MAX_TOLD);
         self.sessions.truncate(MAX_TOLD);
         self.troubles.truncate(MAX_TROUBLES);
+        if self.story.len() > MAX_STORY {
+            self.story = String::new();
+            self.omitted = self.omitted.saturating_add(1);
+        }
         self
     }
 }
@@ -430,6 +440,10 @@ impl HostAnswer {
             self.omitted += 1 + node.published.len() + node.subscribed.len() + node.sessions.len();
         }
         for node in &mut self.nodes {
+            if !node.story.is_empty() && !keep(node.story.len()) {
+                node.story = String::new();
+                self.omitted += 1;
+            }
             let before = node.published.len() + node.subscribed.len() + node.sessions.len();
             node.subscribed.retain(|s| keep(32 + s.pattern.as_str().len()));
             node.sessions.retain(|_| keep(80));

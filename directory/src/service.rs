@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -289,6 +289,17 @@ pub(crate) struct Status {
     troubles: Mutex<Troubles>,
     /// What happens in the mesh.
     pub(crate) events: broadcast::Sender<NetworkEvent>,
+    /// What the node tells of itself.
+    story: OnceLock<Teller>,
+}
+
+/// Tells what a node tells of itself.
+struct Teller(Box<dyn Fn() -> String + Send + Sync>);
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Teller")
+    }
 }
 
 impl Default for Status {
@@ -299,6 +310,7 @@ impl Default for Status {
             trouble: Mutex::default(),
             troubles: Mutex::default(),
             events: broadcast::Sender::new(MAX_EVENTS),
+            story: OnceLock::new(),
         }
     }
 }
@@ -306,6 +318,10 @@ impl Default for Status {
 impl Status {
     pub(crate) fn troubles(&self) -> std::sync::MutexGuard<'_, Troubles> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn story(&self) -> String {
+        self.story.get().map(|Teller(tell)| tell()).unwrap_or_default()
     }
 }
 
@@ -344,6 +360,13 @@ impl Directory {
         let last = Arc::new(Last(inlet.clone()));
         let config = Arc::new(config);
         Self { endpoint, inlet, config, status, next: Arc::default(), _last: last }
+    }
+
+    /// What this node tells of itself to whoever asks for the [network](Self::network), besides what the
+    /// directory knows: a text of at most [`MAX_STORY`](crate::MAX_STORY) bytes, which only readers have to
+    /// understand. It is asked for from the I/O thread, and must be told at once. Only the first call counts.
+    pub fn tell(&self, story: impl Fn() -> String + Send + Sync + 'static) {
+        let _ = self.status.story.set(Teller(Box::new(story)));
     }
 
     /// The group that this node belongs to.

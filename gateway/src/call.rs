@@ -92,7 +92,7 @@ impl Front {
             _ => Fingerprint::NONE,
         };
         let admitted = asking.visit.enter()?;
-        let call = entry.service.call(Call { payload, accept, deadline });
+        let call = entry.service.call(Call::new(payload, accept, deadline));
         let call = timeout_at(deadline.into(), call);
         let outcome = match sender {
             None => call.await,
@@ -178,7 +178,7 @@ impl Front {
         };
 
         let admitted = visit.enter()?;
-        let call = entry.service.stream(Call { payload, accept, deadline });
+        let call = entry.service.stream(Call::new(payload, accept, deadline));
         let bounds = self.bounds();
         let mut beside = sender.map(|sender| -> stream::Beside {
             let mut body = asking.body.take();

@@ -53,6 +53,15 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
     let reply = args.reply.clone().or_else(|| args.stream.clone());
     let reply = reply.unwrap_or_else(|| parse_quote!(()));
     let idempotent = args.idempotent.is_some();
+    let fallible = !stream && is_result(&reply);
+    let failure = fallible.then(|| {
+        quote! {
+            const FALLIBLE: bool = true;
+            fn is_failure(reply: &Self::Reply) -> bool {
+                reply.is_err()
+            }
+        }
+    });
     let renames = item.attrs.iter().any(|attr| {
         attr.path().is_ident("serde")
             && attr.meta.to_token_stream().to_string().contains("rename_all")
@@ -92,6 +101,7 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
             const NAME: &'static str = #name;
             const IDEMPOTENT: bool = #idempotent;
             const STREAM: bool = #stream;
+            #failure
             #deadline
             #http
 
@@ -158,6 +168,16 @@ impl Parse for Args {
             }
         }
         Ok(args)
+    }
+}
+
+/// Whether a type is called `Result`, in whatever module: the only fallible type that is one by its name.
+fn is_result(ty: &Type) -> bool {
+    match ty {
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == "Result"),
+        Type::Paren(inner) => is_result(&inner.elem),
+        Type::Group(inner) => is_result(&inner.elem),
+        _ => false,
     }
 }
 
@@ -319,6 +339,19 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_reply_that_is_a_result_may_be_a_failure() {
+        let expanded = |reply: TokenStream| {
+            let item = quote!(
+                struct A {}
+            );
+            expand(quote!(reply = #reply), item).expect("expands").to_string()
+        };
+        assert!(expanded(quote!(std::result::Result<u8, String>)).contains("FALLIBLE"));
+        assert!(expanded(quote!(Result<u8>)).contains("is_err"));
+        assert!(!expanded(quote!(Vec<Result<u8, String>>)).contains("FALLIBLE"));
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub mod __private {
         const TAG: Tag = Tag(Self::NAME.len() as u64);
         const IDEMPOTENT: bool = false;
         const STREAM: bool = false;
+        const FALLIBLE: bool = false;
+        fn is_failure(_: &Self::Reply) -> bool {
+            false
+        }
         const DEADLINE: Option<std::time::Duration> = None;
         fn http() -> HttpApi {
             HttpApi::default()

@@ -34,6 +34,7 @@ use crate::{
     message::{Message, name_of},
     node::Node,
     packet::{Back, Packet, Parcel, Unanswered},
+    pool::scheduler::Distance,
     remote::Remote,
     slot::{Answer, slot},
     stream::EncodedReplies,
@@ -125,6 +126,20 @@ impl<T: ?Sized> Address<T> {
             Target::Here(inlet) => Some(inlet),
             Target::There(_) => None,
         }
+    }
+
+    /// How far away the actor is, and a number that is the same wherever it is asked for.
+    pub(crate) fn whereabouts(&self) -> (Distance, u64) {
+        let (peer, serial) = self.key();
+        let identity = peer.node.to_bits() ^ serial.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let distance = match &self.target {
+            Target::Here(_) => Distance::Process,
+            Target::There(remote) => match &remote.node {
+                Some(node) if node.peer().host == peer.host => Distance::Host,
+                _ => Distance::Lan,
+            },
+        };
+        (distance, identity)
     }
 
     pub(crate) fn remote(&self) -> Option<&Arc<Remote>> {

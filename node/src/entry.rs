@@ -52,6 +52,8 @@ pub(crate) enum WorkerSays {
     Ready(ActorAddr),
     /// It cannot.
     Failed(String),
+    /// It was asked to end by somebody else, and will when it has finished what it has.
+    Leaving,
     /// It has ended, and what it leaves.
     Ended { exit: Exit, output: Option<Value> },
 }
@@ -360,7 +362,11 @@ pub(crate) fn run_worker(start: &str) -> Result<(), String> {
         let end = tokio::select! {
             end = &mut ended => Some(end),
             _ = stopped => None,
-            _ = terminate.recv() => None,
+            _ = terminate.recv() => {
+                // First of all, so that it is given nothing more.
+                say(&mut parent, &WorkerSays::Leaving)?;
+                None
+            }
         };
         let end = match end {
             Some(end) => {

@@ -18,6 +18,8 @@ use crate::node::Node;
 #[derive(Default)]
 pub(crate) struct Here {
     pub(crate) node: Option<Node>,
+    /// The number of the actor that works; 0: none.
+    actor: u64,
     /// When the message at hand has to be answered.
     pub(crate) deadline: Option<Instant>,
     /// Which node the message being decoded came from.
@@ -25,7 +27,7 @@ pub(crate) struct Here {
 }
 
 thread_local! {
-    static HERE: RefCell<Here> = const { RefCell::new(Here { node: None, deadline: None, via: None }) };
+    static HERE: RefCell<Here> = const { RefCell::new(Here { node: None, actor: 0, deadline: None, via: None }) };
 }
 
 fn swap(other: &mut Here) {
@@ -40,7 +42,8 @@ pub(crate) fn within<R>(node: &Node, work: impl FnOnce() -> R) -> R {
             swap(&mut self.0);
         }
     }
-    let mut back = Back(Here { node: Some(node.clone()), deadline: deadline(), via: None });
+    let mut back =
+        Back(Here { node: Some(node.clone()), actor: actor(), deadline: deadline(), via: None });
     swap(&mut back.0);
     work()
 }
@@ -48,6 +51,11 @@ pub(crate) fn within<R>(node: &Node, work: impl FnOnce() -> R) -> R {
 /// The node that this thread works for.
 pub(crate) fn node<R>(with: impl FnOnce(Option<&Node>) -> R) -> R {
     HERE.with_borrow(|here| with(here.node.as_ref()))
+}
+
+/// The number of the actor that this thread works for; 0: none.
+pub(crate) fn actor() -> u64 {
+    HERE.with_borrow(|here| here.actor)
 }
 
 /// When the message at hand has to be answered.
@@ -84,7 +92,13 @@ pin_project_lite::pin_project! {
 
 impl<F> Scoped<F> {
     pub(crate) fn new(future: F, node: Node, deadline: Option<Instant>) -> Self {
-        Self { future, here: Here { node: Some(node), deadline, via: None } }
+        Self { future, here: Here { node: Some(node), actor: 0, deadline, via: None } }
+    }
+
+    /// Within an actor of that number.
+    pub(crate) fn of_actor(mut self, actor: u64) -> Self {
+        self.here.actor = actor;
+        self
     }
 }
 

@@ -29,6 +29,7 @@ mod node;
 mod overview;
 mod packet;
 pub mod pool;
+mod pools;
 mod probe;
 mod process;
 mod relay;
@@ -67,7 +68,8 @@ pub use names::{PublishError, SubscribeError};
 pub use node::{Node, NodeConfig, NodeError, STOP_GRACE};
 pub use overview::{PING_TIME, PingError};
 pub use packet::{Packet, Parcel, Reply, Unknown};
-pub use pool::{Pool, PoolBuilder, PoolError};
+pub use pool::{AnyPool, Anything, Pool, PoolBuilder, PoolError, PoolRequest};
+pub use pools::{MeshPool, pools_of};
 pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder, ProcessError};
 pub use run::{
     Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_main_on,

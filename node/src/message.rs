@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use layercake_wire::payload::{Fingerprint, Tag};
+use layercake_wire::payload::{self, Encoding, Fingerprint, Payload, Tag};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -38,6 +38,13 @@ pub trait Message: Data {
     /// Whether it is answered in any number of parts of type [`Reply`](Self::Reply), by
     /// [`Address::stream`](crate::Address::stream).
     const STREAM: bool = false;
+    /// Whether its reply is a `Result`, and so may say that the handler failed.
+    const FALLIBLE: bool = false;
+    /// Whether this reply says so. A pool sends less to a worker that fails more than the others do.
+    fn is_failure(reply: &Self::Reply) -> bool {
+        let _ = reply;
+        false
+    }
     /// How long a request from outside of the mesh may take where the client asks for no other time;
     /// without one, what the gateway allows.
     const DEADLINE: Option<Duration> = None;
@@ -68,6 +75,9 @@ pub struct MessageApi {
     /// [`Message::STREAM`].
     #[serde(default)]
     pub stream: bool,
+    /// [`Message::FALLIBLE`].
+    #[serde(default)]
+    pub fallible: bool,
     /// [`Message::DEADLINE`], in milliseconds.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
@@ -82,6 +92,26 @@ impl MessageApi {
     pub fn tag(&self) -> Tag {
         Tag::of(&self.name)
     }
+
+    /// Whether an encoded reply says that the handler failed: told from its first bytes, for nothing
+    /// between sender and receiver decodes it.
+    #[must_use]
+    pub fn is_failure(&self, reply: &Payload) -> bool {
+        self.fallible
+            && match reply.encoding {
+                // The number of the variant.
+                Encoding::Bincode => reply.bytes.first() == Some(&1),
+                Encoding::Json => is_error(&reply.bytes),
+                Encoding::Parts => {
+                    payload::split(&reply.bytes).is_ok_and(|(json, _)| is_error(&json))
+                }
+            }
+    }
+}
+
+/// Whether JSON is the error of a `Result`.
+fn is_error(json: &[u8]) -> bool {
+    json.starts_with(br#"{"Err":"#)
 }
 
 /// What an actor answers.

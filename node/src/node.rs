@@ -8,9 +8,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,8 @@ use layercake_directory::{
     self as directory, Directory, DirectoryConfig, EngineError, GROUP_VARIABLE, Group, GroupError,
 };
 use layercake_wire::{
-    Endpoint, EndpointConfig, FailureCode, Inbound, Link, LinkDown, Receive, Service, StartError,
+    Endpoint, EndpointConfig, FailureCode, InHand, Inbound, Link, LinkDown, Receive, Service,
+    StartError,
     id::{ActorAddr, ActorSerial, NodeAddr, NodeId, PeerId},
     payload::{Fingerprint, Tag},
     trust::{Mesh, TrustError},
@@ -29,6 +30,7 @@ use crate::{
     actor::{Actor, Life, Running, Spawn, Strategy, SupervisorBuilder},
     address::Address,
     agent::{AGENT, Agent},
+    clock,
     dead::{DeadLetters, Office, Why},
     deadline::Deadlines,
     exit::Exit,
@@ -37,11 +39,19 @@ use crate::{
     mailbox::{Inlet, Mailbox},
     packet::Parcel,
     pool::PoolBuilder,
+    pools::Pools,
     table::Table,
 };
 
 /// How long closing a node waits for its actors before it ends them in the middle of a message.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// A node that leaves goes on until nothing has come for so long after its names were withdrawn, and no
+/// longer than this.
+const QUIET: Duration = Duration::from_millis(100);
+const LINGER: Duration = Duration::from_millis(500);
+/// What is kept of [`STOP_GRACE`] for the end of the actors, when what is in hand takes long.
+const LAST: Duration = Duration::from_secs(1);
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -94,6 +104,7 @@ struct Inner {
     stop: CancellationToken,
     /// Tasks that are no actors.
     tasks: TaskTracker,
+    pools: Arc<Pools>,
 }
 
 /// Where the wire puts what it brings.
@@ -103,6 +114,9 @@ struct Switch {
     fates: Fates,
     actors: Table,
     office: Office,
+    in_hand: Arc<InHand>,
+    /// Whether messages from elsewhere are turned away, for the node leaves.
+    leaving: AtomicBool,
 }
 
 impl Switch {
@@ -130,8 +144,15 @@ impl Receive for Switch {
         self.directory.on_datagram(from, body);
     }
 
-    fn on_message(&self, message: Inbound) {
-        let inlet = self.actors.get(message.to).filter(|inlet| inlet.exported(false));
+    fn on_message(&self, mut message: Inbound) {
+        let mut inlet = self.actors.get(message.to).filter(|inlet| inlet.exported(false));
+        // The agent serves to the last, and whoever watches an actor by it waits for the very end.
+        if message.to != AGENT {
+            if self.leaving.load(Ordering::Acquire) {
+                inlet = None;
+            }
+            message.kind.hold(self.in_hand.take());
+        }
         let parcel = Parcel::inbound(message);
         if let Some(inlet) = inlet {
             return inlet.deliver(parcel, false);
@@ -188,9 +209,14 @@ impl Node {
             fates: Fates::default(),
             actors: Table::new(),
             office: Office::new(),
+            in_hand: Arc::default(),
+            leaving: AtomicBool::new(false),
         });
         let endpoint = wire(switch.clone())?;
         let directory = Directory::start(endpoint.clone(), outlet, config);
+        let pools = Arc::new(Pools::default());
+        let shown = pools.clone();
+        directory.tell(move || shown.story());
         let stop = CancellationToken::new();
         let deadlines = Arc::new(Deadlines::new());
         let (watch, until) = (deadlines.clone(), stop.clone());
@@ -214,6 +240,7 @@ impl Node {
             stopping: stop.child_token(),
             stop,
             tasks: TaskTracker::new(),
+            pools,
         };
         let node = Self(Arc::new(inner));
         let _ = switch.node.set(Arc::downgrade(&node.0));
@@ -394,7 +421,7 @@ impl Node {
                 let _ = told.send(output.ok_or(exit));
             }
         };
-        (mailbox, Scoped::new(run, self.clone(), None))
+        (mailbox, Scoped::new(run, self.clone(), None).of_actor(serial))
     }
 
     /// Lets other nodes reach an actor: its address is about to leave this process.
@@ -443,12 +470,16 @@ impl Node {
         self.0.stop.clone()
     }
 
-    /// Ends the node in order: its names are withdrawn, its actors finish their present message and
-    /// end, children before parents (for at most [`STOP_GRACE`]), its links say goodbye. Other handles
-    /// are of no use afterwards.
+    /// Ends the node in order. Its names are withdrawn; it goes on until others have noticed that, which
+    /// is over when nothing has come for a tenth of a second, and at most half a second; it finishes what
+    /// it has from them, and answers the rest `Stopped`. Then its pools drain, its actors finish their
+    /// present message and end, children before parents, and its links say goodbye. Up to here it takes
+    /// [`STOP_GRACE`] at most. Other handles are of no use afterwards.
     pub async fn close(&self) {
+        let deadline = clock::after(STOP_GRACE);
         self.begin_stop();
         self.0.directory.withdraw_all();
+        self.finish_in_hand(deadline - LAST).await;
         self.0.stop.cancel();
         let actors = &self.0.switch.actors;
         // Children are their parents' to stop.
@@ -458,7 +489,7 @@ impl Node {
         let ended = async {
             tokio::join!(actors.down_to(1), self.0.tasks.wait());
         };
-        if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
+        if tokio::time::timeout_at(deadline.into(), ended).await.is_err() {
             tracing::warn!(
                 left = self.actors(),
                 "actors did not end within {STOP_GRACE:?}; ending them"
@@ -477,6 +508,26 @@ impl Node {
         self.0.endpoint.close().await;
     }
 
+    /// Serves on while those that know its names are told, and answers what has come until then.
+    async fn finish_in_hand(&self, deadline: Instant) {
+        let switch = &self.0.switch;
+        let until = clock::after(LINGER);
+        let mut known = switch.in_hand.arrivals();
+        // Of whom nothing was ever asked, nothing will be.
+        while known > 0 && clock::now() < until {
+            tokio::time::sleep(QUIET).await;
+            if std::mem::replace(&mut known, switch.in_hand.arrivals()) == known {
+                break;
+            }
+        }
+        switch.leaving.store(true, Ordering::Release);
+        let finished = tokio::time::timeout_at(deadline.into(), switch.in_hand.none()).await;
+        if finished.is_err() {
+            let left = switch.in_hand.count();
+            tracing::warn!(left, "messages from other nodes were still in hand at the end");
+        }
+    }
+
     /// Ends everything in the node in the middle of what it does, as the end of its process would.
     pub(crate) fn fall(&self) {
         self.begin_stop();
@@ -489,6 +540,10 @@ impl Node {
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
+    }
+
+    pub(crate) fn pool_registry(&self) -> &Pools {
+        &self.0.pools
     }
 
     pub(crate) fn fates(&self) -> &Fates {

@@ -411,6 +411,11 @@ impl Unknown {
         Parcel { inner: self.0.inner.take(), from: self.0.from }
     }
 
+    /// The message as it came, and the way back.
+    pub(crate) fn into_inner(mut self) -> Option<(Payload, InboundKind)> {
+        self.0.inner.take()
+    }
+
     /// The name of the message in eight bytes.
     #[must_use]
     pub fn tag(&self) -> Tag {

@@ -65,6 +65,7 @@ pub fn describe<M: Message>() -> MessageApi {
         reply_fingerprint,
         idempotent: M::IDEMPOTENT,
         stream: M::STREAM,
+        fallible: M::FALLIBLE,
         deadline_ms: M::DEADLINE.map(|limit| limit.as_millis().try_into().unwrap_or(u64::MAX)),
         http: M::http(),
     }

@@ -16,6 +16,7 @@ use crate::{
     message::{Api, Message},
     node::Node,
     packet::encode_reply,
+    pool::scheduler::Priority,
     stream::EncodedReplies,
 };
 
@@ -29,6 +30,20 @@ pub struct Call {
     pub accept: Fingerprint,
     /// When nobody waits for the reply any more.
     pub deadline: Instant,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Who asks, as a number: a pool serves callers that wait in turn. `None`: the asking actor.
+    pub caller: Option<u64>,
+    /// A pool prefers one worker for all calls of a key.
+    pub key: Option<u64>,
+}
+
+impl Call {
+    /// A call of the usual urgency, of nobody in particular, to whichever worker.
+    #[must_use]
+    pub fn new(payload: Payload, accept: Fingerprint, deadline: Instant) -> Self {
+        Self { payload, accept, deadline, priority: Priority::Normal, caller: None, key: None }
+    }
 }
 
 /// The future reply of a [`Call`].
@@ -182,7 +197,7 @@ where
     Fut: Future<Output = Result<M::Reply, AskError>> + Send + 'static,
 {
     async fn answer(&self, call: Call) -> Result<Payload, AskError> {
-        let Call { payload: Payload { tag, encoding, bytes }, accept, deadline } = call;
+        let Call { payload: Payload { tag, encoding, bytes }, accept, deadline, .. } = call;
         if tag != M::TAG {
             return Err(AskError::Malformed { reason: format!("it is no `{}`", M::NAME) });
         }

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{SOON, until};
-use layercake::{AskError, Node, NodeConfig, Pool, PoolError, directory::Scope};
+use layercake::{AskError, Node, NodeConfig, Pool, PoolError, directory::Scope, pool::Workers};
 use layercake_macros::{actor, message};
 
 #[message(reply = u64)]
@@ -197,5 +197,96 @@ async fn improbable_settings_are_refused_with_a_reason() {
     let hasty = node.pool::<Worker>().responsiveness(Some(Duration::from_millis(1)));
     let hasty = hasty.start().await.expect_err("too hasty");
     assert!(hasty.to_string().contains("responsiveness"), "{hasty}");
+    node.close().await;
+}
+
+#[tokio::test]
+async fn a_pool_is_resized_mixed_and_given_further_workers_while_it_works() {
+    let (node, _folder) = node().await;
+    let pool = node.pool::<Worker>().tasks(2).and(Workers::Threads(1)).named("squares");
+    let pool = pool.start().await.expect("starts");
+    assert_eq!(pool.name(), "squares");
+    until("all are there", || pool.size() == 3).await;
+    squares(&pool).await;
+
+    pool.resize(5).expect("more tasks");
+    until("it has grown", || pool.size() == 6).await;
+    pool.resize(1).expect("fewer tasks");
+    until("it has shrunk", || pool.size() == 2).await;
+    squares(&pool).await;
+
+    let extra = node.spawn(Worker);
+    let member = pool.add(&extra);
+    assert_eq!(pool.size(), 3);
+    squares(&pool).await;
+    member.remove().await;
+    assert_eq!(pool.size(), 2);
+    assert_eq!(extra.ask(Square { n: 2 }).await, Ok(4), "it lives on");
+    let member = pool.add(&extra);
+    extra.stop();
+    until("it has ended", || pool.size() == 2).await;
+    member.remove().await;
+    squares(&pool).await;
+
+    assert!(matches!(pool.resize(0), Err(PoolError::Count(0))));
+    let none = node.pool::<Worker>().hosts("nobody", Scope::Host).start().await.expect("starts");
+    assert!(matches!(none.resize(2), Err(PoolError::Foreign)));
+    pool.stop().await;
+    assert!(matches!(pool.resize(2), Err(PoolError::Stopped)));
+    let wrong = node.pool::<Worker>().tasks(2).between(3, 2).start().await;
+    assert!(matches!(wrong, Err(PoolError::Bounds { min: 3, max: 2 })));
+    node.close().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_removed_finishes_what_it_has() {
+    let (node, _folder) = node().await;
+    let pool = node.pool::<Worker>().threads(1).start().await.expect("starts");
+    let busy = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.ask(Block { ms: 300 }).await }
+    });
+    pool.resize(2).expect("another");
+    until("it is there", || pool.size() == 2).await;
+    let ahead: Vec<_> = (0..4)
+        .map(|_| {
+            tokio::spawn({
+                let pool = pool.clone();
+                async move { pool.ask(Block { ms: 50 }).await }
+            })
+        })
+        .collect();
+    pool.resize(1).expect("one less");
+    for ask in ahead {
+        assert_eq!(ask.await.expect("no panic"), Ok(()));
+    }
+    assert_eq!(busy.await.expect("no panic"), Ok(()));
+    node.close().await;
+}
+
+#[tokio::test]
+async fn a_pool_within_bounds_grows_under_load() {
+    let (node, _folder) = node().await;
+    let pool = node
+        .pool::<Worker>()
+        .threads(1)
+        .between(1, 4)
+        .most_load(f64::MAX)
+        .start()
+        .await
+        .expect("starts");
+    let load = async {
+        loop {
+            let asks = (0..16).map(|_| pool.ask(Block { ms: 25 }));
+            for answer in futures_util::future::join_all(asks).await {
+                assert_eq!(answer, Ok(()));
+            }
+        }
+    };
+    let grown = tokio::time::timeout(SOON, pool.wait_for(2));
+    tokio::select! {
+        () = load => {}
+        grown = grown => grown.expect("it grows"),
+    }
     node.close().await;
 }

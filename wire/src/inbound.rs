@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     id::{ActorSerial, PeerId},
+    in_hand::Held,
     link::{
         Command, Link, Parts, Service,
         cancelled::Cancelled,
@@ -163,6 +164,8 @@ pub struct Responder {
     back: Option<Back>,
     accept: Fingerprint,
     deadline: Instant,
+    /// Lets go when it has been answered.
+    held: Option<Held>,
     trace: Option<Arc<Trace>>,
 }
 
@@ -171,7 +174,7 @@ impl Responder {
     #[must_use]
     pub fn local(slot: AnswerSlot, accept: Fingerprint, deadline: Instant) -> Self {
         let here = Here { slot: Mutex::new(slot), turn: OnceLock::new() };
-        Self { back: Some(Back::Here(here)), accept, deadline, trace: None }
+        Self { back: Some(Back::Here(here)), accept, deadline, held: None, trace: None }
     }
 
     /// A responder for an ask made in this process that takes parts, and where they come out. The
@@ -179,7 +182,7 @@ impl Responder {
     #[must_use]
     pub fn local_stream(accept: Fingerprint, deadline: Instant) -> (Self, Parts) {
         let (inlet, parts) = LocalInlet::new(deadline);
-        (Self { back: Some(Back::Parts(inlet)), accept, deadline, trace: None }, parts)
+        (Self { back: Some(Back::Parts(inlet)), accept, deadline, held: None, trace: None }, parts)
     }
 
     pub(crate) fn over_link(
@@ -191,7 +194,7 @@ impl Responder {
         deadline: Instant,
     ) -> Self {
         let back = Back::Link { commands, cancelled, id, window, wait: OnceLock::new() };
-        Self { back: Some(back), accept, deadline, trace: None }
+        Self { back: Some(back), accept, deadline, held: None, trace: None }
     }
 
     /// The same for an ask that is part of that trace.
@@ -356,6 +359,8 @@ pub struct CreditReturn {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) to: ActorSerial,
     pub(crate) units: u32,
+    /// Lets go when the message has been handled.
+    pub(crate) held: Option<Held>,
 }
 
 impl Drop for CreditReturn {
@@ -382,6 +387,17 @@ pub enum InboundKind {
     Tell(Option<CreditReturn>),
     /// Somebody waits.
     Ask(Responder),
+}
+
+impl InboundKind {
+    /// Counts the message as in hand until it has been handled or answered.
+    pub fn hold(&mut self, held: Held) {
+        match self {
+            Self::Tell(Some(credit)) => credit.held = Some(held),
+            Self::Ask(responder) => responder.held = Some(held),
+            Self::Tell(None) => {}
+        }
+    }
 }
 
 /// Why a link is no more.

@@ -8,6 +8,7 @@ mod endpoint;
 mod frame;
 mod hello;
 pub mod id;
+mod in_hand;
 mod inbound;
 mod interfaces;
 mod link;
@@ -21,6 +22,7 @@ pub use endpoint::{
     DIAL_TIME, DialError, Endpoint, EndpointConfig, LockGuard, SocketGuard, StartError,
 };
 pub use hello::VERSION;
+pub use in_hand::{Held, InHand};
 pub use inbound::{
     AnswerSlot, AskFailure, CreditReturn, Failure, FailureCode, Gone, Inbound, InboundKind,
     LinkDown, Receive, Responder,

@@ -34,7 +34,9 @@ commands:
                   what so many simulated hosts with so many names each take
   bench [NAME...] measure all or these contestants side by side, in a release build
   bench actors [NAME...]
-                  the same of actors within one process, beside other libraries";
+                  the same of actors within one process, beside other libraries
+  bench load [SCENARIO...]
+                  pools of processes with slow, failing and too few workers, and greedy callers";
 
 fn main() -> ExitCode {
     match run() {
@@ -60,6 +62,7 @@ fn run() -> Result<()> {
         ["soak", name] => soak(name, None),
         ["soak", name, length] => soak(name, Some(length)),
         ["bench", "actors", ref names @ ..] => bench("actors", names),
+        ["bench", "load", ref names @ ..] => bench("load", names),
         ["bench", ref names @ ..] => bench("ladder", names),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -135,6 +138,7 @@ fn bench(kind: &str, names: &[&str]) -> Result<()> {
     if let Some(option) = names.iter().find(|name| name.starts_with('-')) {
         bail!("`{option}` is no contestant; for options run `layercake-benches {kind}` itself");
     }
+    setup::for_measuring()?;
     let mut steps = Steps::default();
     let mut build = vec!["build", "--locked", "--release", "-p", "layercake-benches", "--bins"];
     if kind == "ladder" {

@@ -23,17 +23,29 @@ const NEEDED: [(&str, &str); 12] = [
 /// Where administration programs are although `PATH` may leave them out.
 const ADMIN_FOLDERS: &str = "/usr/sbin:/sbin";
 
-/// Installs what is missing, as root; otherwise says what to install and goes on.
+/// What measurements need besides.
+const MEASURING: [(&str, &str); 2] = [("nginx", "nginx-light"), ("h2load", "nghttp2-client")];
+
+/// Installs what tests need and is missing, as root; otherwise says what to install and goes on.
 pub(crate) fn run() -> Result<()> {
+    install(&NEEDED)
+}
+
+/// Installs what measurements need, in the same way.
+pub(crate) fn for_measuring() -> Result<()> {
+    install(&[&NEEDED[..], &MEASURING].concat())
+}
+
+fn install(needed: &[(&'static str, &'static str)]) -> Result<()> {
     let mut missing: Vec<&str> =
-        NEEDED.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
+        needed.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
     let packages = missing.join(" ");
     if !is_root() || !has("apt-get") {
-        eprintln!("note: some tests will be skipped; install {packages} to run them");
+        eprintln!("note: not everything can run; install {packages} for that");
         return Ok(());
     }
     apt_get(&["update", "-qq"])?;

@@ -3,17 +3,25 @@
 mod frames;
 mod grpc;
 mod http;
+mod nginx;
 mod quic;
 mod unix;
 
 use anyhow::{Result, bail};
 
-pub(crate) use self::http::wrk;
-use crate::contestant::Contestant;
+use crate::{contestant::Contestant, load_tools::Protocol};
 
 /// All yardsticks.
 pub(crate) fn contestants() -> Vec<Box<dyn Contestant>> {
-    vec![Box::new(unix::Unix), Box::new(quic::Quic), Box::new(grpc::Grpc), Box::new(http::Http)]
+    vec![
+        Box::new(unix::Unix),
+        Box::new(quic::Quic),
+        Box::new(grpc::Grpc),
+        Box::new(http::Http(Protocol::Http1)),
+        Box::new(nginx::Nginx(Protocol::Http1)),
+        Box::new(http::Http(Protocol::Http2)),
+        Box::new(nginx::Nginx(Protocol::Http2)),
+    ]
 }
 
 /// Runs the serving process of a yardstick.

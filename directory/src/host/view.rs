@@ -381,8 +381,8 @@ impl HostCore {
 /// A node of this host, with what it has told, and how much of that is not listed.
 fn show_local(node: NodeId, local: &Local, answer: Option<NodeAnswer>) -> (NetworkNode, usize) {
     let answered = answer.is_some();
-    let NodeAnswer { addresses, mut published, mut subscribed, sessions, troubles, omitted } =
-        answer.unwrap_or_default();
+    let answer = answer.unwrap_or_default();
+    let NodeAnswer { addresses, mut published, mut subscribed, sessions, troubles, .. } = answer;
     let named = local.records.values().filter(|record| !record.name.is_reserved());
     published.extend(named.map(|record| (&**record).into()));
     published.sort_by(|a, b| (&a.name, a.serial).cmp(&(&b.name, b.serial)));
@@ -401,8 +401,9 @@ fn show_local(node: NodeId, local: &Local, answer: Option<NodeAnswer>) -> (Netwo
         subscribed,
         sessions,
         troubles,
+        story: answer.story,
     };
-    (shown, omitted)
+    (shown, answer.omitted)
 }
 
 impl Remote {
@@ -435,6 +436,7 @@ impl Remote {
                 subscribed: Vec::new(),
                 sessions: Vec::new(),
                 troubles: Vec::new(),
+                story: String::new(),
             });
             if !record.name.is_reserved() {
                 shown.addresses = record.address.node.hints.to_vec();

@@ -15,6 +15,7 @@ fn node(number: u64) -> NetworkNode {
         subscribed: Vec::new(),
         sessions: Vec::new(),
         troubles: Vec::new(),
+        story: String::new(),
     }
 }
 

@@ -139,6 +139,7 @@ impl Shell {
         answer.addresses = self.endpoint.addr().hints.to_vec();
         answer.sessions = links.iter().map(|link| self.session(link, now)).collect();
         answer.troubles = self.status.troubles().list(now);
+        answer.story = self.status.story();
         self.ask(ToHost::Told { round, answer: answer.bounded() });
     }
 

@@ -17,6 +17,7 @@ fn checker_of(schema: Value) -> Checker {
         reply_fingerprint: print,
         idempotent: false,
         stream: false,
+        fallible: false,
         deadline_ms: None,
         http: crate::http::HttpApi::default(),
     })

@@ -6,32 +6,60 @@
 //!
 //! A request passes from the asker's own task to the worker and back: the pool has no task in between.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Instant,
+};
 
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::scheduler::{Scheduler, Ticket, WorkerId};
+use self::{
+    dispatch::Turn,
+    scheduler::{Config, Scheduler, Ticket, WorkerId},
+    seats::Seats,
+    workers::Crew,
+};
 use crate::{
     actor::Actor,
     address::Address,
     clock,
+    error::AskError,
     message::Api,
     node::Node,
+    pools::Shown,
     service::{self, Call, Service},
 };
 
+mod any;
 mod builder;
 mod dispatch;
+mod elastic;
+mod follow;
+mod member;
+mod publish;
 pub mod scheduler;
+mod seats;
+mod status;
 mod stream;
 mod workers;
 
+pub use any::{AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
+pub use dispatch::PoolRequest;
+pub use member::Member;
+pub use publish::PublishedPool;
+pub use seats::Place;
+pub use status::{BUCKETS_MS, MAX_SHOWN, PoolStatus, Times, WorkerState, WorkerStatus};
+pub use workers::Workers;
 
 /// Workers that one pool may be asked to start.
 pub const MAX_WORKERS: usize = 1024;
+/// How long what was published in this process goes on when its name was withdrawn.
+const NOTICE: std::time::Duration = std::time::Duration::from_millis(250);
 /// How long a pool waits for its first worker at its start, and for requests in flight at its end.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -41,10 +69,16 @@ pub struct Pool<A: Actor>(Arc<Inner<A>>);
 
 struct Inner<A: Actor> {
     node: Node,
+    name: String,
     api: Api,
     state: Mutex<State<A>>,
-    /// How many workers there are.
+    crews: Mutex<Vec<Crew>>,
+    /// How many workers take new requests.
     size: watch::Sender<usize>,
+    /// Told when a request has ended while somebody waits for that.
+    ended: Notify,
+    /// Told when a worker is to be used again at another time than was known.
+    clock: Notify,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -52,13 +86,70 @@ struct Inner<A: Actor> {
 /// Behind one lock, held for a few hundred nanoseconds and never across a wait.
 struct State<A: Actor> {
     scheduler: Scheduler,
-    waiting: HashMap<Ticket, oneshot::Sender<(WorkerId, Address<A>)>>,
+    waiting: HashMap<Ticket, oneshot::Sender<Turn<A>>>,
     workers: HashMap<WorkerId, Address<A>>,
+    seats: Seats,
+    /// Those that finish what they have.
+    draining: HashSet<WorkerId>,
     next: u64,
+    /// How many wait for requests to end.
+    watchers: usize,
+    /// When a worker is to be used again for those that wait.
+    wake: Option<Instant>,
 }
 
 impl<A: Actor> Pool<A> {
-    /// How many workers there are now.
+    /// A pool without workers, which ends with the node or by `stop`.
+    fn empty(
+        node: &Node,
+        name: String,
+        api: Api,
+        config: Config,
+        expecting: bool,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut scheduler = Scheduler::new(config, rand::random());
+        scheduler.set_expecting(expecting);
+        let state = State {
+            scheduler,
+            waiting: HashMap::new(),
+            workers: HashMap::new(),
+            seats: Seats::default(),
+            draining: HashSet::new(),
+            next: 0,
+            watchers: 0,
+            wake: None,
+        };
+        let pool = Self(Arc::new(Inner {
+            node: node.clone(),
+            name,
+            api,
+            state: Mutex::new(state),
+            crews: Mutex::new(Vec::new()),
+            size: watch::channel(0).0,
+            ended: Notify::new(),
+            clock: Notify::new(),
+            stop,
+            tasks: TaskTracker::new(),
+        }));
+        let clock = pool.clone();
+        pool.0.tasks.spawn(async move { clock.0.keep_time().await });
+        pool
+    }
+
+    /// How it is now, as operators see it.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        self.0.status()
+    }
+
+    /// Its name, as it is shown.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How many workers there are now; those that are leaving are not counted.
     #[must_use]
     pub fn size(&self) -> usize {
         *self.0.size.borrow()
@@ -84,19 +175,109 @@ impl<A: Actor> Pool<A> {
         let mut state = self.0.state.lock();
         state.next += 1;
         let worker = WorkerId(state.next);
+        let info = dispatch::info(&address);
         state.workers.insert(worker, address);
-        let starts = state.scheduler.join(worker, clock::now());
-        state.assign(starts);
-        self.0.size.send_replace(state.workers.len());
+        let moves = state.scheduler.join(worker, info, clock::now());
+        self.0.carry_out(&mut state, moves);
+        self.0.size.send_replace(state.able());
         worker
+    }
+
+    /// Gives a worker no new requests.
+    fn drain(&self, worker: WorkerId) {
+        let mut state = self.0.state.lock();
+        if state.workers.contains_key(&worker) {
+            state.draining.insert(worker);
+            let moves = state.scheduler.drain(worker, clock::now());
+            self.0.carry_out(&mut state, moves);
+            self.0.size.send_replace(state.able());
+        }
     }
 
     fn leave(&self, worker: WorkerId) {
         let mut state = self.0.state.lock();
         state.workers.remove(&worker);
-        let starts = state.scheduler.leave(worker, clock::now());
-        state.assign(starts);
-        self.0.size.send_replace(state.workers.len());
+        state.draining.remove(&worker);
+        let moves = state.scheduler.leave(worker, clock::now());
+        self.0.carry_out(&mut state, moves);
+        self.0.size.send_replace(state.able());
+        // Whoever waits for its requests need not any longer.
+        self.0.ended.notify_waiters();
+    }
+
+    /// Gives a worker no new requests, waits until it has answered what it has, within the grace, and
+    /// lets it go.
+    async fn retire(&self, worker: WorkerId) {
+        self.drain(worker);
+        self.idle(worker).await;
+        self.leave(worker);
+    }
+
+    /// Waits until a worker has answered what it has, within the grace.
+    async fn idle(&self, worker: WorkerId) {
+        let idle = self.until(|state| state.in_flight_of(worker) == 0);
+        if tokio::time::timeout(GRACE, idle).await.is_err() {
+            tracing::warn!(
+                worker = A::NAME,
+                "a worker still had requests {GRACE:?} after it was to finish; letting it go"
+            );
+        }
+    }
+
+    /// Waits until something is so that changes when requests end or workers leave.
+    async fn until(&self, is_so: impl Fn(&State<A>) -> bool) {
+        /// Counts who waits, also where the wait is given up.
+        struct Watcher<'a, A: Actor>(&'a Inner<A>);
+        impl<A: Actor> Drop for Watcher<'_, A> {
+            fn drop(&mut self) {
+                self.0.state.lock().watchers -= 1;
+            }
+        }
+        self.0.state.lock().watchers += 1;
+        let watcher = Watcher(&self.0);
+        loop {
+            let mut ended = std::pin::pin!(watcher.0.ended.notified());
+            // From here on nothing is missed.
+            ended.as_mut().enable();
+            if is_so(&watcher.0.state.lock()) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Tells those that wait for a worker that there is none.
+    fn turn_away(&self) {
+        let mut state = self.0.state.lock();
+        for (ticket, asker) in std::mem::take(&mut state.waiting) {
+            state.scheduler.cancel(ticket);
+            let _ = asker.send(Err(AskError::Unavailable));
+        }
+    }
+
+    /// Waits until no request is in flight, within the grace.
+    async fn finish(&self) {
+        let idle = self.until(|state| state.scheduler.in_flight() == 0);
+        if tokio::time::timeout(GRACE, idle).await.is_err() {
+            tracing::warn!("requests were still in flight {GRACE:?} after the pool was stopped");
+        }
+    }
+}
+
+impl<A: Actor> State<A> {
+    /// How many workers take new requests.
+    fn able(&self) -> usize {
+        self.workers.len() - self.draining.len()
+    }
+
+    fn in_flight_of(&self, worker: WorkerId) -> usize {
+        self.scheduler.in_flight_of(worker)
+    }
+}
+
+impl<A: Actor> Shown for Inner<A> {
+    fn show(&self) -> Vec<PoolStatus> {
+        if self.stop.is_cancelled() { Vec::new() } else { vec![self.status()] }
     }
 }
 
@@ -110,11 +291,11 @@ impl<A: Actor> Service for Pool<A> {
     }
 
     fn call(&self, call: Call) -> service::Reply<'_> {
-        Box::pin(self.ask_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.answer(call))
     }
 
     fn stream(&self, call: Call) -> service::Stream<'_> {
-        Box::pin(self.stream_encoded(call.payload, call.accept, call.deadline))
+        Box::pin(self.stream_call(call))
     }
 }
 

@@ -2,213 +2,113 @@
 //!
 //! A plain value: `now` and the seed of its dice are arguments, and [`super`] carries out what it
 //! says. It knows neither messages nor addresses; a request is a [`Ticket`], a worker a [`WorkerId`].
+//! `docs/pools.md` says why each part is as it is, and shows it at work.
 //!
-//! Of two random workers with room, the one that will answer sooner gets the request: the one with
-//! the smaller product of requests in flight (this one included) and its latency of late, which rises
-//! at once with a slow answer and falls slowly ("power of two choices" over a peak-sensitive average:
-//! nearly as good as asking all, in constant time, and two pools with the same view do not all run to
-//! the same worker).
+//! - [`choice`]: the worker that will answer soonest; workers that fail or are silent are left out.
+//! - [`limit`]: how many requests each worker has at a time.
+//! - [`queue`]: who waits, and who is next.
+//! - [`pace`]: how long a newcomer would wait; here it is admitted or not.
 //!
 //! # What always holds
-//! - A ticket is started at most once, and ends by [`Scheduler::done`], [`Scheduler::cancel`],
-//!   [`Scheduler::expire`] or the leaving of its worker, whichever is first. Later reports on it
-//!   change nothing.
-//! - A worker has at most [`Config::concurrency`] requests in flight, and at most [`Config::queue`]
-//!   wait, those overdue but not yet collected by `expire` included.
-//! - Nobody waits while a worker has room.
+//! - A ticket is started at most once, and ends by [`Scheduler::done`], [`Scheduler::cancel`], by
+//!   [`Moves::ends`] or by the leaving of its worker, whichever is first. Later reports on it change
+//!   nothing.
+//! - A worker is given a request only while it has fewer than its limit, which is at most
+//!   [`Config::concurrency`], or to see whether it is well again; at most [`Config::queue`] wait.
+//! - Nobody waits while a worker that is used has room; at least half of the workers are used.
+//! - What is started has not reached its deadline.
 //!
-//! Every operation takes time in the logarithm of the queue's length, for each request it moves.
+//! Every operation takes time in the logarithm of the queue's length, for each request it moves; one with a
+//! key in the number of workers.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use self::responses::Responses;
+use self::{
+    budget::Budget,
+    limit::Limit,
+    pace::Pace,
+    queue::Queue,
+    slots::{Place, Slots},
+    worker::{Health, Why, Worker},
+};
 
+mod budget;
+mod chain;
+mod choice;
 mod config;
-mod responses;
+mod histogram;
+mod limit;
+mod pace;
+mod queue;
+mod slots;
+mod terms;
+mod view;
+mod worker;
 
 pub use config::{Config, ConfigError};
+pub use histogram::{Histogram, Quantiles};
+pub use terms::{
+    Decision, Distance, Moves, Outcome, Priority, Rejection, Request, Ticket, WorkerId, WorkerInfo,
+};
+pub use view::{PoolView, Totals, WorkerState, WorkerView};
 
-/// A worker's latency returns to the pool's mean with this time constant: long enough to spare a slow
-/// worker, short enough to notice that it has recovered.
-const FORGET: Duration = Duration::from_secs(10);
 /// What a newcomer is credited with while the pool has answered nothing yet.
 const FIRST_LATENCY: Duration = Duration::from_millis(1);
-/// A worker that fails `n` times in a row counts as `n + 1` times as slow as the mean, up to this:
-/// the queue of a good worker never looks worse than that.
-const WORST_STREAK: u32 = 64;
 /// The bounds of the advice when to come back.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-
-/// One request. Tickets of one scheduler are never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
-
-/// One worker, as its owner numbers it. A worker that comes back has a new number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkerId(pub u64);
-
-/// What becomes of a new request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// It starts at once, on this worker.
-    Start(Ticket, WorkerId),
-    /// It waits.
-    Queued(Ticket),
-    /// It is turned away.
-    Rejected(Rejection),
-}
-
-/// Why a request is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejection {
-    /// No worker is there, and none is expected.
-    Unavailable,
-    /// The pool answers too slowly.
-    Busy {
-        /// The mean response time of late.
-        mean: Duration,
-        /// When to come back.
-        retry_after: Duration,
-    },
-    /// The queue is full.
-    Overloaded {
-        /// How many requests wait.
-        pending: usize,
-        /// When to come back.
-        retry_after: Duration,
-    },
-}
-
-/// How a started request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The worker answered.
-    Answered,
-    /// The worker, or the way to it, failed.
-    Failed,
-    /// The deadline passed.
-    TimedOut,
-    /// The asker went away. Says nothing about the worker.
-    Cancelled,
-}
-
-/// Counts since the pool began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Totals {
-    /// Requests given to workers.
-    pub started: u64,
-    /// Of these, how many were answered.
-    pub answered: u64,
-    /// Of these, how many failed.
-    pub failed: u64,
-    /// Of these, how many ran into their deadline.
-    pub timed_out: u64,
-    /// Of these, how many were given up by their askers.
-    pub cancelled: u64,
-    /// Of these, how many were with a worker when it left.
-    pub orphaned: u64,
-    /// Requests whose deadline passed while they waited.
-    pub expired: u64,
-    /// Requests given up by their askers while they waited.
-    pub withdrawn: u64,
-    /// Requests turned away as [`Rejection::Unavailable`].
-    pub unavailable: u64,
-    /// Requests turned away as [`Rejection::Busy`].
-    pub busy: u64,
-    /// Requests turned away as [`Rejection::Overloaded`].
-    pub overloaded: u64,
-}
-
-/// What is known of one worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorkerStats {
-    /// Which one.
-    pub worker: WorkerId,
-    /// How many requests it has now.
-    pub in_flight: usize,
-    /// Its latency of late, as dispatch sees it.
-    pub latency: Duration,
-    /// Whether it gets no new requests.
-    pub draining: bool,
-    /// How many requests it was given.
-    pub started: u64,
-    /// Of these, how many it answered.
-    pub answered: u64,
-}
-
-struct Worker {
-    tickets: HashSet<Ticket>,
-    /// Seconds.
-    latency: f64,
-    /// When `latency` was last brought up to date.
-    seen: Instant,
-    /// Failures in a row.
-    failures: u32,
-    draining: bool,
-    /// Where it stands in `Scheduler::open`, if it has room.
-    open: Option<usize>,
-    started: u64,
-    answered: u64,
-}
-
-impl Worker {
-    /// Its latency now: without news, it comes closer to the mean of the pool.
-    fn latency(&self, mean: f64, now: Instant) -> f64 {
-        let idle = now.saturating_duration_since(self.seen).as_secs_f64();
-        mean + (self.latency - mean) * (-idle / FORGET.as_secs_f64()).exp()
-    }
-
-    fn cost(&self, mean: f64, now: Instant) -> f64 {
-        (self.tickets.len() + 1) as f64 * self.latency(mean, now)
-    }
-}
-
-struct InFlight {
-    worker: WorkerId,
-    arrived: Instant,
-    started: Instant,
-}
-
-#[derive(Clone, Copy)]
-struct Queued {
-    arrived: Instant,
-    deadline: Instant,
-}
+/// Knowledge is of today for twice the responsiveness, or without one for so long.
+const MAX_AGE: Duration = Duration::from_secs(10);
+/// Retries and hedges that are always allowed, each second.
+const RETRIES_A_SECOND: f64 = 3.0;
+const HEDGES_A_SECOND: f64 = 1.0;
+/// Answers between two looks at the tail, and after which the older ones weigh half.
+const TAIL_LOOK: u64 = 64;
+const TAIL_FADE: u64 = 4096;
 
 /// The scheduler of one pool. See the module's documentation.
 ///
 /// Inputs are [`join`](Self::join), [`drain`](Self::drain), [`leave`](Self::leave),
 /// [`set_expecting`](Self::set_expecting), [`request`](Self::request), [`done`](Self::done),
-/// [`cancel`](Self::cancel) and [`expire`](Self::expire), the last of these to be called when
-/// [`next_deadline`](Self::next_deadline) has come. Those that return pairs of a ticket and a worker
-/// name the waiting requests that start now. `now` must not run backwards.
+/// [`cancel`](Self::cancel), [`hedge`](Self::hedge) and [`expire`](Self::expire), the last of these to be
+/// called when [`next_deadline`](Self::next_deadline) has come. [`Moves`] name the waiting requests that
+/// start or end now. `now` must not run backwards.
 pub struct Scheduler {
     config: Config,
     dice: StdRng,
     expecting: bool,
-    workers: HashMap<WorkerId, Worker>,
-    /// The workers with room, in no order, so that one is picked in constant time.
-    open: Vec<WorkerId>,
-    draining: usize,
-    in_flight: HashMap<Ticket, InFlight>,
-    /// In the order of arrival, which is that of the tickets.
-    queue: BTreeMap<Ticket, Queued>,
-    deadlines: BTreeSet<(Instant, Ticket)>,
-    /// Passed over because their deadline had passed; to be collected by `expire`.
-    overdue: BTreeMap<Ticket, Instant>,
-    next_ticket: u64,
-    responses: Responses,
-    /// Seconds from start to answer, over all workers; 0 before the first answer.
-    mean_latency: f64,
+    workers: Vec<Option<Worker>>,
+    /// Places in `workers` that are free.
+    vacant: Vec<u32>,
+    ids: HashMap<WorkerId, u32>,
+    /// The workers with room by distance, in no order, so that one is picked in constant time.
+    open: [Vec<u32>; Distance::COUNT],
+    /// Workers that are not draining, and how many of them are left out.
+    able: usize,
+    out: usize,
+    /// Workers to be given one request each.
+    due: VecDeque<u32>,
+    /// When something changes for a worker that is spared or left out.
+    wakes: BTreeSet<(Instant, u32)>,
+    slots: Slots,
+    queue: Queue,
+    /// Since when somebody has waited.
+    standing: Option<Instant>,
+    in_flight: usize,
+    pace: Pace,
     /// Requests since the pool became busy.
     while_busy: u32,
+    retries: Budget,
+    hedges: Budget,
+    /// What answers took of late, and what one takes that is late.
+    recent: Histogram,
+    tail: Option<Duration>,
+    times: Histogram,
+    queue_delay: Histogram,
     totals: Totals,
 }
 
@@ -216,22 +116,32 @@ impl Scheduler {
     /// A pool without workers. The settings are taken as they are: see [`Config::validate`].
     #[must_use]
     pub fn new(config: Config, seed: u64) -> Self {
+        let max_age = config.responsiveness.map_or(MAX_AGE, |target| target.saturating_mul(2));
         Self {
-            responses: Responses::new(config.responsiveness),
-            config,
             dice: StdRng::seed_from_u64(seed),
             expecting: false,
-            workers: HashMap::new(),
-            open: Vec::new(),
-            draining: 0,
-            in_flight: HashMap::new(),
-            queue: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            overdue: BTreeMap::new(),
-            next_ticket: 0,
-            mean_latency: 0.0,
+            workers: Vec::new(),
+            vacant: Vec::new(),
+            ids: HashMap::new(),
+            open: Default::default(),
+            able: 0,
+            out: 0,
+            due: VecDeque::new(),
+            wakes: BTreeSet::new(),
+            slots: Slots::default(),
+            queue: Queue::new(config.responsiveness),
+            standing: None,
+            in_flight: 0,
+            pace: Pace::new(max_age),
             while_busy: 0,
+            retries: Budget::new(config.retries, RETRIES_A_SECOND),
+            hedges: Budget::new(config.hedges, HEDGES_A_SECOND),
+            recent: Histogram::default(),
+            tail: None,
+            times: Histogram::default(),
+            queue_delay: Histogram::default(),
             totals: Totals::default(),
+            config,
         }
     }
 
@@ -241,307 +151,568 @@ impl Scheduler {
     }
 
     /// A worker is ready. One that is known already is no longer drained.
-    pub fn join(&mut self, worker: WorkerId, now: Instant) -> Vec<(Ticket, WorkerId)> {
-        let mean = self.mean();
-        let known = self.workers.entry(worker).or_insert_with(|| Worker {
-            tickets: HashSet::new(),
-            latency: mean,
-            seen: now,
-            failures: 0,
-            draining: false,
-            open: None,
-            started: 0,
-            answered: 0,
-        });
-        if std::mem::take(&mut known.draining) {
-            self.draining -= 1;
+    pub fn join(&mut self, worker: WorkerId, info: WorkerInfo, now: Instant) -> Moves {
+        let able = self.able;
+        if let Some(&at) = self.ids.get(&worker) {
+            if let Some(known) = self.worker_mut(at)
+                && std::mem::take(&mut known.draining)
+            {
+                let (out, health) = (known.is_out(), known.health);
+                self.able += 1;
+                self.out += usize::from(out);
+                // Where it was due, it is again.
+                self.set_health(at, health);
+                self.relent(now);
+            }
+        } else {
+            let most = info.concurrency.unwrap_or(self.config.concurrency).max(1);
+            let limit = Limit::new(most, self.config.adaptive, now);
+            let known = Worker::new(worker, info, limit, self.mean(), now);
+            let at = match self.vacant.pop() {
+                Some(at) => {
+                    self.workers[at as usize] = Some(known);
+                    at
+                }
+                None => {
+                    self.workers.push(Some(known));
+                    (self.workers.len() - 1) as u32
+                }
+            };
+            self.ids.insert(worker, at);
+            self.able += 1;
+            self.update_open(at);
         }
-        self.update_open(worker);
-        self.fill(now)
+        self.pace.scaled(able, self.able);
+        self.moves(now)
     }
 
     /// A worker gets no new requests; those it has go on.
-    pub fn drain(&mut self, worker: WorkerId) {
-        if let Some(known) = self.workers.get_mut(&worker)
+    pub fn drain(&mut self, worker: WorkerId, now: Instant) -> Moves {
+        let Some(&at) = self.ids.get(&worker) else { return Moves::default() };
+        if let Some(known) = self.worker_mut(at)
             && !std::mem::replace(&mut known.draining, true)
         {
-            self.draining += 1;
-            self.update_open(worker);
+            let out = known.is_out();
+            self.pace.scaled(self.able, self.able - 1);
+            self.able -= 1;
+            self.out -= usize::from(out);
+            self.due.retain(|due| *due != at);
+            self.update_open(at);
+            self.relent(now);
         }
+        self.moves(now)
     }
 
     /// A worker is gone. Its requests are forgotten: their asks fail by themselves.
-    pub fn leave(&mut self, worker: WorkerId, now: Instant) -> Vec<(Ticket, WorkerId)> {
-        self.drain(worker);
-        if let Some(gone) = self.workers.remove(&worker) {
-            self.draining -= 1;
-            self.totals.orphaned += gone.tickets.len() as u64;
-            for ticket in gone.tickets {
-                self.in_flight.remove(&ticket);
-            }
+    pub fn leave(&mut self, worker: WorkerId, now: Instant) -> Moves {
+        let mut moves = self.drain(worker, now);
+        let Some(at) = self.ids.remove(&worker) else { return moves };
+        self.set_health(at, Health::Well);
+        while let Some(slot) = self.worker(at).and_then(|known| known.requests.first()) {
+            self.take_back(at, slot);
+            self.totals.orphaned += 1;
         }
-        self.fill(now)
+        self.close(at);
+        self.workers[at as usize] = None;
+        self.vacant.push(at);
+        let more = self.moves(now);
+        moves.starts.extend(more.starts);
+        moves.ends.extend(more.ends);
+        moves
     }
 
-    /// A request arrives, of use until its deadline.
-    pub fn request(&mut self, now: Instant, deadline: Instant) -> Decision {
-        if self.is_without_workers() && !self.expecting {
+    /// A request arrives.
+    pub fn request(&mut self, now: Instant, request: Request) -> (Decision, Moves) {
+        self.wake(now);
+        let mut moves = Moves::default();
+        if !self.queue.is_empty() {
+            self.fill(now, &mut moves);
+        }
+        if request.again.is_none() {
+            self.retries.on_request();
+            self.hedges.on_request();
+        } else {
+            self.totals.repeated += 1;
+        }
+        let decision = self.decide(now, &request, &mut moves);
+        (decision, moves)
+    }
+
+    fn decide(&mut self, now: Instant, request: &Request, moves: &mut Moves) -> Decision {
+        if self.able == 0 && !self.expecting {
             self.totals.unavailable += 1;
             return Decision::Rejected(Rejection::Unavailable);
         }
-        if let Some(mean) = self.busy(now) {
-            self.while_busy = self.while_busy.saturating_add(1);
-            if self.while_busy < self.config.busy_pass_rate {
-                self.totals.busy += 1;
-                let retry_after = self.retry_after();
-                return Decision::Rejected(Rejection::Busy { mean, retry_after });
+        if request.again.is_none()
+            && let Some(expected) = self.too_late(now, request)
+        {
+            self.totals.busy += 1;
+            return Decision::Rejected(self.busy(expected, now));
+        }
+        // Those that have waited come first; none does where a worker has room.
+        if self.queue.is_empty()
+            && let Some(worker) = self.pick(request, now)
+        {
+            let slot = self.slots.keep(request, now);
+            return self.start(slot, worker, now);
+        }
+        if self.queue.len() >= self.config.queue {
+            self.pass_over(now, moves);
+        }
+        let pending = self.queue.len();
+        if pending >= self.config.queue {
+            let overloaded = Rejection::Overloaded { pending, retry_after: self.retry_after(now) };
+            let (priority, caller) = (request.priority, request.caller);
+            match self.queue.victim(&self.slots, priority, caller, now) {
+                Some(slot) => {
+                    self.totals.displaced += 1;
+                    let ticket = self.give_up(slot);
+                    moves.ends.push((ticket, Some(overloaded)));
+                }
+                None => {
+                    self.totals.overloaded += 1;
+                    return Decision::Rejected(overloaded);
+                }
             }
         }
-        // Those that have waited come first; none has where a worker has room.
-        if let Some(worker) = self.pick(now) {
+        let slot = self.slots.keep(request, now);
+        self.slots[slot].place = Place::Waiting;
+        self.queue.push(&mut self.slots, slot);
+        self.standing.get_or_insert(now);
+        Decision::Queued(self.slots[slot].ticket(slot))
+    }
+
+    /// Whether the answer would come too late, and if so, after how long.
+    fn too_late(&mut self, now: Instant, request: &Request) -> Option<Duration> {
+        let wait = if self.queue.is_empty() && self.has_room() {
+            0.0
+        } else {
+            let ahead = self.queue.ahead(request.priority, request.caller);
+            self.pace.wait(ahead, self.in_flight, now)
+        };
+        let response = wait + self.pace.latency(now);
+        let expected = Duration::try_from_secs_f64(response).unwrap_or(Duration::MAX);
+        if wait > request.deadline.saturating_duration_since(now).as_secs_f64() {
+            return Some(expected);
+        }
+        let target = self.config.responsiveness?.as_secs_f64();
+        // A burst may use up the time there is; a queue that never ends helps nobody, so it is kept
+        // shorter: long enough that no worker runs dry.
+        let stood = self.standing.map_or(0.0, |at| now.duration_since(at).as_secs_f64());
+        let longest = if stood > target { target / 2.0 } else { target };
+        if wait < longest && response < target {
             self.while_busy = 0;
-            let ticket = self.new_ticket();
-            self.start(ticket, worker, now, now);
-            return Decision::Start(ticket, worker);
+            return None;
         }
-        let pending = self.queue.len() + self.overdue.len();
-        if pending >= self.config.queue {
-            self.totals.overloaded += 1;
-            let retry_after = self.retry_after();
-            return Decision::Rejected(Rejection::Overloaded { pending, retry_after });
+        // Where those that wait are late themselves, they are what recovery is noticed by.
+        if wait < target {
+            self.while_busy += 1;
+            if self.while_busy >= self.config.busy_pass_rate {
+                self.while_busy = 0;
+                return None;
+            }
         }
-        self.while_busy = 0;
-        let ticket = self.new_ticket();
-        self.queue.insert(ticket, Queued { arrived: now, deadline });
-        self.deadlines.insert((deadline, ticket));
-        Decision::Queued(ticket)
+        Some(expected)
     }
 
     /// A started request has ended.
-    pub fn done(
-        &mut self,
-        ticket: Ticket,
-        outcome: Outcome,
-        now: Instant,
-    ) -> Vec<(Ticket, WorkerId)> {
-        let Some(InFlight { worker, arrived, started }) = self.in_flight.remove(&ticket) else {
-            return Vec::new();
-        };
-        let total = match outcome {
-            Outcome::Answered => &mut self.totals.answered,
-            Outcome::Failed => &mut self.totals.failed,
-            Outcome::TimedOut => &mut self.totals.timed_out,
-            Outcome::Cancelled => &mut self.totals.cancelled,
-        };
-        *total += 1;
-        if matches!(outcome, Outcome::Answered | Outcome::TimedOut) {
-            self.responses.push(now, now.saturating_duration_since(arrived));
-        }
-        self.learn(worker, outcome, now, now.saturating_duration_since(started));
-        if let Some(worker) = self.workers.get_mut(&worker) {
-            worker.tickets.remove(&ticket);
-        }
+    pub fn done(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> Moves {
+        let Place::With(worker) = self.slots.place(ticket) else { return Moves::default() };
+        let known = self.slots[ticket.slot];
+        self.take_back(worker, ticket.slot);
+        self.pace.ended(!self.queue.is_empty(), now);
+        let took = now.saturating_duration_since(known.started);
+        self.learn(worker, outcome, &known, took, now);
         self.update_open(worker);
-        self.fill(now)
+        self.moves(now)
+    }
+
+    /// Takes the end of a request into what is known of its worker and of the pool.
+    fn learn(
+        &mut self,
+        at: u32,
+        outcome: Outcome,
+        request: &slots::Slot,
+        took: Duration,
+        now: Instant,
+    ) {
+        let mean = self.mean();
+        let Some(worker) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let probed = match worker.health {
+            Health::Probed(why) => Some(why),
+            _ => None,
+        };
+        if !matches!(outcome, Outcome::Refused | Outcome::Cancelled) {
+            worker.accepts();
+        }
+        match outcome {
+            Outcome::Answered => {
+                self.totals.answered += 1;
+                worker.on_answer(took, mean, now);
+                worker.limit.answered(took.as_secs_f64(), request.alone, request.epoch, now);
+                let silent =
+                    matches!(worker.health, Health::Out(_, Why::Silent) | Health::Due(Why::Silent));
+                if probed.is_some() {
+                    worker.restore(now);
+                }
+                if probed.is_some() || silent {
+                    self.set_health(at, Health::Well);
+                }
+                self.pace.took(took.as_secs_f64(), now);
+                self.note_time(took);
+            }
+            Outcome::Failed => {
+                self.totals.failed += 1;
+                worker.on_failure(took, mean, now);
+                match probed {
+                    Some(_) => self.keep_out(at, Why::Fails, now),
+                    None => self.judge(at, now),
+                }
+            }
+            Outcome::Refused => {
+                self.totals.refused += 1;
+                let rest = worker.on_refusal(now);
+                if probed.is_some() || worker.health == Health::Well {
+                    let jitter = self.dice.random_range(0.75..1.25);
+                    self.set_health(at, Health::Resting(now + rest.mul_f64(jitter)));
+                }
+            }
+            Outcome::TimedOut | Outcome::Outrun => {
+                worker.on_silence(request.started, mean, now);
+                if outcome == Outcome::TimedOut {
+                    self.totals.timed_out += 1;
+                    self.pace.took(took.as_secs_f64(), now);
+                } else {
+                    self.totals.outrun += 1;
+                }
+                if probed.is_some() {
+                    self.keep_out(at, Why::Silent, now);
+                }
+            }
+            Outcome::Cancelled => {
+                self.totals.cancelled += 1;
+                if let Some(why) = probed
+                    && worker.in_flight() == 0
+                {
+                    self.set_health(at, Health::Due(why));
+                }
+            }
+        }
+    }
+
+    fn note_time(&mut self, took: Duration) {
+        self.times.add(took);
+        if self.config.hedges > 0.0 {
+            self.recent.add(took);
+            let count = self.recent.count();
+            if count.is_multiple_of(TAIL_LOOK) {
+                self.tail = Some(self.recent.quantile(0.95));
+            }
+            if count >= TAIL_FADE {
+                self.recent.fade();
+            }
+        }
     }
 
     /// Withdraws a waiting request. `false` if it does not wait (any more).
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
-        let deadline = match self.queue.remove(&ticket) {
-            Some(queued) => Some(queued.deadline),
-            None => self.overdue.remove(&ticket),
-        };
-        let Some(deadline) = deadline else { return false };
-        self.deadlines.remove(&(deadline, ticket));
-        self.totals.withdrawn += 1;
-        true
+        let waits = self.slots.place(ticket) == Place::Waiting;
+        if waits {
+            self.give_up(ticket.slot);
+            self.totals.withdrawn += 1;
+        }
+        waits
     }
 
-    /// Takes out the waiting requests whose deadline has passed.
-    pub fn expire(&mut self, now: Instant) -> Vec<Ticket> {
-        self.pass_over(now);
-        let expired: Vec<_> = std::mem::take(&mut self.overdue).into_keys().collect();
-        self.totals.expired += expired.len() as u64;
-        expired
+    /// The time has come for what was to happen at [`next_deadline`](Self::next_deadline).
+    pub fn expire(&mut self, now: Instant) -> Moves {
+        self.moves(now)
     }
 
-    /// When to call [`expire`](Self::expire) next; it may be past.
+    /// When to call [`expire`](Self::expire) next; it may be past. Nothing is to be done before, while
+    /// nothing else happens.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let waiting = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let overdue = self.overdue.first_key_value().map(|(_, deadline)| *deadline);
-        waiting.into_iter().chain(overdue).min()
+        let deadline = self.queue.first_deadline()?;
+        Some(self.next_wake().map_or(deadline, |wake| deadline.min(wake)))
+    }
+
+    /// The same for who sees to the deadlines by other means: when a worker is used again for those that
+    /// wait.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Instant> {
+        if self.queue.is_empty() { None } else { self.wakes.first().map(|(wake, _)| *wake) }
+    }
+
+    /// Whether the budget allows that a request is repeated that may have run already; it is counted.
+    pub fn may_repeat(&mut self, now: Instant) -> bool {
+        let may = self.retries.take(now);
+        self.totals.not_repeated += u64::from(!may);
+        may
+    }
+
+    /// After how long without an answer a second worker may be asked, where that is wanted and the usual
+    /// time is known.
+    #[must_use]
+    pub fn hedge_after(&self) -> Option<Duration> {
+        self.tail
+    }
+
+    /// A second worker for a request that takes long, if one has room and the budget allows it.
+    pub fn hedge(&mut self, first: Ticket, now: Instant) -> Option<(Ticket, WorkerId)> {
+        let Place::With(worker) = self.slots.place(first) else { return None };
+        let id = self.worker(worker)?.id;
+        let request = Request { key: None, again: Some(id), ..self.slots[first.slot].request() };
+        if !self.queue.is_empty() || request.deadline <= now {
+            return None;
+        }
+        let second = self.pick(&request, now).filter(|second| *second != worker)?;
+        if !self.hedges.take(now) {
+            return None;
+        }
+        self.totals.hedged += 1;
+        let slot = self.slots.keep(&request, now);
+        match self.start(slot, second, now) {
+            Decision::Start(ticket, worker) => Some((ticket, worker)),
+            Decision::Queued(_) | Decision::Rejected(_) => None,
+        }
     }
 
     /// How many requests wait.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.queue.len() + self.overdue.len()
+        self.queue.len()
     }
 
     /// How many requests workers have.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight
     }
 
-    /// The mean response time of late, from arrival to answer; zero where there was none.
-    pub fn mean_response(&mut self, now: Instant) -> Duration {
-        self.responses.mean(now)
-    }
-
-    /// The counts since the beginning.
+    /// How many requests one worker has.
     #[must_use]
-    pub fn totals(&self) -> Totals {
-        self.totals
+    pub fn in_flight_of(&self, worker: WorkerId) -> usize {
+        let known = self.ids.get(&worker).and_then(|at| self.worker(*at));
+        known.map_or(0, Worker::in_flight)
     }
 
-    /// What is known of each worker, in no order.
-    pub fn workers(&self, now: Instant) -> impl Iterator<Item = WorkerStats> {
-        let mean = self.mean();
-        self.workers.iter().map(move |(worker, state)| WorkerStats {
-            worker: *worker,
-            in_flight: state.tickets.len(),
-            latency: Duration::from_secs_f64(state.latency(mean, now).max(0.0)),
-            draining: state.draining,
-            started: state.started,
-            answered: state.answered,
-        })
-    }
-
-    fn is_without_workers(&self) -> bool {
-        self.workers.len() == self.draining
-    }
-
-    fn mean(&self) -> f64 {
-        if self.mean_latency > 0.0 { self.mean_latency } else { FIRST_LATENCY.as_secs_f64() }
-    }
-
-    /// The mean response time, if it is too long.
-    fn busy(&mut self, now: Instant) -> Option<Duration> {
-        let mean = self.responses.mean(now);
-        if self.config.responsiveness.is_some_and(|limit| mean >= limit) {
-            return Some(mean);
+    /// How long a request of a new caller would wait that came now.
+    #[must_use]
+    pub fn expected_wait(&self, now: Instant) -> Duration {
+        if self.queue.is_empty() {
+            return Duration::ZERO;
         }
-        self.while_busy = 0;
-        None
+        let wait = self.pace.wait(self.queue.len(), self.in_flight, now);
+        Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX)
+    }
+
+    fn worker(&self, at: u32) -> Option<&Worker> {
+        self.workers.get(at as usize)?.as_ref()
+    }
+
+    fn worker_mut(&mut self, at: u32) -> Option<&mut Worker> {
+        self.workers.get_mut(at as usize)?.as_mut()
+    }
+
+    /// What an answer takes, in seconds.
+    fn mean(&self) -> f64 {
+        let mean = self.pace.last_latency();
+        if mean > 0.0 { mean } else { FIRST_LATENCY.as_secs_f64() }
+    }
+
+    fn busy(&self, expected: Duration, now: Instant) -> Rejection {
+        Rejection::Busy { expected, retry_after: self.retry_after(now) }
     }
 
     /// About when what is here now will have been worked off.
-    fn retry_after(&self) -> Duration {
-        let able = self.workers.len() - self.draining;
-        let places = (able * self.config.concurrency).max(1) as f64;
-        let ahead = (self.pending() + self.in_flight.len()) as f64;
-        let seconds = (ahead * self.mean() / places)
-            .clamp(RETRY_AFTER.0.as_secs_f64(), RETRY_AFTER.1.as_secs_f64());
-        Duration::from_secs_f64(seconds)
+    fn retry_after(&self, now: Instant) -> Duration {
+        let wait = self.pace.wait(self.queue.len(), self.in_flight, now);
+        let wait = Duration::try_from_secs_f64(wait).unwrap_or(RETRY_AFTER.1);
+        wait.clamp(RETRY_AFTER.0, RETRY_AFTER.1)
     }
 
-    fn new_ticket(&mut self) -> Ticket {
-        self.next_ticket += 1;
-        Ticket(self.next_ticket)
-    }
-
-    /// The better of two random workers with room.
-    fn pick(&mut self, now: Instant) -> Option<WorkerId> {
-        let count = self.open.len();
-        if count < 2 {
-            return self.open.first().copied();
+    fn start(&mut self, slot: u32, at: u32, now: Instant) -> Decision {
+        let Some(worker) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
+            self.slots.release(slot);
+            return Decision::Rejected(Rejection::Unavailable);
+        };
+        let request = &mut self.slots[slot];
+        request.place = Place::With(at);
+        request.started = now;
+        request.alone = worker.in_flight() == 0;
+        request.epoch = worker.limit.epoch();
+        let (ticket, id) = (request.ticket(slot), worker.id);
+        self.queue_delay.add(now.saturating_duration_since(request.arrived));
+        worker.requests.push(&mut self.slots.links, slot);
+        worker.counts.started += 1;
+        if worker.in_flight() >= worker.limit.get() {
+            worker.limit.reached();
         }
-        let first = self.dice.random_range(0..count);
-        // Any but the first.
-        let second = (first + self.dice.random_range(1..count)) % count;
-        let (first, second) = (self.open[first], self.open[second]);
-        let mean = self.mean();
-        let cost = |id: &WorkerId| self.workers.get(id).map_or(f64::MAX, |w| w.cost(mean, now));
-        Some(if cost(&second) < cost(&first) { second } else { first })
-    }
-
-    fn start(&mut self, ticket: Ticket, worker: WorkerId, arrived: Instant, now: Instant) {
-        self.in_flight.insert(ticket, InFlight { worker, arrived, started: now });
+        self.in_flight += 1;
         self.totals.started += 1;
-        if let Some(known) = self.workers.get_mut(&worker) {
-            known.tickets.insert(ticket);
-            known.started += 1;
+        if let Health::Due(why) = worker.health {
+            self.set_health(at, Health::Probed(why));
         }
-        self.update_open(worker);
+        self.update_open(at);
+        Decision::Start(ticket, id)
+    }
+
+    /// Takes a started request from its worker.
+    fn take_back(&mut self, at: u32, slot: u32) {
+        if let Some(worker) = self.workers.get_mut(at as usize).and_then(Option::as_mut) {
+            worker.requests.remove(&mut self.slots.links, slot);
+        }
+        self.slots.release(slot);
+        self.in_flight -= 1;
+    }
+
+    /// Takes a waiting request out.
+    fn give_up(&mut self, slot: u32) -> Ticket {
+        let ticket = self.slots[slot].ticket(slot);
+        self.queue.remove(&mut self.slots, slot);
+        self.slots.release(slot);
+        self.rest();
+        ticket
+    }
+
+    fn rest(&mut self) {
+        if self.queue.is_empty() {
+            self.standing = None;
+            self.pace.drained();
+        }
+    }
+
+    fn moves(&mut self, now: Instant) -> Moves {
+        let mut moves = Moves::default();
+        self.wake(now);
+        if !self.queue.is_empty() {
+            self.fill(now, &mut moves);
+        }
+        moves
     }
 
     /// Starts what waits, as far as there is room.
-    fn fill(&mut self, now: Instant) -> Vec<(Ticket, WorkerId)> {
-        let mut starts = Vec::new();
-        if self.queue.is_empty() || self.open.is_empty() {
-            return starts;
-        }
-        self.pass_over(now);
-        while let Some((&ticket, &Queued { arrived, deadline })) = self.queue.first_key_value() {
-            let Some(worker) = self.pick(now) else { break };
-            self.queue.remove(&ticket);
-            self.deadlines.remove(&(deadline, ticket));
-            self.start(ticket, worker, arrived, now);
-            starts.push((ticket, worker));
-        }
-        starts
-    }
-
-    /// Sets aside the waiting requests whose deadline has passed.
-    fn pass_over(&mut self, now: Instant) {
-        while let Some(&(deadline, ticket)) = self.deadlines.first()
-            && deadline <= now
+    fn fill(&mut self, now: Instant, moves: &mut Moves) {
+        self.pass_over(now, moves);
+        while self.has_room()
+            && let Some(slot) = self.queue.next(&self.slots, now)
         {
-            self.deadlines.remove(&(deadline, ticket));
-            if let Some(queued) = self.queue.remove(&ticket) {
-                self.overdue.insert(ticket, deadline);
-                self.responses.push(now, now.saturating_duration_since(queued.arrived));
+            let request = self.slots[slot].request();
+            let Some(worker) = self.pick(&request, now) else { break };
+            if let Some(stale) = self.queue.start(&mut self.slots, slot, now) {
+                self.totals.shed += 1;
+                let expected = now.saturating_duration_since(self.slots[stale].arrived);
+                let ticket = self.give_up(stale);
+                moves.ends.push((ticket, Some(self.busy(expected, now))));
+            }
+            if let Decision::Start(ticket, worker) = self.start(slot, worker, now) {
+                moves.starts.push((ticket, worker));
             }
         }
+        self.rest();
+    }
+
+    /// Ends the waiting requests whose deadline has passed.
+    fn pass_over(&mut self, now: Instant, moves: &mut Moves) {
+        while let Some(ticket) = self.queue.overdue(now) {
+            self.give_up(ticket.slot);
+            self.totals.expired += 1;
+            moves.ends.push((ticket, None));
+        }
+    }
+
+    /// Brings back those whose time has come.
+    fn wake(&mut self, now: Instant) {
+        while let Some(&(wake, at)) = self.wakes.first()
+            && wake <= now
+        {
+            let Some(worker) = self.worker(at) else {
+                self.wakes.pop_first();
+                continue;
+            };
+            let next = match worker.health {
+                // What it has is trial enough.
+                Health::Out(_, Why::Silent) if worker.in_flight() > 0 => {
+                    Health::Out(now + MAX_AGE / 10, Why::Silent)
+                }
+                Health::Out(_, why) if !worker.draining => Health::Due(why),
+                _ => Health::Well,
+            };
+            self.set_health(at, next);
+        }
+    }
+
+    /// Uses a worker again where more than half would be left out.
+    fn relent(&mut self, now: Instant) {
+        while self.out * 2 > self.able {
+            let out = |known: &Worker| known.is_out() && !known.draining;
+            let found = self.workers.iter().position(|known| known.as_ref().is_some_and(out));
+            let Some(at) = found.and_then(|at| u32::try_from(at).ok()) else { return };
+            if let Some(known) = self.worker_mut(at) {
+                known.restore(now);
+            }
+            self.set_health(at, Health::Well);
+        }
+    }
+
+    /// Changes whether a worker is used, and what depends on it.
+    fn set_health(&mut self, at: u32, health: Health) {
+        let Some(known) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let was_out = known.is_out();
+        let before = std::mem::replace(&mut known.health, health);
+        if !known.draining {
+            self.out = self.out + usize::from(known.is_out()) - usize::from(was_out);
+        }
+        match before {
+            Health::Resting(until) | Health::Out(until, _) => {
+                self.wakes.remove(&(until, at));
+            }
+            Health::Due(_) => self.due.retain(|due| *due != at),
+            Health::Well | Health::Probed(_) => {}
+        }
+        match health {
+            Health::Resting(until) | Health::Out(until, _) => {
+                self.wakes.insert((until, at));
+            }
+            Health::Due(_) if !known.draining => self.due.push_back(at),
+            Health::Due(_) | Health::Well | Health::Probed(_) => {}
+        }
+        self.update_open(at);
     }
 
     /// Keeps `open` right after a worker's load or state has changed.
-    fn update_open(&mut self, worker: WorkerId) {
-        let Some(known) = self.workers.get_mut(&worker) else { return };
-        let has_room = !known.draining && known.tickets.len() < self.config.concurrency;
-        match (known.open, has_room) {
+    fn update_open(&mut self, at: u32) {
+        let Some(known) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        match (known.open, known.has_room()) {
             (None, true) => {
-                known.open = Some(self.open.len());
-                self.open.push(worker);
+                let open = &mut self.open[known.distance as usize];
+                known.open = Some(open.len());
+                open.push(at);
             }
-            (Some(at), false) => {
-                known.open = None;
-                self.open.swap_remove(at);
-                let moved = self.open.get(at).and_then(|moved| self.workers.get_mut(moved));
-                if let Some(moved) = moved {
-                    moved.open = Some(at);
-                }
-            }
+            (Some(_), false) => self.close(at),
             (None, false) | (Some(_), true) => {}
         }
     }
 
-    /// Takes the end of a request into the latency of its worker and of the pool.
-    fn learn(&mut self, worker: WorkerId, outcome: Outcome, now: Instant, took: Duration) {
-        let mean = self.mean();
-        let Some(worker) = self.workers.get_mut(&worker) else { return };
-        let took = took.as_secs_f64();
-        let (sample, weight) = match outcome {
-            Outcome::Cancelled => return,
-            Outcome::Answered => {
-                worker.answered += 1;
-                worker.failures = 0;
-                let first = self.mean_latency == 0.0;
-                self.mean_latency +=
-                    (took - self.mean_latency) * if first { 1.0 } else { 1.0 / 16.0 };
-                (took, 1.0 / 4.0)
-            }
-            // A worker that fails at once must not look like one that answers at once.
-            Outcome::Failed | Outcome::TimedOut => {
-                worker.failures = (worker.failures + 1).min(WORST_STREAK);
-                (took.max(mean * f64::from(worker.failures + 1)), 1.0 / 4.0)
-            }
+    /// Takes a worker from those with room.
+    fn close(&mut self, at: u32) {
+        let Some(known) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
+            return;
         };
-        let before = worker.latency(mean, now);
-        worker.latency = if sample > before { sample } else { before + (sample - before) * weight };
-        worker.seen = now;
+        let Some(place) = known.open.take() else { return };
+        let open = &mut self.open[known.distance as usize];
+        open.swap_remove(place);
+        let moved = open.get(place).copied();
+        if let Some(moved) = moved.and_then(|moved| self.worker_mut(moved)) {
+            moved.open = Some(place);
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use layercake_wire::payload::{Fingerprint, Payload};
 
 use super::{
     Pool,
-    dispatch::InFlight,
-    scheduler::{Outcome, Ticket},
+    dispatch::{Admitted, InFlight},
+    scheduler::{Outcome, Request, Ticket},
 };
-use crate::{actor::Actor, error::AskError, stream::EncodedReplies};
+use crate::{actor::Actor, error::AskError, here, service::Call, stream::EncodedReplies};
 
 /// The place of a request in its pool, for longer than the asker's call.
 struct Held<A: Actor> {
@@ -41,7 +41,15 @@ impl<A: Actor> Pool<A> {
         accept: Fingerprint,
         deadline: Instant,
     ) -> Result<EncodedReplies, AskError> {
-        let (worker, address, flight) = self.admit(deadline).await?;
+        self.stream_call(Call::new(payload, accept, deadline)).await
+    }
+
+    /// The same, on somebody's behalf.
+    pub(super) async fn stream_call(&self, call: Call) -> Result<EncodedReplies, AskError> {
+        let Call { payload, accept, deadline, priority, caller, key } = call;
+        let caller = caller.unwrap_or_else(here::actor);
+        let request = Request { priority, caller, key, ..Request::by(deadline) };
+        let Admitted { worker, address, flight, .. } = self.admit(request).await?;
         let ticket = flight.ticket;
         // From here on the other one gives the place back.
         std::mem::forget(flight);

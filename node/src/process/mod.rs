@@ -108,6 +108,10 @@ pub(crate) struct WorkerProcess {
     control: BufReader<UnixStream>,
     /// What was heard of a line so far.
     heard: Vec<u8>,
+    /// Whether it has said that somebody else asked it to end.
+    leaves: bool,
+    /// Whether nothing more will be heard of it.
+    silent: bool,
     /// Its last word, where it has said one.
     last: Option<WorkerSays>,
     pub(crate) addr: ActorAddr,
@@ -158,7 +162,15 @@ impl WorkerProcess {
         let process = Process::start(command, false).await.map_err(failed)?;
         let control = BufReader::new(UnixStream::from_std(ours).map_err(failed)?);
         let addr = ActorAddr { node: node.addr(), serial: 0 };
-        let mut worker = Self { process, control, heard: Vec::new(), last: None, addr };
+        let mut worker = Self {
+            process,
+            control,
+            heard: Vec::new(),
+            leaves: false,
+            silent: false,
+            last: None,
+            addr,
+        };
         let not_ready = |worker: &Self, reason| {
             Err(ProcessError::NotReady(worker.process.words().behind(reason)))
         };
@@ -168,7 +180,7 @@ impl WorkerProcess {
                 Ok(worker)
             }
             Ok(Ok(Some(WorkerSays::Failed(reason)))) => not_ready(&worker, reason),
-            Ok(Ok(Some(WorkerSays::Ended { .. }))) => {
+            Ok(Ok(Some(WorkerSays::Ended { .. } | WorkerSays::Leaving))) => {
                 not_ready(&worker, "it ended before it was ready".to_owned())
             }
             Ok(Ok(None)) => {
@@ -201,12 +213,25 @@ impl WorkerProcess {
         self.process.pid()
     }
 
+    /// Waits until it says that somebody else asked it to end, in which case it is still at work, or
+    /// until it has ended or said its last word.
+    ///
+    /// # Cancel safety
+    /// May be called again.
+    pub(crate) async fn leaving(&mut self) -> bool {
+        while !self.leaves && !self.silent {
+            let said = self.hear().await;
+            self.note(said);
+        }
+        self.leaves && !self.silent
+    }
+
     /// Waits for its end, and says how it ended.
     ///
     /// # Cancel safety
     /// May be called again.
     pub(crate) async fn ended(&mut self) -> WorkerEnd {
-        if self.last.is_none() {
+        while !self.silent {
             let said = self.hear().await;
             self.note(said);
         }
@@ -216,6 +241,11 @@ impl WorkerProcess {
     }
 
     fn note(&mut self, said: io::Result<Option<WorkerSays>>) {
+        if let Ok(Some(WorkerSays::Leaving)) = said {
+            self.leaves = true;
+            return;
+        }
+        self.silent = true;
         self.last = said.unwrap_or_else(|error| {
             // Too long a line, say: it may wait for somebody to read the rest.
             self.process.signal(Signal::KILL);
@@ -243,7 +273,7 @@ impl WorkerProcess {
     pub(crate) async fn stop(&mut self, grace: Duration) -> WorkerEnd {
         let _ = self.control.get_mut().write_all(b"s").await;
         let deadline = tokio::time::Instant::from_std(crate::clock::after(grace));
-        if self.last.is_none()
+        while !self.silent
             && let Ok(said) = tokio::time::timeout_at(deadline, self.hear()).await
         {
             self.note(said);

@@ -13,6 +13,7 @@ mod mesh;
 mod network;
 mod output;
 mod ping;
+mod pool;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Command {
     Network(network::Network),
     /// Time round trips to a host, a node or those that publish a name, hop by hop.
     Ping(ping::Ping),
+    /// Show pools: their workers, what these do, and what was turned away.
+    Pool(pool::Pool),
     /// Say what a program takes, and which actors it can be started as.
     Describe(actor::Describe),
     /// Start a process as one of a program's actors, and print what it leaves as JSON.
@@ -68,6 +71,9 @@ fn main() -> ExitCode {
             with_node(command.seeds.clone(), async move |node| command.run(node).await)
         }
         Command::Ping(command) => {
+            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+        }
+        Command::Pool(command) => {
             with_node(command.seeds.clone(), async move |node| command.run(node).await)
         }
         Command::Mesh(command) => command.run(),

@@ -252,7 +252,7 @@ async fn flush<C: CoreCell, W: AsyncWrite + Unpin>(
 fn hand_up(event: Event, link: &Link, cancelled: &Arc<Cancelled>, receive: &Arc<dyn Receive>) {
     match event {
         Event::Tell { to, payload, units } => {
-            let credit = CreditReturn { commands: link.commands().clone(), to, units };
+            let credit = CreditReturn { commands: link.commands().clone(), to, units, held: None };
             let kind = InboundKind::Tell(Some(credit));
             receive.on_message(Inbound { from: link.peer(), to, payload, kind });
         }

@@ -115,6 +115,7 @@ fn answer(nodes: usize) -> Bytes {
         subscribed: Vec::new(),
         sessions: Vec::new(),
         troubles: Vec::new(),
+        story: String::new(),
     };
     let all = HostAnswer { nodes: vec![node; nodes], omitted: 0 };
     payload::encode(Encoding::Bincode, &all).unwrap()

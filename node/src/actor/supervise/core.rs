@@ -115,7 +115,7 @@ impl Core {
             return Verdict::GiveUp;
         }
         self.restarts.push_back(now);
-        let after = ended.stand_down.next(now.duration_since(ended.born), draw);
+        let after = ended.stand_down.next(now.duration_since(ended.born), false, draw);
         let others = match self.strategy {
             Strategy::OneForOne => 0..0,
             Strategy::OneForAll => 0..self.children.len(),
