@@ -1,11 +1,15 @@
 //! Reading a request's body: no more than allowed, no longer than allowed.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{header, request::Parts};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How much of a refused body is read and thrown away.
@@ -27,16 +31,53 @@ pub(crate) enum Unread {
     Broken,
 }
 
+/// Where a body comes from.
+pub(crate) enum Source {
+    /// A connection over TCP.
+    Tcp(Incoming),
+    /// A stream over QUIC.
+    #[cfg(feature = "h3")]
+    Http3(Box<crate::server::Http3Body>),
+}
+
+/// The connection broke, or what came over it is no body.
+#[derive(Debug)]
+pub(crate) struct Broken;
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &mut *self {
+            Self::Tcp(body) => Pin::new(body).poll_frame(cx).map_err(|_| Broken),
+            #[cfg(feature = "h3")]
+            Self::Http3(body) => body.poll_frame(cx).map_err(|_| Broken),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Tcp(body) => body.is_end_stream(),
+            #[cfg(feature = "h3")]
+            Self::Http3(body) => body.is_end_stream(),
+        }
+    }
+}
+
 /// The body of a request, which may still be on its way.
 pub(crate) struct RequestBody {
     /// Absent once it was taken.
-    incoming: Option<Incoming>,
+    incoming: Option<Source>,
     /// Whether the client holds the body back until it is told to go on.
     held_back: bool,
 }
 
 impl RequestBody {
-    pub(crate) fn new(head: &Parts, incoming: Incoming) -> Self {
+    pub(crate) fn new(head: &Parts, incoming: Source) -> Self {
         Self { incoming: Some(incoming), held_back: head.headers.contains_key(header::EXPECT) }
     }
 
@@ -83,7 +124,7 @@ impl RequestBody {
                 Ok(frame) => frame?,
                 Err(_elapsed) => return Some(Err(Unread::Late)),
             };
-            match frame.map(hyper::body::Frame::into_data) {
+            match frame.map(Frame::into_data) {
                 Ok(Ok(data)) => return Some(Ok(data)),
                 Ok(Err(_trailers)) => {}
                 Err(_) => return Some(Err(Unread::Broken)),

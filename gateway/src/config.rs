@@ -71,6 +71,10 @@ pub struct GatewayConfig {
     /// Serve HTTPS with this certificate; files that change are read again. HTTP on the port is then sent
     /// there. Default none: HTTP alone.
     pub tls: Option<TlsFiles>,
+    /// Serve HTTP/3 on the UDP port of the same number, and tell clients over TCP. It needs `tls`.
+    /// Default no.
+    #[cfg(feature = "h3")]
+    pub http3: bool,
     /// The folder, ours alone, where a successor finds the way to this gateway's listener. Default none:
     /// nobody can take over.
     pub hand_over: Option<PathBuf>,
@@ -128,6 +132,8 @@ impl GatewayConfig {
             mesh_page: MeshPage::OnLoopback,
             body_rate: 240,
             tls: None,
+            #[cfg(feature = "h3")]
+            http3: false,
             hand_over: None,
             take_over: false,
             proxies: Vec::new(),

@@ -14,13 +14,12 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
 };
-use hyper::body::Incoming;
 use layercake_node::{AskError, Node};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     ancestor, answer,
-    body::RequestBody,
+    body::{RequestBody, Source},
     call::Asking,
     coding,
     config::GatewayConfig,
@@ -85,7 +84,7 @@ impl Front {
     }
 
     /// Answers a request. Dropping the future gives the request up, in the service as well.
-    pub(crate) async fn handle(&self, request: Request<Incoming>, origin: Origin) -> Answer {
+    pub(crate) async fn handle(&self, request: Request<Source>, origin: Origin) -> Answer {
         let now = Instant::now();
         let (mut head, body) = request.into_parts();
         let mut body = RequestBody::new(&head, body);

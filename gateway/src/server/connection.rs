@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{proxy, stall::Stalling, tls::Tls};
-use crate::{config::GatewayConfig, door::Origin, handle::Front};
+use crate::{body::Source, config::GatewayConfig, door::Origin, handle::Front, reply::Answer};
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -49,12 +49,43 @@ pub(super) struct Shared {
     pub(super) tls: Option<Tls>,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
+    /// What answers say of HTTP/3, while it is served.
+    #[cfg(feature = "h3")]
+    alternative: std::sync::RwLock<Option<HeaderValue>>,
 }
 
 impl Shared {
     pub(super) fn new(front: Front, tls: Option<Tls>) -> Self {
         let (http1, http2) = (http1(&front.config), http2(&front.config));
-        Self { front, tls, http1, http2 }
+        Self {
+            front,
+            tls,
+            http1,
+            http2,
+            #[cfg(feature = "h3")]
+            alternative: std::sync::RwLock::default(),
+        }
+    }
+
+    /// Tells clients from now on where else they can be served, or nothing any more.
+    #[cfg(feature = "h3")]
+    pub(super) fn offer(&self, alternative: Option<HeaderValue>) {
+        *self.alternative.write().unwrap_or_else(std::sync::PoisonError::into_inner) = alternative;
+    }
+
+    /// Answers a request over TCP.
+    async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Answer {
+        #[cfg_attr(not(feature = "h3"), expect(unused_mut, reason = "nothing is added"))]
+        let mut answer = self.front.handle(request.map(Source::Tcp), origin).await;
+        #[cfg(feature = "h3")]
+        {
+            let alternative = self.alternative.read();
+            let alternative = alternative.unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some(alternative) = &*alternative {
+                answer.headers_mut().insert(header::ALT_SVC, alternative.clone());
+            }
+        }
+        answer
     }
 }
 
@@ -102,8 +133,7 @@ pub(super) async fn serve(
 ) {
     let config = &shared.front.config;
     configure(&stream, config.write_timeout);
-    shared.front.metrics.connections.inc();
-    let _open = Open(&shared);
+    let _open = Open::new(&shared);
 
     let begin = timeout(config.header_timeout, begin(&mut stream, peer, &shared));
     let begun = tokio::select! {
@@ -169,7 +199,7 @@ async fn speak<S>(
         let shared = shared.clone();
         service_fn(move |request| {
             let shared = shared.clone();
-            async move { Ok::<_, Infallible>(shared.front.handle(request, origin).await) }
+            async move { Ok::<_, Infallible>(shared.answer(request, origin).await) }
         })
     };
     let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
@@ -222,7 +252,14 @@ fn elsewhere<B>(request: &Request<B>) -> Response<Full<Bytes>> {
 }
 
 /// Counts a connection as open while it lives.
-struct Open<'s>(&'s Shared);
+pub(super) struct Open<'s>(&'s Shared);
+
+impl<'s> Open<'s> {
+    pub(super) fn new(shared: &'s Shared) -> Self {
+        shared.front.metrics.connections.inc();
+        Self(shared)
+    }
+}
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {

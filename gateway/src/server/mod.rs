@@ -6,6 +6,8 @@
 mod bind;
 mod connection;
 mod handover;
+#[cfg(feature = "h3")]
+mod http3;
 mod inherited;
 mod proxy;
 mod stall;
@@ -28,6 +30,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "h3")]
+pub(crate) use self::http3::Http3Body;
 pub use self::{
     bind::BindError,
     tls::{TlsError, TlsFiles},
@@ -172,9 +176,35 @@ impl Gateway {
                 None => std::future::pending().await,
             }
         };
+        #[cfg(feature = "h3")]
+        let over_udp = {
+            let closing = connections.closing.clone();
+            let (shared, listen) = (shared.clone(), self.local_addr);
+            async move {
+                match &shared.tls {
+                    Some(tls) if shared.front.config.http3 => {
+                        http3::serve(listen, shared.clone(), tls, closing).await;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        #[cfg(not(feature = "h3"))]
+        let over_udp = std::future::ready(());
+        let serving = async {
+            let mut over_udp = pin!(over_udp);
+            let mut over_tcp = pin!(connections.run(listener, offer, shutdown));
+            tokio::select! {
+                drained = &mut over_tcp => {
+                    let _elapsed = timeout(config.drain_grace, over_udp).await;
+                    drained
+                }
+                () = &mut over_udp => over_tcp.await,
+            }
+        };
         tokio::select! {
             never = renewal => match never {},
-            drained = connections.run(listener, offer, shutdown) => drained,
+            drained = serving => drained,
         }
     }
 }

@@ -10,13 +10,13 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 use tokio_rustls::TlsAcceptor;
 
 /// How often the files are looked at.
@@ -88,7 +88,7 @@ pub enum TlsError {
 /// The certificate that is shown to clients now.
 pub(super) struct Tls {
     files: TlsFiles,
-    current: RwLock<Arc<ServerConfig>>,
+    current: watch::Sender<Arc<ServerConfig>>,
     /// The state of the files before they were first read.
     stamps: Option<[Stamp; 2]>,
 }
@@ -97,7 +97,7 @@ impl Tls {
     /// Reads the files.
     pub(super) fn open(files: TlsFiles) -> Result<Self, TlsError> {
         let stamps = stamps(&files);
-        let current = RwLock::new(Arc::new(load(&files)?));
+        let current = watch::Sender::new(Arc::new(load(&files)?));
         Ok(Self { files, current, stamps })
     }
 
@@ -108,7 +108,13 @@ impl Tls {
 
     /// The present certificate, with the protocols spoken over TCP.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.borrow().clone()
+    }
+
+    /// Hears of each renewal.
+    #[cfg(feature = "h3")]
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.current.subscribe()
     }
 
     /// Reads the files again whenever they change; never ends.
@@ -129,7 +135,7 @@ impl Tls {
                 None => {}
                 Some(Ok(config)) => {
                     let config = Arc::new(config);
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                    self.current.send_replace(config);
                     tracing::info!(%cert, "the certificate was renewed");
                 }
                 Some(Err(error)) => {

@@ -147,3 +147,110 @@ async fn who_begins_no_handshake_is_cut_off() {
     client.send([0x16, 3, 1, 0xff]).await;
     assert_eq!(client.closed().await, "");
 }
+
+#[cfg(feature = "h3")]
+mod http3 {
+    use bytes::Buf;
+    use quinn::crypto::rustls::QuicClientConfig;
+
+    use super::*;
+
+    type Sender = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
+
+    async fn dial(
+        addr: std::net::SocketAddr,
+        trusted: &rcgen::CertifiedKey<rcgen::KeyPair>,
+    ) -> (quinn::Endpoint, Sender) {
+        let mut roots = RootCertStore::empty();
+        roots.add(trusted.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h3".to_vec()];
+        let config = QuicClientConfig::try_from(config).unwrap();
+        let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
+        let connection = soon("QUIC", endpoint.connect(addr, "localhost").unwrap()).await.unwrap();
+        let (mut driver, sender) =
+            h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
+        tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+        (endpoint, sender)
+    }
+
+    async fn ask(sender: &mut Sender, request: Request<()>, body: &'static str) -> (u16, String) {
+        let mut stream = sender.send_request(request).await.unwrap();
+        if !body.is_empty() {
+            stream.send_data(Bytes::from_static(body.as_bytes())).await.unwrap();
+        }
+        stream.finish().await.unwrap();
+        let answer = soon("answer", stream.recv_response()).await.unwrap();
+        let mut text = Vec::new();
+        while let Some(mut data) = stream.recv_data().await.unwrap() {
+            text.extend_from_slice(&data.copy_to_bytes(data.remaining()));
+        }
+        (answer.status().as_u16(), String::from_utf8(text).unwrap())
+    }
+
+    async fn alternative(running: &Running, made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
+        let mut client = over(connect(running, made, "http/1.1").await.unwrap());
+        soon("the offer of HTTP/3", async {
+            loop {
+                if let Some(offer) = client.get("/Xy?x=2").await.header("alt-svc") {
+                    return offer.to_owned();
+                }
+            }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn http3_is_offered_and_spoken_on_the_same_port() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = issue(folder.path());
+        let files = TlsFiles::new(folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        let start = async |listen: Option<std::net::SocketAddr>| {
+            Running::with(|config| {
+                config.tls = Some(files.clone());
+                config.http3 = true;
+                config.hand_over = Some(folder.path().to_owned());
+                config.take_over = listen.is_some();
+                config.listen = listen.unwrap_or(config.listen);
+            })
+            .await
+        };
+        let gateway = start(None).await;
+        let port = gateway.addr.port();
+        assert_eq!(alternative(&gateway, &made).await, format!("h3=\":{port}\"; ma=3600"));
+
+        let (endpoint, mut sender) = dial(gateway.addr, &made).await;
+        let get = |path: &str| Request::get(format!("https://localhost{path}")).body(()).unwrap();
+        assert_eq!(ask(&mut sender, get("/Xy?x=2"), "").await, (200, "[2,8]".to_owned()));
+        let post = Request::post("https://localhost/Xy")
+            .header("content-type", "application/json")
+            .body(())
+            .unwrap();
+        assert_eq!(ask(&mut sender, post, r#"{"x":5,"y":6}"#).await, (200, "[5,6]".to_owned()));
+        assert_eq!(ask(&mut sender, get("/nowhere"), "").await.0, 404);
+
+        // The next process has the port once this one has left it.
+        let begun = || gateway.fake.begun.load(std::sync::atomic::Ordering::SeqCst);
+        let before = begun();
+        let waiting = tokio::spawn({
+            let mut sender = sender.clone();
+            let waiting = get("/Wait");
+            async move { ask(&mut sender, waiting, "").await }
+        });
+        crate::client::eventually("the call", || begun() > before).await;
+        let next = start(Some(gateway.addr)).await;
+        gateway.fake.gate.add_permits(1);
+        assert_eq!(waiting.await.unwrap(), (200, "\"done\"".to_owned()));
+        drop((sender, endpoint));
+        assert_eq!(soon("the end", gateway.task).await.unwrap().unfinished, 0);
+        alternative(&next, &made).await;
+        let (_endpoint, mut sender) = dial(next.addr, &made).await;
+        assert_eq!(ask(&mut sender, get("/Xy?x=3"), "").await, (200, "[3,8]".to_owned()));
+    }
+}
