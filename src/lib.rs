@@ -13,7 +13,7 @@ pub use layercake_directory::{
 };
 pub use layercake_gateway::{
     AccessLog, Allowed, Cidr, Drained, FollowError, GatewayConfig, KeyTooShort, MeshPage, NoCidr,
-    PageKey, Priority, Rate, TlsFiles,
+    PageKey, Rate, TlsFiles,
 };
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
 #[doc(hidden)]
@@ -24,12 +24,12 @@ pub use layercake_node::{
     DEAD_LETTERS, Data, DeadLetter, DeadLetters, Entry, EntryApi, Exit, FromArgs, Gone, Inbox,
     JOBS, Letters, Limits, Listen, MAILBOX, MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, MeshPool,
     Message, MessageApi, NoArgs, NoMail, NoMessages, Node, NodeConfig, NodeError, NodeStory,
-    Outcome, Outlet, Packet, Parcel, PingError, Pool, PoolBuilder, PoolError, ProcessBuilder,
-    ProcessError, Program, PublishError, Replies, Reply, Restart, Running, STOP_GRACE, STREAM,
-    STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError, Supervisor,
-    SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, error_chain, log_to_stderr,
-    pool, pools_of, retry, run_as_worker, run_main, run_main_on, run_main_with, run_until_stopped,
-    schema, service, story_of, testing, wire,
+    Outcome, Outlet, Packet, Parcel, PingError, Pool, PoolBuilder, PoolError, Priority,
+    ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart, Running,
+    STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
+    Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, current_trace,
+    error_chain, log_to_stderr, pool, pools_of, retry, run_as_worker, run_main, run_main_on,
+    run_main_with, run_until_stopped, schema, service, story_of, testing, wire,
 };
 pub use layercake_node::{
     Blob, Bytes, Span, Upload, UploadSender, http as http_api, pool::PoolStatus, retry::Retry,

@@ -10,7 +10,6 @@ use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use layercake_node::{
     AskError, Upload, UploadSender,
     http::{HttpBody, HttpReply},
-    pool::scheduler::Priority,
     service::Call,
 };
 use layercake_wire::payload::{self, Encoding, Fingerprint, Payload};
@@ -21,7 +20,7 @@ use crate::{
     answer::{self, Told},
     body::RequestBody,
     coding::{self, NotInflated},
-    door::{self, Ended, Visit},
+    door::{Ended, Visit},
     handle::Front,
     input::{self, Content, Message},
     problem::{Kind, Problem},
@@ -93,7 +92,8 @@ impl Front {
             _ => Fingerprint::NONE,
         };
         let admitted = asking.visit.enter()?;
-        let call = entry.service.call(call_of(asking.visit, payload, accept, deadline));
+        let call = asking.visit.mark(Call::new(payload, accept, deadline));
+        let call = asking.visit.traced(entry.service.call(call));
         let call = timeout_at(deadline.into(), call);
         let outcome = match sender {
             None => call.await,
@@ -179,7 +179,8 @@ impl Front {
         };
 
         let admitted = visit.enter()?;
-        let call = entry.service.stream(call_of(visit, payload, accept, deadline));
+        let call = visit.mark(Call::new(payload, accept, deadline));
+        let call = visit.traced(entry.service.stream(call));
         let bounds = self.bounds();
         let mut beside = sender.map(|sender| -> stream::Beside {
             let mut body = asking.body.take();
@@ -220,21 +221,6 @@ impl Front {
         set_status(&mut answer, endpoint.route.status);
         Ok(answer)
     }
-}
-
-/// The call that is made on behalf of a client.
-pub(crate) fn call_of(
-    visit: &Visit<'_>,
-    payload: Payload,
-    accept: Fingerprint,
-    deadline: Instant,
-) -> Call {
-    let priority = match visit.priority() {
-        door::Priority::Low => Priority::Low,
-        door::Priority::Normal => Priority::Normal,
-        door::Priority::High => Priority::High,
-    };
-    Call { priority, caller: Some(visit.caller()), ..Call::new(payload, accept, deadline) }
 }
 
 /// The payload of a message with the bytes that belong to it.

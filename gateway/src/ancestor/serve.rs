@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, request::Parts};
-use layercake_node::{AskError, http::HttpReply};
+use layercake_node::{AskError, http::HttpReply, service::Call};
 use layercake_wire::payload::{Encoding, Fingerprint, Payload};
 use serde_json::Value;
 use tokio::time::timeout_at;
@@ -19,7 +19,6 @@ use super::{
 };
 use crate::{
     body::RequestBody,
-    call::call_of,
     door::{Ended, Visit},
     handle::Front,
     problem::{Kind, Problem},
@@ -147,11 +146,10 @@ async fn answer(
     if let Some(first) = entry.checker.check(&message).first() {
         return Err(Failure::Misfit(format!("`{}` {}", first.parameter, first.detail)));
     }
-    let call = call_of(visit, encode(entry, &message)?, Fingerprint::NONE, deadline);
+    let call = Call::new(encode(entry, &message)?, Fingerprint::NONE, deadline);
+    let call = visit.traced(entry.service.call(visit.mark(call)));
     let admitted = visit.enter()?;
-    let outcome = timeout_at(deadline.into(), entry.service.call(call))
-        .await
-        .unwrap_or(Err(AskError::Deadline));
+    let outcome = timeout_at(deadline.into(), call).await.unwrap_or(Err(AskError::Deadline));
     admitted.ended(Ended::of(&outcome));
     Ok(replied(library, &entry.api, outcome?)?)
 }

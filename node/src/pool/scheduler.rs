@@ -4,10 +4,10 @@
 //! says. It knows neither messages nor addresses; a request is a [`Ticket`], a worker a [`WorkerId`].
 //! `docs/pools.md` says why each part is as it is, and shows it at work.
 //!
-//! - [`choice`]: the worker that will answer soonest; workers that fail or are silent are left out.
-//! - [`limit`]: how many requests each worker has at a time.
-//! - [`queue`]: who waits, and who is next.
-//! - [`pace`]: how long a newcomer would wait; here it is admitted or not.
+//! - `choice`: the worker that will answer soonest; workers that fail or are silent are left out.
+//! - `limit`: how many requests each worker has at a time.
+//! - `queue`: who waits, and who is next.
+//! - `pace`: how long a newcomer would wait; here it is admitted or not.
 //!
 //! # What always holds
 //! - A ticket is started at most once, and ends by [`Scheduler::done`], [`Scheduler::cancel`], by
