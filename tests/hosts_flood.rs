@@ -77,10 +77,11 @@ fn a_flood_of_forged_announcements_does_no_harm() {
     let forger = forge("6", "200");
     watch("200 a second");
     forger.wait_end(SOON);
-    let forger = forge("20", "3000");
-    watch("3000 a second");
+    let forger = forge("25", "3000");
+    // How soon it is noticed depends on how busy the machine is; what counts is that it is.
     let (_, told) = host.wait_line(|line| line.contains("floods this network"), SOON);
     println!("{told}");
+    watch("3000 a second");
 
     // The known host goes, and comes back in the middle of it.
     worker.signal(15);
