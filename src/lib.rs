@@ -11,9 +11,7 @@ pub use layercake_directory::{
     NotSubscribed, Pattern, Publication, Record, Route, SEEDS_FILE, SEEDS_VARIABLE, Scope, Session,
     Stale, Subscription, Transport, Trouble, TroubleKind,
 };
-pub use layercake_gateway::{
-    AccessLog, Cidr, Drained, GatewayConfig, NoCidr, Priority, Rate, TlsFiles,
-};
+pub use layercake_gateway::{AccessLog, Cidr, Drained, GatewayConfig, NoCidr, Rate, TlsFiles};
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
 #[doc(hidden)]
 pub use layercake_node::__private;
@@ -23,11 +21,12 @@ pub use layercake_node::{
     DeadLetters, Entry, EntryApi, Exit, FromArgs, Gone, Inbox, JOBS, Letters, Limits, Listen,
     MAILBOX, MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, MeshPool, Message, MessageApi, NoArgs,
     NoMail, NoMessages, Node, NodeConfig, NodeError, Outcome, Outlet, Packet, Parcel, PingError,
-    Pool, PoolBuilder, PoolError, ProcessBuilder, ProcessError, Program, PublishError, Replies,
-    Reply, Restart, Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError,
-    SuperviseError, Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args,
-    error_chain, log_to_stderr, retry, run_as_worker, run_main, run_main_on, run_main_with,
-    run_until_stopped, schema, service, testing, wire,
+    Pool, PoolBuilder, PoolError, Priority, ProcessBuilder, ProcessError, Program, PublishError,
+    Replies, Reply, Restart, Running, STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy,
+    SubscribeError, SuperviseError, Supervisor, SupervisorBuilder, TellError, Timer, Unknown,
+    Watch, Why, args, current_trace, error_chain, log_to_stderr, pool, pools_of, retry,
+    run_as_worker, run_main, run_main_on, run_main_with, run_until_stopped, schema, service,
+    testing, wire,
 };
 pub use layercake_node::{Span, pool::PoolStatus, retry::Retry};
 

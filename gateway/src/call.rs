@@ -92,7 +92,8 @@ impl Front {
             _ => Fingerprint::NONE,
         };
         let admitted = asking.visit.enter()?;
-        let call = entry.service.call(Call::new(payload, accept, deadline));
+        let call = asking.visit.mark(Call::new(payload, accept, deadline));
+        let call = asking.visit.traced(entry.service.call(call));
         let call = timeout_at(deadline.into(), call);
         let outcome = match sender {
             None => call.await,
@@ -178,7 +179,8 @@ impl Front {
         };
 
         let admitted = visit.enter()?;
-        let call = entry.service.stream(Call::new(payload, accept, deadline));
+        let call = visit.mark(Call::new(payload, accept, deadline));
+        let call = visit.traced(entry.service.stream(call));
         let bounds = self.bounds();
         let mut beside = sender.map(|sender| -> stream::Beside {
             let mut body = asking.body.take();

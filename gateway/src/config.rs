@@ -3,9 +3,10 @@
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::HeaderName;
+use layercake_node::Priority;
 
 use crate::{
-    door::{AccessLog, Cidr, Priority, Rate},
+    door::{AccessLog, Cidr, Rate},
     server::TlsFiles,
 };
 

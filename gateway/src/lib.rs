@@ -37,6 +37,6 @@ mod table;
 mod upload;
 
 pub use config::GatewayConfig;
-pub use door::{AccessLog, Cidr, NoCidr, Priority, Rate};
+pub use door::{AccessLog, Cidr, NoCidr, Rate};
 pub use server::{BindError, Drained, Gateway, TlsError, TlsFiles};
 pub use services::{Named, Services};

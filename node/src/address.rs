@@ -329,6 +329,7 @@ impl<T: ?Sized> Address<T> {
                     Err(_) => return Err(AskError::Deadline),
                 }
                 let (responder, parts) = Responder::local_stream(accept, deadline);
+                let responder = responder.traced(here::trace());
                 inlet.deliver(Parcel::new(payload, InboundKind::Ask(responder), None), true);
                 parts
             }
@@ -588,7 +589,7 @@ async fn ask_encoded_here(
         Err(_) => return Err(AskError::Deadline),
     }
     let (slot, answer) = oneshot::channel();
-    let kind = InboundKind::Ask(Responder::local(slot, accept, deadline));
+    let kind = InboundKind::Ask(Responder::local(slot, accept, deadline).traced(here::trace()));
     inlet.deliver(Parcel::new(payload, kind, None), true);
     match tokio::time::timeout_at(deadline.into(), answer).await {
         Ok(answer) => answer

@@ -7,11 +7,12 @@
 use std::{
     cell::RefCell,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
 
-use layercake_wire::id::PeerId;
+use layercake_wire::{id::PeerId, trace::Trace};
 
 use crate::node::Node;
 
@@ -24,10 +25,14 @@ pub(crate) struct Here {
     pub(crate) deadline: Option<Instant>,
     /// Which node the message being decoded came from.
     pub(crate) via: Option<PeerId>,
+    /// The trace that the message at hand is part of.
+    trace: Option<Arc<Trace>>,
 }
 
 thread_local! {
-    static HERE: RefCell<Here> = const { RefCell::new(Here { node: None, actor: 0, deadline: None, via: None }) };
+    static HERE: RefCell<Here> = const {
+        RefCell::new(Here { node: None, actor: 0, deadline: None, via: None, trace: None })
+    };
 }
 
 fn swap(other: &mut Here) {
@@ -42,8 +47,13 @@ pub(crate) fn within<R>(node: &Node, work: impl FnOnce() -> R) -> R {
             swap(&mut self.0);
         }
     }
-    let mut back =
-        Back(Here { node: Some(node.clone()), actor: actor(), deadline: deadline(), via: None });
+    let mut back = Back(Here {
+        node: Some(node.clone()),
+        actor: actor(),
+        deadline: deadline(),
+        via: None,
+        trace: trace(),
+    });
     swap(&mut back.0);
     work()
 }
@@ -63,9 +73,60 @@ pub(crate) fn deadline() -> Option<Instant> {
     HERE.with_borrow(|here| here.deadline)
 }
 
-/// Sets the deadline of the message at hand.
-pub(crate) fn set_deadline(deadline: Option<Instant>) {
-    HERE.with_borrow_mut(|here| here.deadline = deadline);
+/// The trace that the message at hand is part of.
+pub(crate) fn trace() -> Option<Arc<Trace>> {
+    HERE.with_borrow(|here| here.trace.clone())
+}
+
+/// The trace that the message at hand is part of; of a message that nobody traces, or outside of any
+/// handler, `None`. It began with a request to a front door, or with [`traced`], and goes along with every
+/// ask made on its behalf.
+#[must_use]
+pub fn current_trace() -> Option<Trace> {
+    HERE.with_borrow(|here| here.trace.as_deref().copied())
+}
+
+/// Sets the deadline and the trace of the message at hand.
+pub(crate) fn begin(deadline: Option<Instant>, trace: Option<Arc<Trace>>) {
+    HERE.with_borrow_mut(|here| {
+        here.deadline = deadline;
+        here.trace = trace;
+    });
+}
+
+pin_project_lite::pin_project! {
+    /// A future whose asks are part of a trace. Made by [`traced`].
+    pub struct Traced<F> {
+        #[pin]
+        future: F,
+        trace: Option<Arc<Trace>>,
+    }
+}
+
+/// Makes the asks of a future part of a trace.
+pub fn traced<F: Future>(trace: Trace, future: F) -> Traced<F> {
+    Traced { future, trace: Some(Arc::new(trace)) }
+}
+
+impl<F: Future> Future for Traced<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        fn swap(trace: &mut Option<Arc<Trace>>) {
+            HERE.with_borrow_mut(|here| std::mem::swap(&mut here.trace, trace));
+        }
+        /// Puts things back also when the future panics.
+        struct Back<'a>(&'a mut Option<Arc<Trace>>);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                swap(self.0);
+            }
+        }
+        let this = self.project();
+        swap(this.trace);
+        let _back = Back(this.trace);
+        this.future.poll(cx)
+    }
 }
 
 /// The node that the message being decoded came from.
@@ -92,7 +153,14 @@ pin_project_lite::pin_project! {
 
 impl<F> Scoped<F> {
     pub(crate) fn new(future: F, node: Node, deadline: Option<Instant>) -> Self {
-        Self { future, here: Here { node: Some(node), actor: 0, deadline, via: None } }
+        let here = Here { node: Some(node), actor: 0, deadline, via: None, trace: None };
+        Self { future, here }
+    }
+
+    /// Part of the trace of the moment.
+    pub(crate) fn traced(mut self) -> Self {
+        self.here.trace = trace();
+        self
     }
 
     /// Within an actor of that number.

@@ -5,12 +5,13 @@
 //!   handler had begun, `Panicked` while unwinding, `NoReply` otherwise).
 //! - A handler does not begin a message that nobody waits for any more.
 
-use std::{any::Any, future::poll_fn, task::Context, time::Instant};
+use std::{any::Any, future::poll_fn, sync::Arc, task::Context, time::Instant};
 
 use layercake_wire::{
     CreditReturn, Failure, FailureCode, Inbound, InboundKind, Responder,
     id::PeerId,
     payload::{self, Encoding, Payload, Tag},
+    trace::Trace,
 };
 
 use crate::{
@@ -37,7 +38,7 @@ pub(crate) enum Back<R> {
     /// An ask within this process.
     Here(Answering<R>),
     /// An ask for parts within this process.
-    Stream { sender: PartSender<R>, deadline: Instant },
+    Stream { sender: PartSender<R>, deadline: Instant, trace: Option<Arc<Trace>> },
     /// An ask that came encoded.
     Away { responder: Responder, fingerprint: payload::Fingerprint, tag: Tag },
 }
@@ -47,7 +48,7 @@ impl<R: Data> Back<R> {
         match self {
             Self::Nobody { .. } => true,
             Self::Here(slot) => slot.is_wanted(),
-            Self::Stream { sender, deadline } => {
+            Self::Stream { sender, deadline, .. } => {
                 !sender.is_closed() && *deadline > crate::clock::now()
             }
             Self::Away { responder, .. } => {
@@ -62,6 +63,15 @@ impl<R: Data> Back<R> {
             Self::Here(slot) => Some(slot.deadline()),
             Self::Stream { deadline, .. } => Some(*deadline),
             Self::Away { responder, .. } => Some(responder.deadline()),
+        }
+    }
+
+    pub(crate) fn trace(&self) -> Option<&Arc<Trace>> {
+        match self {
+            Self::Nobody { .. } => None,
+            Self::Here(slot) => slot.trace(),
+            Self::Stream { trace, .. } => trace.as_ref(),
+            Self::Away { responder, .. } => responder.trace(),
         }
     }
 
@@ -104,6 +114,11 @@ impl<M: Message> Packet<M> {
         Self::new(message, Back::Nobody { _credit: None })
     }
 
+    /// The trace that the message is part of.
+    pub(crate) fn trace(&self) -> Option<Arc<Trace>> {
+        self.0.as_ref().and_then(|(_, back)| back.trace()).cloned()
+    }
+
     /// The message and its answer slot; `None` when nobody waits any more, because the asker has gone
     /// or the deadline has passed.
     #[must_use]
@@ -128,7 +143,7 @@ impl<M: Message> Packet<M> {
     #[must_use]
     pub fn begin(self) -> Option<(M, Reply<M::Reply>)> {
         let parts = self.into_parts()?;
-        here::set_deadline(parts.1.deadline());
+        here::begin(parts.1.deadline(), parts.1.trace());
         Some(parts)
     }
 
@@ -257,6 +272,11 @@ impl<R: Data> Reply<R> {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.0.as_ref().and_then(Back::deadline)
+    }
+
+    /// The trace that the message is part of.
+    pub(crate) fn trace(&self) -> Option<Arc<Trace>> {
+        self.0.as_ref().and_then(Back::trace).cloned()
     }
 
     /// Becomes ready when nobody waits for the answer any more: the asker has gone, or its deadline

@@ -132,7 +132,7 @@ impl Remote {
                 }
             };
             let payload = encode(Some(&lane))?;
-            match lane.ask(payload, accept, deadline, None).await {
+            match lane.ask(payload, accept, deadline, crate::here::trace()).await {
                 Ok(payload) => return decode(payload),
                 Err(AskFailure::Lost(reason)) if again && reason == layercake_wire::CLOSED => {
                     again = false;

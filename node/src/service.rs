@@ -210,7 +210,7 @@ where
         let work = AssertUnwindSafe(work).catch_unwind();
         let answer = match &self.node {
             Some(node) => {
-                let work = Scoped::new(work, node.clone(), Some(deadline));
+                let work = Scoped::new(work, node.clone(), Some(deadline)).traced();
                 tokio::time::timeout_at(deadline.into(), work).await
             }
             None => tokio::time::timeout_at(deadline.into(), work).await,

@@ -20,11 +20,12 @@ use std::{
     time::Instant,
 };
 
-use layercake_wire::{Failure, FailureCode};
+use layercake_wire::{Failure, FailureCode, trace::Trace};
 use parking_lot::Mutex;
 
 use crate::{
     deadline::{Deadlines, Expire},
+    here,
     packet::Unanswered,
 };
 
@@ -164,13 +165,14 @@ pub(crate) fn slot<R: Send + 'static>(
 ) -> (Answering<R>, Waiting<R>) {
     let slot = open(deadlines);
     let waiting = Waiting { slot: Some(slot.clone()), deadline, watched: false };
-    (Answering { slot, deadline }, waiting)
+    (Answering { slot, deadline, trace: here::trace() }, waiting)
 }
 
 /// The answering hand.
 pub(crate) struct Answering<R> {
     slot: Arc<Slot<R>>,
     deadline: Instant,
+    trace: Option<Arc<Trace>>,
 }
 
 impl<R: Send> Answering<R> {
@@ -186,6 +188,11 @@ impl<R: Send> Answering<R> {
 
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// The trace that the ask is part of.
+    pub(crate) fn trace(&self) -> Option<&Arc<Trace>> {
+        self.trace.as_ref()
     }
 
     /// Ready when nobody waits any more.

@@ -200,8 +200,9 @@ impl<M: Message> Packet<M> {
     #[doc(hidden)]
     #[must_use]
     pub fn begin_stream(self) -> Option<(M, Outlet<M::Reply>)> {
+        let trace = self.trace();
         let parts = self.into_stream()?;
-        crate::here::set_deadline(parts.1.deadline());
+        crate::here::begin(parts.1.deadline(), trace);
         Some(parts)
     }
 }
@@ -316,7 +317,7 @@ impl<T: ?Sized> Address<T> {
         let from = match (self.inlet(), self.remote()) {
             (Some(inlet), _) => {
                 let (sender, receiver) = mpsc::channel(STREAM);
-                let back = Back::Stream { sender, deadline };
+                let back = Back::Stream { sender, deadline, trace: crate::here::trace() };
                 let mut packet = Some(Packet::new(message, back));
                 let mut offered = inlet.offer(&mut packet, false);
                 if let Offered::Full = offered {
@@ -420,7 +421,7 @@ impl Remote {
                 Ok(lane) => lane?,
                 Err(_) => return Err(AskError::Deadline),
             };
-            match lane.ask_stream(encode(&lane)?, accept, deadline, None).await {
+            match lane.ask_stream(encode(&lane)?, accept, deadline, crate::here::trace()).await {
                 Ok(parts) => return Ok(parts),
                 Err(AskFailure::Lost(_)) if again => again = false,
                 Err(failure) => {

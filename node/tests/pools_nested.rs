@@ -93,7 +93,10 @@ async fn what_one_pool_turns_away_another_one_answers() {
     until("it is full", || full.status().waiting == 1).await;
     // Alone, its push-back comes through as what it is.
     let answer = upper.ask(Square { n: 3 }).await;
-    assert!(matches!(answer, Err(AskError::Overloaded { .. } | AskError::Busy { .. })), "{answer:?}");
+    assert!(
+        matches!(answer, Err(AskError::Overloaded { .. } | AskError::Busy { .. })),
+        "{answer:?}"
+    );
     let _other = roomy.publish("racks:roomy", Scope::Host).await.expect("published");
     soon(upper.wait_for(2)).await;
     for n in 0..20 {

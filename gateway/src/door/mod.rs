@@ -4,7 +4,6 @@
 mod admission;
 mod client;
 mod log;
-mod priority;
 mod rate;
 mod trace;
 
@@ -19,6 +18,7 @@ use std::{
 
 use http::{HeaderValue, Method, Response, Uri, Version, header, request::Parts};
 use hyper::body::Body;
+use layercake_node::{Priority, Traced, service::Call, traced};
 use layercake_wire::trace::Trace;
 
 pub(crate) use self::admission::Ended;
@@ -31,7 +31,6 @@ use self::{
 pub use self::{
     client::{Cidr, NoCidr},
     log::AccessLog,
-    priority::Priority,
     rate::Rate,
 };
 use crate::{
@@ -96,7 +95,7 @@ impl Door {
             observation: metrics.begin(&head.method, now),
             client: self.clients.of(origin.client, &head.headers),
             trace: trace::of(&head.headers),
-            priority: priority.map_or(Priority::Normal, |(_, priority)| *priority),
+            priority: priority.map_or_else(Priority::default, |(_, priority)| *priority),
             version: head.version,
             head: logged.then(|| (jiff::Timestamp::now(), head.method.clone(), head.uri.clone())),
             bytes: None,
@@ -132,19 +131,14 @@ impl<'d> Visit<'d> {
         self.observation.of_message(name);
     }
 
-    /// The trace that it is part of.
-    pub(crate) const fn trace(&self) -> &Trace {
-        &self.trace
+    /// Says in a call who asks, and how much it matters.
+    pub(crate) fn mark(&self, call: Call) -> Call {
+        Call { caller: Some(self.client.key), priority: self.priority, ..call }
     }
 
-    /// Who it is from: the same number for all requests of one client, as long as this process lives.
-    pub(crate) const fn caller(&self) -> u64 {
-        self.client.key
-    }
-
-    /// How much it matters.
-    pub(crate) const fn priority(&self) -> Priority {
-        self.priority
+    /// Makes what is asked on behalf of the request part of its trace.
+    pub(crate) fn traced<F: Future>(&self, work: F) -> Traced<F> {
+        traced(self.trace, work)
     }
 
     /// Whether the request would be let in, before any of its body is read: one that would not is refused
@@ -158,7 +152,7 @@ impl<'d> Visit<'d> {
                 return Err(too_many(wait));
             }
         }
-        let weight = self.priority.weight();
+        let weight = weight(self.priority);
         self.door.admission().check(self.client.key, weight, now).map_err(|shed| {
             metrics.shed("concurrency");
             overloaded(shed)
@@ -170,7 +164,7 @@ impl<'d> Visit<'d> {
     pub(crate) fn enter(&self) -> Result<Admitted<'d>, Problem> {
         let (metrics, now) = (self.observation.metrics(), Instant::now());
         let mut admission = self.door.admission();
-        let entered = admission.enter(self.client.key, self.priority.weight(), now);
+        let entered = admission.enter(self.client.key, weight(self.priority), now);
         metrics.concurrency_limit.set(admission.limit() as i64);
         drop(admission);
         let ticket = entered.map_err(|shed| {
@@ -210,6 +204,15 @@ impl Drop for Visit<'_> {
             ms: (self.observation.elapsed().as_secs_f64() * 1e6).round() / 1e3,
             trace: &format!("{:032x}", self.trace.id),
         });
+    }
+}
+
+/// The part of the requests under way up to which one of a priority is let in.
+const fn weight(priority: Priority) -> f64 {
+    match priority {
+        Priority::Low => 0.75,
+        Priority::Normal => 1.0,
+        Priority::High => 1.25,
     }
 }
 

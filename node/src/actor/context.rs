@@ -215,7 +215,7 @@ impl<A: Actor> Context<A> {
 
     fn job(&mut self, work: impl Future<Output = Job<A>> + Send + 'static) {
         let scoped = Scoped::new(work, self.node().clone(), here::deadline());
-        let scoped = scoped.of_actor(here::actor());
+        let scoped = scoped.of_actor(here::actor()).traced();
         self.extra().jobs.push(Box::pin(scoped));
     }
 

@@ -249,7 +249,7 @@ async fn burst<A: Actor>(
             }
         }
         // What the handler asked was bound to its own caller; what comes now is not.
-        here::set_deadline(None);
+        here::begin(None, None);
         if let Some((exit, output)) = ctx.take_end() {
             return Some(Ended::Exit(exit, output));
         }
