@@ -2,10 +2,12 @@
 
 use std::{net::SocketAddr, pin::pin, sync::Arc};
 
-use layercake_gateway::{BindError, Drained, Gateway, GatewayConfig};
+use layercake_gateway::{
+    Allowed, BindError, Drained, FollowError, Gateway, GatewayConfig, MeshPage, Published,
+};
 use layercake_node::{
     Api, Message, Node,
-    service::{Call, Reply, Serve, Service},
+    service::{Call, Reply, Serve, Service, Stream},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +30,9 @@ pub enum HttpError {
     /// The service does not answer the message.
     #[error("the service does not answer `{0}`")]
     NotServed(&'static str),
+    /// What is published cannot be followed.
+    #[error("cannot serve what is published")]
+    Follow(#[from] FollowError),
 }
 
 /// Front doors of a node.
@@ -65,6 +70,12 @@ impl Http {
             change(config);
         }
         self
+    }
+
+    /// Says who is shown the mesh page at `/mesh`. Otherwise it is whoever is on this host, where the
+    /// front door is on loopback, and nobody elsewhere.
+    pub fn mesh_page(self, page: MeshPage) -> Self {
+        self.configure(|config| config.mesh_page = page)
     }
 
     /// Serves one message of a pool, of an actor by its address, or of a function by
@@ -108,6 +119,35 @@ impl Http {
         }
         let only = Only { service, answers };
         let gateway = Gateway::bind(config, Arc::new(only)).await?.on(self.node.clone());
+        Ok(Bound { node: self.node, gateway })
+    }
+
+    /// Serves whatever is published and allowed, known to this program or not, from the moment it is
+    /// published to that of its withdrawal, until the node is asked to stop.
+    ///
+    /// ```no_run
+    /// # use layercake::prelude::*;
+    /// # async fn front(node: Node) -> Result<()> {
+    /// node.http("127.0.0.1:8080").serve_published(&Allowed::all(Scope::Lan)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`HttpError`] when it cannot listen, or not follow what is published.
+    pub async fn serve_published(self, allowed: &Allowed) -> Result<(), HttpError> {
+        let _ = self.bind_published(allowed).await?.run().await;
+        Ok(())
+    }
+
+    /// As [`serve_published`](Self::serve_published), in two steps: binds, so that the address is known.
+    ///
+    /// # Errors
+    /// As [`serve_published`](Self::serve_published).
+    pub async fn bind_published(self, allowed: &Allowed) -> Result<Bound, HttpError> {
+        let config = self.config?;
+        let published = Published::follow(&self.node, allowed).await?;
+        let gateway = Gateway::before(config, Arc::new(published)).await?.on(self.node.clone());
         Ok(Bound { node: self.node, gateway })
     }
 }
@@ -172,5 +212,9 @@ where
 
     fn call(&self, call: Call) -> Reply<'_> {
         self.service.call(call)
+    }
+
+    fn stream(&self, call: Call) -> Stream<'_> {
+        self.service.stream(call)
     }
 }

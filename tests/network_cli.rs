@@ -189,3 +189,51 @@ fn where_nothing_runs_there_is_only_the_command_itself() {
     assert_eq!(out.lines().count(), 3, "{out}");
     assert!(out.contains("directory  this command"), "{out}");
 }
+
+#[test]
+fn a_pool_is_shown_with_its_workers_and_what_they_do() {
+    let folders = Folders::new();
+    let mesh = folders.mesh("a");
+    let (ok, out, err) = run(layer_cake(&mesh, &["pool"]));
+    assert!(ok && out.starts_with("no pools in mesh "), "{out}{err}");
+    let demo = Program::start(&mut layer_cake(
+        &mesh,
+        &["demo", "--workers", "2", "--listen", "127.0.0.1:0"],
+    ));
+    let (_, line) = demo.wait_line(|line| line.starts_with("ready: "), SOON);
+    let url = line["ready: ".len()..].to_owned();
+    for _ in 0..5 {
+        assert_eq!(support::curl(&[&format!("{url}/Xy?x=2&y=2")]).0, 200);
+    }
+    let shown = || -> Value {
+        let (ok, out, err) = run(layer_cake(&mesh, &["pool", "textures", "--json"]));
+        assert!(ok, "{err}");
+        serde_json::from_str(&out).expect(&out)
+    };
+    let pool = eventually(SOON, "both workers", || {
+        let pool = shown()["pools"][0].clone();
+        (pool["ready"] == 2).then_some(pool)
+    });
+    assert_eq!(pool["totals"]["answered"], 5, "{pool}");
+    assert_eq!(pool["latency"]["count"], 5, "{pool}");
+    assert_eq!(pool["about"]["pid"], demo.pid(), "{pool}");
+    let pids = workers_of(&mesh, None);
+    for worker in pool["workers"].as_array().expect("workers") {
+        assert_eq!(worker["place"], "process", "{pool}");
+        assert!(pids.iter().any(|pid| worker["pid"] == *pid), "{pool}");
+    }
+    let (ok, text, err) = run(layer_cake(&mesh, &["pool", "textures"]));
+    assert!(ok, "{err}");
+    assert!(text.starts_with("textures  2 of 2 ready on "), "{text}");
+    assert!(text.contains("requests     5 answered"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("  worker") && line.ends_with("restarts")));
+    assert_eq!(text.lines().filter(|line| line.contains("  serving  ")).count(), 2, "{text}");
+    let (ok, out, err) = run(layer_cake(&mesh, &["pool", "nobody"]));
+    assert!(!ok && out.is_empty() && err.contains("no pool `nobody`"), "{out}{err}");
+
+    // One is killed: the pool says so, and metrics do.
+    kill_9(pids[0]);
+    eventually(SOON, "a restart", || (shown()["pools"][0]["restarts"] == 1).then_some(()));
+    let (_, metrics) = support::curl(&[&format!("{url}/metrics")]);
+    assert!(metrics.contains("layercake_pool_restarts_total{pool=\"textures\"} 1"), "{metrics}");
+}

@@ -2,7 +2,8 @@
 //!
 //! Absolute figures belong to a machine and a day; ratios between contestants of one run travel.
 //! `layercake-benches ladder` measures requests to other processes, `layercake-benches actors` actors
-//! within one, `layercake-benches names` a host directory with very many names. `serve` is the other process of a contestant and `actor` the process of one
+//! within one, `layercake-benches names` a host directory with very many names; `layercake-benches pools`
+//! simulates a pool's scheduler. `serve` is the other process of a contestant and `actor` the process of one
 //! measurement; both are started by the former.
 
 mod actors;
@@ -13,6 +14,7 @@ mod load_tools;
 mod names;
 mod other_end;
 mod ours;
+mod pools;
 mod sample;
 mod yard;
 
@@ -59,6 +61,8 @@ enum Command {
     Actors(actors::Options),
     /// Fills a host directory with names: memory, publications each second, time of a pattern.
     Names(names::Options),
+    /// Simulates the pool's scheduler beside other ways to spread requests.
+    Pools(pools::Options),
     /// Puts pools of worker processes under load: slow, failing and too few workers, greedy callers.
     Load(load::Options),
     /// Lists the contestants.
@@ -103,6 +107,7 @@ fn run() -> Result<()> {
         }
         Command::Actors(options) => actors::run(&options),
         Command::Names(options) => names::run(&options),
+        Command::Pools(options) => pools::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Actor(options) => actors::run_child(&options),
         Command::Serve { name, args } => serve(&name, &args),

@@ -122,6 +122,8 @@ pub(crate) struct Agent {
     about: About,
     /// Whether what happens in the mesh is of interest here.
     watching: bool,
+    /// Whether it is to belong to the host's directory anyway.
+    joined: bool,
 }
 
 impl Agent {
@@ -146,6 +148,7 @@ impl Agent {
             views: HashMap::new(),
             about: About::default(),
             watching: false,
+            joined: false,
         }
     }
 
@@ -161,9 +164,15 @@ impl Agent {
         }
     }
 
+    /// From now on this node belongs to the host's directory, whatever it publishes or asks for.
+    pub(crate) fn join(&mut self) {
+        self.joined = true;
+    }
+
     /// Whether anything here reaches beyond the process.
     pub(crate) fn needs_host(&self) -> bool {
         self.watching
+            || self.joined
             || self.subscriptions.values().any(|(_, scope)| *scope > Scope::Process)
             || self.own.values().any(|own| own.record.scope > Scope::Process)
     }

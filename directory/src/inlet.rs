@@ -54,6 +54,8 @@ pub(crate) enum Input {
     Sync(oneshot::Sender<()>),
     /// Others are to know that this node is there.
     Present,
+    /// The host's directory is to know it.
+    Join,
     Watch(WatchCall),
     Unwatch(u64),
     Serve,

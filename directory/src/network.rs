@@ -247,6 +247,10 @@ pub struct Session {
     pub sent: u64,
     /// Bytes that it has read.
     pub received: u64,
+    /// Messages among what it has written: tells, asks, answers and their parts.
+    pub messages_sent: u64,
+    /// Messages among what it has read.
+    pub messages_received: u64,
 }
 
 /// What carries a link.
@@ -446,7 +450,7 @@ impl HostAnswer {
             }
             let before = node.published.len() + node.subscribed.len() + node.sessions.len();
             node.subscribed.retain(|s| keep(32 + s.pattern.as_str().len()));
-            node.sessions.retain(|_| keep(80));
+            node.sessions.retain(|_| keep(96));
             node.published.retain(|r| keep(48 + r.name.as_str().len()));
             let after = node.published.len() + node.subscribed.len() + node.sessions.len();
             self.omitted += before - after;

@@ -480,6 +480,12 @@ impl Directory {
         self.inlet.send(Input::Present);
     }
 
+    /// Makes this node known to the directory of its host, as publishing a name does: from then on who looks
+    /// at the [network](Self::network) sees it. One way: it stays so until the node closes.
+    pub fn join(&self) {
+        self.inlet.send(Input::Join);
+    }
+
     /// Watches for the end of a node anywhere in the mesh, one that is [present](Self::be_present) now
     /// or will be within 5 s. All watches together cost one subscription, which is not counted; there
     /// may be [`MAX_WATCHES`](crate::MAX_WATCHES).

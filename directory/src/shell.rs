@@ -291,6 +291,10 @@ impl Shell {
                 self.in_agent(Agent::be_present);
                 self.seek_if_needed();
             }
+            Input::Join => {
+                self.agent.join();
+                self.seek_if_needed();
+            }
             Input::Watch(call) => self.on_watch(call),
             Input::Unwatch(id) => {
                 self.watchers.remove(&id);

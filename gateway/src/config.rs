@@ -7,6 +7,7 @@ use layercake_node::Priority;
 
 use crate::{
     door::{AccessLog, Cidr, Rate},
+    mesh_page::MeshPage,
     server::TlsFiles,
 };
 
@@ -53,11 +54,18 @@ pub struct GatewayConfig {
     pub deadline: Duration,
     /// The same for what is passed on as it comes: a large body, or a reply in parts. Default 1 h.
     pub stream_deadline: Duration,
+    /// Whether messages are answered as the ancestor of this program answers, for programs that are
+    /// written with its library: its envelope, its faults, its texts. Connections without a request are
+    /// then kept for ten minutes, since its client does not come back. Default no.
+    pub ancestor: bool,
     /// How long, once told to stop, to go on serving while `/readyz` already says 503, so that a
     /// load balancer looks elsewhere before the port closes. Default zero.
     pub drain_notice: Duration,
     /// How long, once the port is closed, requests under way may take to finish. Default 5 s.
     pub drain_grace: Duration,
+    /// Who is shown the mesh page, `/mesh`, of a gateway that belongs to a node. Default: whoever is on
+    /// this host, where `listen` is an address of loopback; elsewhere nobody without a key.
+    pub mesh_page: MeshPage,
     /// The least that a body may come at on average after its first five seconds, in bytes per second;
     /// below it 408. Default 240.
     pub body_rate: u32,
@@ -119,8 +127,10 @@ impl GatewayConfig {
             max_streams: 256,
             deadline: Duration::from_secs(30),
             stream_deadline: Duration::from_secs(3600),
+            ancestor: false,
             drain_notice: Duration::ZERO,
             drain_grace: Duration::from_secs(5),
+            mesh_page: MeshPage::OnLoopback,
             body_rate: 240,
             tls: None,
             #[cfg(feature = "h3")]

@@ -18,12 +18,14 @@ use layercake_node::{AskError, Node};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answer,
+    ancestor, answer,
     body::{RequestBody, Source},
     call::Asking,
     coding,
     config::GatewayConfig,
+    docs,
     door::{Door, Origin},
+    mesh_page::{self, Page},
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
     reply::{Answer, AnswerBody, ok, without_body},
@@ -48,6 +50,8 @@ pub(crate) struct Front {
     pub(crate) config: GatewayConfig,
     /// Where large bodies are while they are read.
     pub(crate) node: Option<Node>,
+    /// The mesh page of that node.
+    pub(crate) page: Option<Page>,
     /// Set once the gateway was told to stop.
     pub(crate) draining: AtomicBool,
     /// Tells what outlives its connection, as a WebSocket does, to end.
@@ -66,6 +70,7 @@ impl Front {
             door: Door::new(&config, &metrics)?,
             metrics,
             node: None,
+            page: None,
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
             services,
@@ -86,7 +91,9 @@ impl Front {
         let table = self.catalogue.current(&*self.services, now);
         let mut visit = self.door.visit(&self.metrics, &head, origin, now);
         let found = table.find(&head.method, head.uri.path());
+        let of_ancestor = self.config.ancestor && ancestor::concerns(&head);
         let entry = match &found {
+            _ if of_ancestor => ancestor::entry(&table, head.uri.path()),
             Found::Hit(endpoint, _) | Found::Other(endpoint, _) => Some(&endpoint.entry),
             Found::Missing => None,
         };
@@ -100,19 +107,35 @@ impl Front {
             blob: self.config.blob_limit,
             upload: self.config.upload_limit,
         };
-        let upgrade = Upgrade::of(&mut head);
-        let outcome = match (route::route(found, &head, body.is_end(), &limits), upgrade) {
-            (Ok(Route::Call { endpoint, values, form }), Ok(upgrade)) => {
-                let (head, body, visit) = (&head, &mut body, &visit);
-                let asking = Asking { endpoint, values, form, head, body, upgrade, visit, now };
-                self.ask(asking).await
+        let page = self.page.as_ref().filter(|_| Page::has(head.uri.path()));
+        let outcome = if let Some(page) = page {
+            page.answer(&head, &mut body).await
+        } else if of_ancestor {
+            let entry = entry.map(|entry| &**entry);
+            let request = ancestor::Request { head: &head, body: &mut body, visit: &visit, now };
+            Ok(ancestor::handle(self, &table, entry, request).await)
+        } else {
+            let upgrade = Upgrade::of(&mut head);
+            match (route::route(found, &head, body.is_end(), &limits), upgrade) {
+                (Ok(Route::Call { endpoint, values, form }), Ok(upgrade)) => {
+                    let (head, body, visit) = (&head, &mut body, &visit);
+                    let asking = Asking { endpoint, values, form, head, body, upgrade, visit, now };
+                    self.ask(asking).await
+                }
+                (Ok(Route::Call { .. }), Err(problem)) => Err(problem),
+                (Ok(route), _) => self.own(route, &table, &head),
+                (Err(problem), _) => Err(self.or_unavailable(problem, &table)),
             }
-            (Ok(Route::Call { .. }), Err(problem)) => Err(problem),
-            (Ok(route), _) => self.own(route, &table, &head),
-            (Err(problem), _) => Err(self.or_unavailable(problem, &table)),
         };
         let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
-        answer.headers_mut().insert(header::SERVER, HeaderValue::from_static("layer-cake"));
+        if page.is_some() {
+            mesh_page::guard(answer.headers_mut());
+        }
+        let server = answer.headers_mut().entry(header::SERVER);
+        server.or_insert(HeaderValue::from_static("layer-cake"));
+        if self.config.ancestor {
+            ancestor::readable(&mut answer);
+        }
         coding::compress(&head.headers, &mut answer).await;
         if head.method == Method::HEAD {
             without_body(&mut answer);
@@ -132,6 +155,8 @@ impl Front {
             Route::Index => Ok(ok(JSON, table.index.clone())),
             Route::Health => Ok(ok(TEXT, Bytes::from_static(b"ok\n"))),
             Route::Ready => self.ready(table),
+            Route::Description => Ok(table.described().answer(&head.headers)),
+            Route::Docs => Ok(docs::page()),
             Route::Metrics => Ok(self.show_metrics(&head.headers)),
             Route::Options(allow) => Ok(options(allow)),
         }
@@ -159,8 +184,10 @@ impl Front {
     /// A service without workers may not know its messages yet: then a path that is not known may
     /// well be right, and 404 would be a lie.
     fn or_unavailable(&self, problem: Problem, table: &Table) -> Problem {
-        let blind = problem.kind == Kind::UnknownMessage && table.is_empty();
-        if blind && !table.is_ready() { answer::problem(&AskError::Unavailable) } else { problem }
+        match problem.kind {
+            Kind::UnknownMessage if table.is_blind() => answer::problem(&AskError::Unavailable),
+            _ => problem,
+        }
     }
 }
 

@@ -260,7 +260,7 @@ fn parameters<'q>(query: &'q str, part: &'static str) -> Result<Vec<Parameter<'q
 
 /// Undoes percent-encoding and `+`. `None` where a `%` is not followed by two hexadecimal digits, or
 /// the result is not UTF-8. Text without either comes back as it is.
-fn decode(text: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.bytes().any(|b| b == b'%' || b == b'+') {
         return Some(Cow::Borrowed(text));
     }

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::reply::{Answer, AnswerBody};
 
+/// The media type of a problem document.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 /// How many errors one document lists. Further ones are counted in its detail.
 pub(crate) const MAX_ERRORS: usize = 32;
 /// How many characters of a text that comes from the client or a worker are repeated.
@@ -34,6 +36,10 @@ pub(crate) enum Kind {
     NotUnderstood,
     /// No message has this name.
     UnknownMessage,
+    /// The mesh page is shown to who has its key.
+    KeyNeeded,
+    /// The mesh page is not shown to who comes this way.
+    Foreign,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// The service does not take the message in its present state.
@@ -71,6 +77,33 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Every kind, a declared error with the status that it has unless it says another.
+    pub(crate) const ALL: [Self; 23] = [
+        Self::InvalidParameter,
+        Self::InvalidBody,
+        Self::InvalidHeader,
+        Self::NotUnderstood,
+        Self::UnknownMessage,
+        Self::MethodNotAllowed,
+        Self::SlowBody,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::UriTooLong,
+        Self::UnsupportedMediaType,
+        Self::TooManyRequests,
+        Self::InvalidContent,
+        Self::Refused(StatusCode::UNPROCESSABLE_ENTITY),
+        Self::Internal,
+        Self::WorkerLost,
+        Self::WorkerFailed,
+        Self::NoReply,
+        Self::Busy,
+        Self::Overloaded,
+        Self::Unavailable,
+        Self::Draining,
+        Self::Deadline,
+    ];
+
     /// The status, the last part of `type`, and the title.
     const fn facts(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
@@ -86,6 +119,8 @@ impl Kind {
             Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
             }
+            Self::KeyNeeded => (S::UNAUTHORIZED, "key-needed", "Key needed"),
+            Self::Foreign => (S::FORBIDDEN, "foreign", "Not shown to others"),
             Self::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "Body came too slowly"),
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::UriTooLong => (S::URI_TOO_LONG, "uri-too-long", "Address too long"),
@@ -107,6 +142,11 @@ impl Kind {
             Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "About to stop"),
             Self::Deadline => (S::GATEWAY_TIMEOUT, "deadline", "Deadline passed"),
         }
+    }
+
+    /// What it is called.
+    pub(crate) const fn title(self) -> &'static str {
+        self.facts().2
     }
 
     /// The HTTP status.
@@ -249,7 +289,7 @@ impl Problem {
         let mut response = Response::new(AnswerBody::whole(bytes));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             let delay = retry_after.unwrap_or(RETRY);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
@@ -258,6 +298,9 @@ impl Problem {
             Kind::MethodNotAllowed => {
                 let allow = allow.and_then(|allow| HeaderValue::try_from(allow).ok());
                 headers.extend(allow.map(|allow| (header::ALLOW, allow)));
+            }
+            Kind::KeyNeeded => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Kind::UnsupportedMediaType => {
                 headers.insert("accept-post", HeaderValue::from_static(ACCEPT_POST));
@@ -273,7 +316,7 @@ impl Problem {
 }
 
 /// `Retry-After` knows whole seconds only: rounded up, at least one.
-fn whole_seconds(delay: Duration) -> u64 {
+pub(crate) fn whole_seconds(delay: Duration) -> u64 {
     (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1)
 }
 

@@ -32,6 +32,10 @@ pub(crate) enum Route<'t> {
     Ready,
     /// Give the counts.
     Metrics,
+    /// Give the OpenAPI document.
+    Description,
+    /// Show it as a page.
+    Docs,
     /// Say which methods there are.
     Options(String),
     /// Ask; `values` are the segments in the place of the template's braces.
@@ -80,6 +84,8 @@ pub(crate) fn route<'t>(
         "/healthz" => return own(head, Route::Health),
         "/readyz" => return own(head, Route::Ready),
         "/metrics" => return own(head, Route::Metrics),
+        "/openapi.json" => return own(head, Route::Description),
+        "/docs" => return own(head, Route::Docs),
         "*" if head.method == Method::OPTIONS => {
             return Ok(Route::Options("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
         }

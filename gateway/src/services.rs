@@ -22,6 +22,13 @@ pub struct Named {
 pub trait Services: Send + Sync + 'static {
     /// All of them now.
     fn services(&self) -> Vec<Named>;
+
+    /// A number that rises whenever the list, or what one of the services answers, has changed. The
+    /// routes follow it at once, and the list is not asked for while it stays. Without one (the
+    /// default) the list is looked at every 50 ms.
+    fn generation(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A fixed list.

@@ -64,7 +64,7 @@ pub(crate) fn answer(
     let mut alive = interval(ALIVE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     alive.reset();
-    let body = Coming { form, first, replies, beside, alive, over: false };
+    let body = Coming { form, first, replies, beside, alive, over: false, broken: None };
     let mut answer = Response::new(AnswerBody::Coming(Box::pin(body)));
     let headers = answer.headers_mut();
     headers.insert(
@@ -88,10 +88,15 @@ struct Coming {
     beside: Option<Beside>,
     alive: Interval,
     over: bool,
+    /// Why it is over, still to be told.
+    broken: Option<BrokenOff>,
 }
 
 impl Coming {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        if let Some(broken) = self.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
         if self.over {
             return Poll::Ready(None);
         }
@@ -100,8 +105,7 @@ impl Coming {
         {
             self.beside = None;
             if let Err(problem) = outcome {
-                self.over = true;
-                return Poll::Ready(Some(Err(BrokenOff(problem.detail))));
+                return self.broken(problem, cx);
             }
         }
         let part = match self.first.take() {
@@ -119,9 +123,9 @@ impl Coming {
         Poll::Ready(match part {
             Some(Ok(payload)) => match written(self.form, payload) {
                 Ok(bytes) => Some(Ok(bytes)),
-                Err(reason) => self.broken(AskError::BadReply { reason }),
+                Err(reason) => return self.failed(&AskError::BadReply { reason }, cx),
             },
-            Some(Err(error)) => self.broken(error),
+            Some(Err(error)) => return self.failed(&error, cx),
             // Or a client of events would ask again.
             None if self.form == Form::Events => {
                 Some(Ok(Bytes::from_static(b"event: end\ndata:\n\n")))
@@ -130,19 +134,33 @@ impl Coming {
         })
     }
 
+    fn failed(
+        &mut self,
+        error: &AskError,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        tracing::warn!(%error, "a reply in parts broke off");
+        self.broken(answer::problem(error), cx)
+    }
+
     /// The end of a reply that has none. Events can say why; of the others the connection says that
     /// something is missing.
-    fn broken(&mut self, error: AskError) -> Option<Result<Bytes, BrokenOff>> {
+    fn broken(
+        &mut self,
+        problem: Problem,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         self.over = true;
-        tracing::warn!(%error, "a reply in parts broke off");
-        let problem = answer::problem(&error);
         if self.form != Form::Events {
-            return Some(Err(BrokenOff(problem.detail)));
+            // The connection ends at once with that: what came before it goes out first.
+            self.broken = Some(BrokenOff(problem.detail));
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let mut event = BytesMut::from(&b"event: error\ndata: "[..]);
         event.put_slice(&problem.document(None).1);
         event.put_slice(b"\n\n");
-        Some(Ok(event.freeze()))
+        Poll::Ready(Some(Ok(event.freeze())))
     }
 }
 

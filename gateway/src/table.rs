@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -21,6 +21,7 @@ use layercake_wire::payload::Tag;
 use serde_json::Value;
 
 use crate::{
+    openapi::{Described, Operation},
     router::{Found, NoPlace, Router},
     services::{Named, Services},
 };
@@ -33,7 +34,8 @@ pub(crate) const MAX_ROUTES: usize = 4_096;
 const MAX_TOLD: usize = 4_096;
 
 /// First segments of paths that belong to the gateway. What else would have them is not served.
-pub(crate) const RESERVED: [&str; 3] = ["healthz", "readyz", "metrics"];
+pub(crate) const RESERVED: [&str; 6] =
+    ["healthz", "readyz", "metrics", "openapi.json", "docs", "mesh"];
 
 /// A message that can be asked for.
 pub(crate) struct Entry {
@@ -69,8 +71,13 @@ pub(crate) struct Table {
     router: Router<Endpoint>,
     /// How many messages there are.
     count: usize,
+    /// What has a place in the tree, in order: whose it is, by its place among the services, and how it
+    /// is reached.
+    placed: Vec<(usize, Arc<Entry>, HttpRoute)>,
     /// What could not be served, and why.
     refused: Vec<String>,
+    /// The document at `/openapi.json`, made when it is first asked for.
+    described: OnceLock<Described>,
     /// The document at `/`.
     pub(crate) index: Bytes,
 }
@@ -81,8 +88,8 @@ impl Table {
             services.into_iter().map(|named| Known { api: named.service.api(), named }).collect();
         let mut table = Self { index: index(&services), services: Vec::new(), ..Self::default() };
         let apart = services.len() > 1;
-        for Known { named, api } in &services {
-            table.add(named, api, apart);
+        for (at, Known { named, api }) in services.iter().enumerate() {
+            table.add(at, named, api, apart);
         }
         table.services = services;
         table
@@ -90,7 +97,7 @@ impl Table {
 
     /// Adds a service, with its name before the names of its messages where it has one, and without
     /// where nobody was earlier.
-    fn add(&mut self, named: &Named, api: &Api, apart: bool) {
+    fn add(&mut self, at: usize, named: &Named, api: &Api, apart: bool) {
         let mut left = MAX_ROUTES;
         for message in &api.messages {
             let entry = Arc::new(Entry {
@@ -118,12 +125,19 @@ impl Table {
                 left = rest;
                 // That another has the short path is what the long one is for.
                 let quiet = apart && route.rpc;
-                self.place(entry.clone(), route, quiet, &named.name);
+                self.place(at, entry.clone(), route, quiet, &named.name);
             }
         }
     }
 
-    fn place(&mut self, entry: Arc<Entry>, route: HttpRoute, quiet: bool, service: &str) {
+    fn place(
+        &mut self,
+        at: usize,
+        entry: Arc<Entry>,
+        route: HttpRoute,
+        quiet: bool,
+        service: &str,
+    ) {
         let first = route.template.split('/').nth(1).unwrap_or_default();
         let (method, template) = (route.method.clone(), route.template.clone());
         let refused = if RESERVED.contains(&first) {
@@ -132,8 +146,12 @@ impl Table {
             match Method::from_bytes(method.as_bytes()) {
                 Err(_) => Some("it is no method"),
                 Ok(parsed) => {
+                    let placed = (at, entry.clone(), route.clone());
                     match self.router.insert(parsed, &template, Endpoint { entry, route }) {
-                        Ok(()) => None,
+                        Ok(()) => {
+                            self.placed.push(placed);
+                            None
+                        }
                         Err(NoPlace::Malformed) => Some("it is no path template"),
                         Err(NoPlace::Taken) if quiet => None,
                         Err(NoPlace::Taken) => Some("an earlier message has this path"),
@@ -151,8 +169,36 @@ impl Table {
         self.router.find(method, path)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+    /// The document at `/openapi.json`.
+    pub(crate) fn described(&self) -> &Described {
+        self.described.get_or_init(|| Described::new(&self.operations()))
+    }
+
+    /// What is served, each message by its shortest path and by the forms that it declares.
+    fn operations(&self) -> Vec<Operation<'_>> {
+        let is_short = |entry: &Entry, route: &HttpRoute| route.template[1..] == *entry.name;
+        let short: HashSet<_> = self
+            .placed
+            .iter()
+            .filter(|(_, entry, route)| route.rpc && is_short(entry, route))
+            .map(|(_, entry, route)| (Arc::as_ptr(entry), route.method.as_str()))
+            .collect();
+        let is_shortest = |entry: &Arc<Entry>, route: &HttpRoute| {
+            is_short(entry, route) || !short.contains(&(Arc::as_ptr(entry), route.method.as_str()))
+        };
+        self.placed
+            .iter()
+            .filter(|(_, entry, route)| !route.rpc || is_shortest(entry, route))
+            .map(|(at, entry, route)| {
+                let Known { named, api } = &self.services[*at];
+                Operation { service: &named.name, actor: &api.actor, api: &entry.api, route }
+            })
+            .collect()
+    }
+
+    /// Whether there are services of which nothing is known yet, since nobody is there.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.count == 0 && !self.services.is_empty() && !self.is_ready()
     }
 
     /// Whether a request has a chance of being answered.
@@ -214,8 +260,11 @@ fn index(services: &[Known]) -> Bytes {
 pub(crate) struct Catalogue {
     table: RwLock<Arc<Table>>,
     started: Instant,
-    /// When the services were last asked, in milliseconds since `started`.
-    asked: AtomicU64,
+    /// Of which generation the table is; without one, when the services were last asked, in
+    /// milliseconds since `started`.
+    mark: AtomicU64,
+    /// Held by who makes a table.
+    renewing: Mutex<()>,
     /// What was said about paths that are not served, so that it is said once.
     told: Mutex<HashSet<String>>,
 }
@@ -225,23 +274,30 @@ impl Catalogue {
         let this = Self {
             table: RwLock::default(),
             started: now,
-            asked: AtomicU64::new(0),
+            mark: AtomicU64::new(services.generation().unwrap_or_default()),
+            renewing: Mutex::default(),
             told: Mutex::default(),
         };
         this.renew(services.services());
         this
     }
 
-    /// The table as of at most [`FRESH`] ago.
+    /// The table as of now, where the services say when they change; otherwise of at most [`FRESH`] ago.
     pub(crate) fn current(&self, services: &dyn Services, now: Instant) -> Arc<Table> {
-        let now = now.saturating_duration_since(self.started).as_millis() as u64;
-        let asked = self.asked.load(Ordering::Relaxed);
+        let (mark, is_old) = match services.generation() {
+            Some(generation) => (generation, generation != self.mark.load(Ordering::Acquire)),
+            None => {
+                let now = now.saturating_duration_since(self.started).as_millis() as u64;
+                let asked = self.mark.load(Ordering::Relaxed);
+                (now, now >= asked + FRESH.as_millis() as u64)
+            }
+        };
         // Of the requests that find it old, one does the work; the others go on with the old one.
-        if now >= asked + FRESH.as_millis() as u64
-            && self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
+        if is_old && let Ok(_busy) = self.renewing.try_lock() {
             let (services, known) = (services.services(), self.get());
-            return if known.is_of(&services) { known } else { self.renew(services) };
+            let table = if known.is_of(&services) { known } else { self.renew(services) };
+            self.mark.store(mark, Ordering::Release);
+            return table;
         }
         self.get()
     }

@@ -182,7 +182,7 @@ pub(crate) fn millis(text: &LitStr) -> Result<u64> {
             total += number.parse::<f64>().ok()? * scale;
             rest = tail;
         }
-        (total >= 1.0 && total <= 86_400e3).then_some(total as u64)
+        (1.0..=86_400e3).contains(&total).then_some(total as u64)
     })();
     parsed.ok_or_else(|| {
         let why = format!("`{value}` is no span of time, as `250ms`, `2.5s`, `1m30s`, up to 24h");

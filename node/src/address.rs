@@ -107,6 +107,14 @@ impl<T: ?Sized> Address<T> {
         }
     }
 
+    /// The node that it lives in.
+    pub(crate) fn peer(&self) -> PeerId {
+        match &self.target {
+            Target::Here(inlet) => inlet.node().peer(),
+            Target::There(remote) => remote.addr.node.peer,
+        }
+    }
+
     /// Whether the actor lives in this process.
     #[must_use]
     pub fn is_local(&self) -> bool {

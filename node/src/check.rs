@@ -58,7 +58,8 @@ impl Checker {
     }
 
     /// The checker of whatever has this schema.
-    pub(crate) fn of(schema: Value) -> Self {
+    #[must_use]
+    pub fn of(schema: Value) -> Self {
         Self { schema }
     }
 

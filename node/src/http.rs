@@ -257,8 +257,22 @@ impl MessageApi {
         self.target(root, schema).get(mark).is_some()
     }
 
-    /// What a schema is, past its references.
-    fn target<'a>(&self, root: &'a Value, mut schema: &'a Value) -> &'a Value {
+    /// The schema of a member of the message.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        self.root().get("properties")?.get(name)
+    }
+
+    /// Whether the message needs a member.
+    #[must_use]
+    pub fn requires(&self, name: &str) -> bool {
+        let required = self.root().get("required").and_then(Value::as_array);
+        required.is_some_and(|names| names.iter().any(|known| known == name))
+    }
+
+    /// What a schema within a document is, past its references.
+    #[must_use]
+    pub fn target<'a>(&self, root: &'a Value, mut schema: &'a Value) -> &'a Value {
         for _ in 0..MAX_HOPS {
             let reference = schema.get("$ref").and_then(Value::as_str);
             match reference.and_then(|reference| resolve(root, reference)) {

@@ -41,6 +41,7 @@ pub mod schema;
 pub mod service;
 mod slot;
 mod span;
+mod story;
 mod stream;
 mod table;
 pub mod testing;
@@ -55,6 +56,7 @@ pub use actor::{
 pub use address::{ASK_DEADLINE, Address, AnyAddress};
 pub use agent::{Agent, Listen};
 pub use blob::Blob;
+pub use bytes::Bytes;
 pub use dead::{DEAD_LETTERS, DeadLetter, DeadLetters, Why};
 pub use entry::{Entry, EntryApi, FromArgs, NoArgs, Program};
 #[doc(hidden)]
@@ -70,7 +72,7 @@ pub use node::{Node, NodeConfig, NodeError, STOP_GRACE};
 pub use overview::{PING_TIME, PingError};
 pub use packet::{Packet, Parcel, Reply, Unknown};
 pub use pool::scheduler::Priority;
-pub use pool::{AnyPool, Anything, Pool, PoolBuilder, PoolError, PoolRequest};
+pub use pool::{AnyFeed, AnyPool, Anything, Pool, PoolBuilder, PoolError, PoolRequest};
 pub use pools::{MeshPool, pools_of};
 pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder, ProcessError};
 pub use run::{
@@ -78,6 +80,7 @@ pub use run::{
     run_main_with, run_until_stopped,
 };
 pub use span::{Span, SpanError};
+pub use story::{ActorStatus, MAX_ACTORS_TOLD, NodeStory, story_of};
 pub use stream::{EncodedReplies, Gone, Outlet, Replies, STREAM, STREAM_DEADLINE};
 pub use upload::{ReadUpload, Upload, UploadSender};
 pub use watch::Watch;

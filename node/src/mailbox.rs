@@ -67,6 +67,8 @@ pub(crate) trait Inlet: Send + Sync + 'static {
     /// Whether it takes no more mail; it may not have ended yet.
     fn is_stopped(&self) -> bool;
     fn has_ended(&self) -> bool;
+    /// How many messages wait in it, and how many were taken from it so far.
+    fn load(&self) -> (usize, u64);
     /// Told how it ended; at once where it has.
     fn watch(&self) -> oneshot::Receiver<Exit>;
     /// Whether its address has left this process; set by the first call with `true`.
@@ -106,6 +108,8 @@ struct Inner<M> {
     filled: usize,
     /// Room that was granted and not used yet.
     granted: usize,
+    /// Messages that were taken and not put back.
+    taken: u64,
     /// The line for room.
     line: VecDeque<Arc<Place>>,
     reader: Option<Waker>,
@@ -129,6 +133,7 @@ impl<M> Inner<M> {
     /// Takes the whole queue, and lets those in line have its room.
     fn take(&mut self, batch: &mut VecDeque<Envelope<M>>, wakers: &mut Vec<Waker>) {
         std::mem::swap(&mut self.queue, batch);
+        self.taken += batch.len() as u64;
         self.filled = 0;
         if !self.line.is_empty() {
             self.grant(wakers);
@@ -158,6 +163,7 @@ impl<M: Mail> Mailbox<M> {
             queue: VecDeque::new(),
             filled: 0,
             granted: 0,
+            taken: 0,
             line: VecDeque::new(),
             reader: None,
             closed: false,
@@ -276,6 +282,7 @@ impl<M: Mail> Mailbox<M> {
         let room =
             |e: &Envelope<M>| matches!(e, Envelope::Local(_) | Envelope::Parcel { room: true, .. });
         inner.filled += batch.iter().filter(|e| room(e)).count();
+        inner.taken = inner.taken.saturating_sub(batch.len() as u64);
         batch.append(&mut inner.queue);
         inner.queue = batch;
     }
@@ -466,6 +473,11 @@ impl<M: Mail> Inlet for Mailbox<M> {
 
     fn has_ended(&self) -> bool {
         self.inner.lock().exit.is_some()
+    }
+
+    fn load(&self) -> (usize, u64) {
+        let inner = self.inner.lock();
+        (inner.queue.len(), inner.taken)
     }
 
     fn watch(&self) -> oneshot::Receiver<Exit> {

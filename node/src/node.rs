@@ -40,6 +40,7 @@ use crate::{
     packet::Parcel,
     pool::PoolBuilder,
     pools::Pools,
+    story::{MAX_LOOKED_AT, NodeStory},
     table::Table,
 };
 
@@ -104,7 +105,8 @@ struct Inner {
     stop: CancellationToken,
     /// Tasks that are no actors.
     tasks: TaskTracker,
-    pools: Arc<Pools>,
+    pools: Pools,
+    started: Instant,
 }
 
 /// Where the wire puts what it brings.
@@ -214,9 +216,8 @@ impl Node {
         });
         let endpoint = wire(switch.clone())?;
         let directory = Directory::start(endpoint.clone(), outlet, config);
-        let pools = Arc::new(Pools::default());
-        let shown = pools.clone();
-        directory.tell(move || shown.story());
+        let telling = switch.clone();
+        directory.tell(move || telling.node().map(|node| node.story().told()).unwrap_or_default());
         let stop = CancellationToken::new();
         let deadlines = Arc::new(Deadlines::new());
         let (watch, until) = (deadlines.clone(), stop.clone());
@@ -240,7 +241,8 @@ impl Node {
             stopping: stop.child_token(),
             stop,
             tasks: TaskTracker::new(),
-            pools,
+            pools: Pools::default(),
+            started: clock::now(),
         };
         let node = Self(Arc::new(inner));
         let _ = switch.node.set(Arc::downgrade(&node.0));
@@ -540,6 +542,14 @@ impl Node {
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
+    }
+
+    /// What this node tells of its inside to those who look at the mesh.
+    pub(crate) fn story(&self) -> NodeStory {
+        let uptime = clock::now().saturating_duration_since(self.0.started);
+        let looked_at = self.0.switch.actors.some(MAX_LOOKED_AT);
+        let pools = self.0.pools.show();
+        NodeStory::new(uptime, self.actors(), &looked_at, self.dead_letters(), pools)
     }
 
     pub(crate) fn pool_registry(&self) -> &Pools {

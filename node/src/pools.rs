@@ -5,9 +5,9 @@ use std::sync::{Arc, Weak};
 use layercake_directory::{About, Network, NoNetwork};
 use layercake_wire::id::{HostId, NodeId};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::{node::Node, pool::PoolStatus};
+use crate::{node::Node, pool::PoolStatus, story::story_of};
 
 /// Pools of one node that are shown.
 const MAX_POOLS: usize = 64;
@@ -34,22 +34,6 @@ impl Pools {
         let pools: Vec<Arc<dyn Shown>> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
         pools.iter().flat_map(|pool| pool.show()).take(MAX_POOLS).collect()
     }
-
-    /// As it travels: nothing where there are none.
-    pub(crate) fn story(&self) -> String {
-        let pools = self.show();
-        if pools.is_empty() {
-            return String::new();
-        }
-        serde_json::to_string(&Story { pools }).unwrap_or_default()
-    }
-}
-
-/// What a node tells of itself.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Story {
-    pools: Vec<PoolStatus>,
 }
 
 /// A pool somewhere in the mesh.
@@ -82,8 +66,7 @@ pub fn pools_of(network: &Network) -> Vec<MeshPool> {
         .nodes()
         .filter(|(_, node)| !node.story.is_empty())
         .flat_map(|(host, node)| {
-            let story: Story = serde_json::from_str(&node.story).unwrap_or_default();
-            story.pools.into_iter().map(|pool| MeshPool {
+            story_of(node).pools.into_iter().map(|pool| MeshPool {
                 host: host.host,
                 host_name: host.name.clone(),
                 node: node.node,

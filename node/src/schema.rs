@@ -319,7 +319,7 @@ fn variants(object: &Map<String, Value>) -> Option<Vec<(&str, Option<&Value>)>> 
 }
 
 /// The schema that a `$ref` within the document points to.
-pub(crate) fn resolve<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
+pub fn resolve<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
     root.pointer(&percent_decoded(reference.strip_prefix('#')?)?)
 }
 

@@ -86,6 +86,16 @@ impl Table {
         all
     }
 
+    /// Any of them, about so many at most.
+    pub(crate) fn some(&self, most: usize) -> Vec<Arc<dyn Inlet>> {
+        let each = most / SHARDS;
+        let mut some = Vec::with_capacity(self.len().min(most));
+        for shard in &self.shards {
+            some.extend(shard.lock().values().take(each).cloned());
+        }
+        some
+    }
+
     /// Waits until no more than so many are left.
     pub(crate) async fn down_to(&self, left: usize) {
         loop {

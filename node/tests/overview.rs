@@ -101,3 +101,26 @@ async fn a_program_sees_the_mesh_and_what_happens_in_it() {
     assert_eq!(near.network().await, Err(NoNetwork::Closed));
     while events.next().await.is_some() {}
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_looks_at_the_mesh_sees_actors_and_how_much_they_had_to_do() {
+    let network = Network::new();
+    let here = HostId::random();
+    let (looking, working) = (node(&network, here).await, node(&network, here).await);
+    let actor = working.spawn(Idle);
+    let _name = working.publish("idle", &actor, Scope::Host).await.expect("publishes");
+    for _ in 0..200 {
+        let _unknown = working.spawn(Idle);
+    }
+    for _ in 0..3 {
+        actor.ask(Nothing {}).await.expect("answers");
+    }
+    let seen = looking.network().await.expect("answers");
+    let shown = seen.nodes().find(|(_, shown)| shown.node == working.peer().node).expect("there").1;
+    let story = layercake::story_of(shown);
+    assert_eq!(story.actor_count, 201);
+    assert_eq!(story.actors.len(), 64, "some of them");
+    let busiest = &story.actors[0];
+    let told = (busiest.kind.as_str(), busiest.serial, busiest.taken, busiest.waiting);
+    assert_eq!(told, ("Idle", shown.published[0].actor, 3, 0), "those that others know come first");
+}

@@ -4,13 +4,15 @@ extern crate layercake_node as layercake;
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Host, soon, until};
+use common::{Host, SOON, soon, until};
 use layercake::{
-    AskError, Node, Pool,
+    AskError, Message, Node, Outlet, Pool,
     directory::Scope,
     pool::{Place, WorkerState},
+    service::{Call, Service},
+    wire::payload::{Encoding, Fingerprint, Payload},
 };
 use layercake_macros::{actor, message};
 
@@ -27,6 +29,11 @@ struct Block {
 #[message(reply = ())]
 struct Note {}
 
+#[message(stream = u64)]
+struct Upto {
+    n: u64,
+}
+
 #[derive(Default)]
 struct Worker;
 
@@ -41,6 +48,14 @@ impl Worker {
     }
 
     async fn note(&mut self, _: Note) {}
+
+    async fn upto(&mut self, Upto { n }: Upto, outlet: &mut Outlet<u64>) {
+        for part in 0..n {
+            if outlet.send(part).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 async fn pool_of_pools(node: &Node) -> Pool<Worker> {
@@ -69,6 +84,29 @@ async fn a_pool_of_pools_serves_as_one_of_workers_does() {
     until("it has left", || upper.size() == 0).await;
     assert_eq!(upper.ask(Square { n: 2 }).await, Err(AskError::Unavailable));
     assert_eq!(lower.ask(Square { n: 2 }).await, Ok(4));
+    rack.close().await;
+    front.close().await;
+}
+
+#[tokio::test]
+async fn an_answer_in_parts_passes_through_pools_of_any_type_and_of_pools() {
+    let host = Host::new();
+    let (rack, front) = (host.node().await, host.node().await);
+    let lower = rack.pool::<Worker>().tasks(2).start().await.expect("starts");
+    let _published = lower.publish("racks:one", Scope::Host).await.expect("published");
+    let any = front.pool_of("racks:.*", Scope::Host).start().await.expect("starts");
+    soon(any.wait_for(1)).await;
+    let payload =
+        Payload { tag: Upto::TAG, encoding: Encoding::Json, bytes: r#"{"n":300}"#.into() };
+    let call = Call::new(payload, Fingerprint::NONE, Instant::now() + SOON);
+    let mut parts = any.stream(call).await.expect("taken");
+    let mut got = Vec::new();
+    while let Some(part) = soon(parts.next()).await {
+        let part = part.expect("a part");
+        got.push(serde_json::from_slice::<u64>(&part.bytes).expect("a number"));
+    }
+    assert_eq!(got, (0..300).collect::<Vec<_>>());
+    until("its place is given back", || lower.status().in_flight == 0).await;
     rack.close().await;
     front.close().await;
 }

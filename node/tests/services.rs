@@ -43,15 +43,9 @@ async fn double(Double { number }: Double) -> Result<u32, AskError> {
 
 fn call(json: &str, limit: Duration) -> Call {
     let bytes = json.to_owned().into();
-    Call {
-        payload: Payload {
-            tag: <Double as layercake::Message>::TAG,
-            encoding: Encoding::Json,
-            bytes,
-        },
-        accept: Fingerprint::NONE,
-        deadline: Instant::now() + limit,
-    }
+    let tag = <Double as layercake::Message>::TAG;
+    let payload = Payload { tag, encoding: Encoding::Json, bytes };
+    Call::new(payload, Fingerprint::NONE, Instant::now() + limit)
 }
 
 async fn answer(service: &impl Service, json: &str) -> Result<String, AskError> {

@@ -5,7 +5,7 @@
 //! `crew load processes N ASKERS KIND` asks a pool of N processes of its own, `crew load hosts ASKERS KIND`
 //! one of whatever is published, with as many askers; KIND is `once` or `again` (idempotent). It prints
 //! `ready` when there is a worker, on the line `now` of its input how many requests each worker has, as
-//! JSON, and after SIGTERM what has become of all requests, as JSON.
+//! JSON, and after SIGTERM `reported`, when `$CREW_LOG.json` says what has become of all requests.
 //!
 //! Workers append the number of each request that they begin to `$CREW_LOG/PID`.
 
@@ -146,7 +146,8 @@ async fn load(node: &Node, pool: Pool<Worker>, askers: usize, again: bool) -> Re
                         pool.ask_within(Once { id, ms }, LIMIT).await
                     };
                     let took = begun.elapsed();
-                    let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let mut report =
+                        report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     report.late += u64::from(took > LIMIT + SLACK);
                     report.slowest = report.slowest.max(took.as_millis());
                     match answer {
@@ -172,6 +173,8 @@ async fn load(node: &Node, pool: Pool<Worker>, askers: usize, again: bool) -> Re
         let _ = asker.await;
     }
     let report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    println!("{}", serde_json::to_string(&*report)?);
+    let path = format!("{}.json", std::env::var("CREW_LOG")?);
+    std::fs::write(path, serde_json::to_string(&*report)?)?;
+    println!("reported");
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! What the process and host stories share: the built command, mesh folders, curl.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod browser;
+pub mod crew;
 pub mod machine;
+pub mod offer;
 
 use std::{
     fs::DirBuilder,

@@ -125,6 +125,8 @@ async fn echoes(near: &Peer, far: &Peer) {
     let gone = ask(&link, 99, "x").await.expect_err("no such actor");
     let AskFailure::Failed(failure) = gone else { panic!("{gone:?}") };
     assert_eq!(failure.code, FailureCode::Stopped);
+    // Each ask was a message there, each answer one back; a failure is none.
+    assert_eq!(link.messages(), (509, 508));
 }
 
 #[tokio::test]

@@ -26,12 +26,16 @@ commands:
                   `chaos` (300 s): faults on three hosts at random;
                   on five hosts `loss` (60 s): a fifth of all packets; `partition` (30 s); `churn` (300 s): a
                   thousand names come and go a second; `starved` (600 s): twenty nodes beside four busy
-                  loops, then a sick host; `idle` (60 s): what directories cost
+                  loops, then a sick host; `idle` (60 s): what directories cost;
+                  of pools under load `pools-kill` (30 s): a worker process is killed every second;
+                  `pools-roll` (60 s): every worker of three hosts is replaced, again and again;
+                  `pools-partition` (20 s): a host with workers is cut off for so long, twice
   soak directory [SEEDS]
                   the directory of 5 to 20 simulated hosts in trouble, from so many seeds (default:
                   10,000), and ten minutes of patience with the sick
   soak scale HOSTS NAMES
                   what so many simulated hosts with so many names each take
+  simulate pools  the pool's scheduler beside other ways to spread requests: tables and plots of docs/pools.md
   bench [NAME...] measure all or these contestants side by side, in a release build
   bench actors [NAME...]
                   the same of actors within one process, beside other libraries
@@ -61,6 +65,7 @@ fn run() -> Result<()> {
         ["soak", "scale", hosts, names] => soak_scale(hosts, names),
         ["soak", name] => soak(name, None),
         ["soak", name, length] => soak(name, Some(length)),
+        ["simulate", "pools"] => simulate_pools(),
         ["bench", "actors", ref names @ ..] => bench("actors", names),
         ["bench", "load", ref names @ ..] => bench("load", names),
         ["bench", ref names @ ..] => bench("ladder", names),
@@ -73,13 +78,16 @@ fn run() -> Result<()> {
 }
 
 /// What can be soaked: its name, the test binary, what its test begins with, and for how many seconds.
-const SOAKS: [(&str, &str, &str, u32); 6] = [
+const SOAKS: [(&str, &str, &str, u32); 9] = [
     ("chaos", "hosts_chaos", "", 300),
     ("loss", "hosts_names", "loss", 60),
     ("partition", "hosts_names", "partition", 30),
     ("churn", "hosts_names", "churn", 300),
     ("starved", "hosts_names", "starved", 600),
     ("idle", "hosts_names", "idle", 60),
+    ("pools-kill", "pools_kill", "", 30),
+    ("pools-roll", "hosts_pools", "roll", 60),
+    ("pools-partition", "hosts_pools", "partition", 20),
 ];
 
 fn soak(name: &str, seconds: Option<&str>) -> Result<()> {
@@ -121,6 +129,14 @@ fn soak_scale(hosts: &str, names: &str) -> Result<()> {
     scale.arg("--test-threads=1");
     steps
         .run("scale", scale.env("LAYERCAKE_SIM_HOSTS", hosts).env("LAYERCAKE_SIM_NAMES", names))?;
+    steps.totals();
+    Ok(())
+}
+
+fn simulate_pools() -> Result<()> {
+    let mut steps = Steps::default();
+    let run = ["run", "--locked", "--quiet", "--package", "layercake-benches", "--"];
+    steps.run("pools", cargo().args(run).args(["pools", "--write", "docs/pools.md"]))?;
     steps.totals();
     Ok(())
 }

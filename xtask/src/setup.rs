@@ -1,11 +1,11 @@
-//! Debian packages that tests and measurements need.
+//! What tests and measurements need: Debian packages, and the ancestor, a Python package.
 
 use std::{env, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
 /// Programs that must be there, with the package of each.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 14] = [
     ("curl", "curl"),
     ("etcd", "etcd-server"),
     ("wrk", "wrk"),
@@ -18,7 +18,13 @@ const NEEDED: [(&str, &str); 12] = [
     ("dbus-daemon", "dbus-daemon"),
     ("avahi-daemon", "avahi-daemon"),
     ("avahi-browse", "avahi-utils"),
+    // The mesh page is tested in a real browser.
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
+
+/// The ancestor, as Python's package.
+const ANCESTOR: &str = "seven-layer-cake==1.0.10";
 
 /// Where administration programs are although `PATH` may leave them out.
 const ADMIN_FOLDERS: &str = "/usr/sbin:/sbin";
@@ -40,9 +46,14 @@ fn install(needed: &[(&'static str, &'static str)]) -> Result<()> {
     let mut missing: Vec<&str> =
         needed.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
     missing.dedup();
-    if missing.is_empty() {
-        return Ok(());
+    if !missing.is_empty() {
+        debian(&missing)?;
     }
+    ancestor();
+    Ok(())
+}
+
+fn debian(missing: &[&str]) -> Result<()> {
     let packages = missing.join(" ");
     if !is_root() || !has("apt-get") {
         eprintln!("note: not everything can run; install {packages} for that");
@@ -50,7 +61,25 @@ fn install(needed: &[(&'static str, &'static str)]) -> Result<()> {
     }
     apt_get(&["update", "-qq"])?;
     let install = ["install", "-y", "-qq", "--no-install-recommends"];
-    apt_get(&[&install[..], &missing].concat())
+    apt_get(&[&install[..], missing].concat())
+}
+
+/// Installs the ancestor in a folder of its own, for the story that its client is served. Without it that
+/// story is skipped, which is no failure: a registry may be out of reach.
+fn ancestor() {
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let place = Path::new(&target).join("ancestor");
+    let python = place.join("bin/python");
+    let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    let is_there = || run(Command::new(&python).args(["-c", "import layer_cake"]));
+    if is_there() {
+        return;
+    }
+    run(Command::new("python3").args(["-m", "venv"]).arg(&place));
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", ANCESTOR]));
+    if !is_there() {
+        eprintln!("note: the story of the ancestor's client will be skipped; it needs {ANCESTOR}");
+    }
 }
 
 /// Whether a program is installed.

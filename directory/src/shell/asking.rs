@@ -147,6 +147,7 @@ impl Shell {
         let peer = link.peer();
         let age = u64::try_from(link.age().as_millis()).unwrap_or(u64::MAX);
         let (sent, received) = link.bytes();
+        let (messages_sent, messages_received) = link.messages();
         Session {
             host: peer.host,
             node: peer.node,
@@ -160,6 +161,8 @@ impl Shell {
             since: now.saturating_sub(age),
             sent,
             received,
+            messages_sent,
+            messages_received,
         }
     }
 

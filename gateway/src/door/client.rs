@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn only_declared_proxies_are_believed() {
         let x = "x-forwarded-for";
-        let table: [(&str, &[(&'static str, &'static str)], &str); 10] = [
+        type Given = [(&'static str, &'static str)];
+        let table: [(&str, &Given, &str); 10] = [
             ("203.0.113.9", &[(x, "192.0.2.1")], "203.0.113.9"),
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &[(x, "192.0.2.1")], "192.0.2.1"),

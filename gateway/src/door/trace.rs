@@ -25,19 +25,19 @@ mod tests {
 
     #[test]
     fn one_parent_is_continued_and_nonsense_is_not() {
-        let of = |given: &[&'static str]| {
+        let continued = |given: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for text in given {
                 headers.append(TRACEPARENT, HeaderValue::from_static(text));
             }
-            super::of(&headers)
+            of(&headers)
         };
         let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let parent: Trace = given.parse().unwrap();
-        let trace = of(&[given]);
+        let trace = continued(&[given]);
         assert!(trace.id == parent.id && trace.span != parent.span && trace.sampled);
         for nonsense in [&[][..], &["nonsense"], &[given, given]] {
-            assert_ne!(of(nonsense).id, parent.id, "{nonsense:?}");
+            assert_ne!(continued(nonsense).id, parent.id, "{nonsense:?}");
         }
     }
 }

@@ -38,6 +38,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// How long to wait before looking again at a preface that has come in part. It comes in one segment
 /// from every client known, so that this is about the others.
 const PREFACE_PAUSE: Duration = Duration::from_millis(20);
+/// How long an ancestor's client may pause between two requests.
+const ANCESTOR_IDLE: Duration = Duration::from_secs(600);
 /// How often an HTTP/2 connection is asked whether it lives.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -91,7 +93,11 @@ fn http1(config: &GatewayConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout)
+        .header_read_timeout(match config.ancestor {
+            true => config.header_timeout.max(ANCESTOR_IDLE),
+            false => config.header_timeout,
+        })
+        .title_case_headers(config.ancestor)
         .max_headers(config.max_headers)
         .max_header_size(config.header_limit);
     builder
@@ -200,11 +206,11 @@ async fn speak<S>(
     let ended = match version {
         Protocol::Http2 => {
             let connection = shared.http2.serve_connection(io, handle);
-            drive(connection, |c| c.graceful_shutdown(), &closing.gently).await
+            drive(connection, http2::Connection::graceful_shutdown, &closing.gently).await
         }
         _ => {
             let connection = shared.http1.serve_connection(io, handle).with_upgrades();
-            drive(connection, |c| c.graceful_shutdown(), &closing.idle).await
+            drive(connection, http1::UpgradeableConnection::graceful_shutdown, &closing.idle).await
         }
     };
     if let Err(error) = ended {
@@ -221,7 +227,7 @@ async fn redirect(stream: TcpStream, shared: &Arc<Shared>, closing: &Closing) {
     });
     let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
     let connection = shared.http1.serve_connection(io, answer);
-    let _ = drive(connection, |c| c.graceful_shutdown(), &closing.idle).await;
+    let _ = drive(connection, http1::Connection::graceful_shutdown, &closing.idle).await;
 }
 
 /// The answer to a request that has to be made by HTTPS.

@@ -45,6 +45,8 @@ use self::{
 use crate::{
     config::GatewayConfig,
     handle::Front,
+    mesh_page::Page,
+    pools::PoolMetrics,
     services::{Only, Services},
 };
 
@@ -101,9 +103,16 @@ impl Gateway {
     }
 
     /// Lets large bodies be read from that node while they come: see `Upload`. Without a node, messages
-    /// that have one cannot be asked for.
+    /// that have one cannot be asked for. `/metrics` shows the pools of that node, too. Its mesh is shown at `/mesh`, to whom
+    /// [`GatewayConfig::mesh_page`] says.
     #[must_use]
     pub fn on(mut self, node: Node) -> Self {
+        if self.front.node.is_none() {
+            let shown = node.clone();
+            let pools = PoolMetrics::new(move || shown.own_pools());
+            self.registry().register_collector(Box::new(pools));
+        }
+        self.front.page = Some(Page::new(node.clone(), &self.front, self.local_addr.ip()));
         self.front.node = Some(node);
         self
     }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
 
+extern crate layercake_node as layercake;
+
+mod bytes;
 mod client;
 mod connection;
 mod door;
@@ -9,4 +12,7 @@ mod fake;
 mod handover;
 mod input;
 mod outcome;
+mod resources;
 mod secure;
+mod shop;
+mod streams;

@@ -9,7 +9,7 @@
 use std::{collections::HashSet, fmt, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use layercake_directory::Scope;
+use layercake_directory::{Event, Scope};
 use layercake_wire::payload::{Fingerprint, Payload, Tag};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Pool, PoolBuilder, PoolError, PoolStatus,
-    follow::{Change, follow},
+    follow::{Change, Members, follow},
     scheduler::{Config, WorkerId},
     seats::{Place, SeatGuard},
 };
@@ -107,7 +107,16 @@ impl AnyPool {
         config: Config,
     ) -> Result<Self, PoolError> {
         let subscription = node.subscribe(pattern, scope).await?;
-        let pool = Self(Arc::new(Inner {
+        let pool = Self::empty(node, name, config);
+        let follower = pool.clone();
+        pool.run(async move {
+            follow(subscription, &follower.0.stop, |change| follower.on_change(change)).await;
+        });
+        Ok(pool)
+    }
+
+    fn empty(node: &Node, name: String, config: Config) -> Self {
+        Self(Arc::new(Inner {
             node: node.clone(),
             name,
             config,
@@ -116,25 +125,25 @@ impl AnyPool {
             size: watch::channel(0).0,
             stop: node.stop_token().child_token(),
             tasks: TaskTracker::new(),
-        }));
-        let follower = pool.clone();
-        pool.0.tasks.spawn(async move {
-            let stop = &follower.0.stop;
-            follow(subscription, stop, |change| follower.on_change(change)).await;
-            let classes = follower.0.classes.lock().clone();
+        }))
+    }
+
+    /// Lets members come and go as `membership` says, which ends when the pool is to stop; then stops.
+    fn run(&self, membership: impl Future<Output = ()> + Send + 'static) {
+        let pool = self.clone();
+        self.0.tasks.spawn(async move {
+            membership.await;
+            let classes = pool.0.classes.lock().clone();
             for class in classes {
                 class.pool.stop().await;
                 class.pool.finish().await;
             }
         });
-        pool.0.tasks.close();
-        let shown: Arc<dyn Shown> = pool.0.clone();
-        node.pool_registry().add(Arc::downgrade(&shown));
-        node.tasks().spawn({
-            let tasks = pool.0.tasks.clone();
-            async move { tasks.wait().await }
-        });
-        Ok(pool)
+        self.0.tasks.close();
+        let shown: Arc<dyn Shown> = self.0.clone();
+        self.0.node.pool_registry().add(Arc::downgrade(&shown));
+        let tasks = self.0.tasks.clone();
+        self.0.node.tasks().spawn(async move { tasks.wait().await });
     }
 
     /// How it is now, as operators see it: a pool for each API that its members have.
@@ -189,10 +198,22 @@ impl AnyPool {
 
     /// As [`ask_encoded`](Self::ask_encoded), with all that a call can say.
     async fn answer(&self, call: Call) -> Result<Payload, AskError> {
+        self.of_a_class(call, |pool, call| async move { pool.answer(call).await }).await
+    }
+
+    /// Has a call answered by one class after the other, until one has surely taken it.
+    async fn of_a_class<R, F>(
+        &self,
+        call: Call,
+        ask: impl Fn(Pool<Anything>, Call) -> F + Send,
+    ) -> Result<R, AskError>
+    where
+        F: Future<Output = Result<R, AskError>> + Send,
+    {
         let mut tried = HashSet::new();
         let mut last = AskError::Unavailable;
         while let Some(Class { meta, pool, .. }) = self.pick(call.payload.tag, &tried) {
-            match pool.answer(call.clone()).await {
+            match ask(pool, call.clone()).await {
                 Err(error) if goes_on(&error) => last = error,
                 answer => return answer,
             }
@@ -367,6 +388,11 @@ impl Service for AnyPool {
     fn call(&self, call: Call) -> service::Reply<'_> {
         Box::pin(self.answer(call))
     }
+
+    fn stream(&self, call: Call) -> service::Stream<'_> {
+        let ask = |pool: Pool<Anything>, call| async move { pool.stream_call(call).await };
+        Box::pin(self.of_a_class(call, ask))
+    }
 }
 
 impl fmt::Debug for AnyPool {
@@ -375,7 +401,45 @@ impl fmt::Debug for AnyPool {
     }
 }
 
+/// Tells a pool who its members are, event by event; dropped, it stops the pool. Made by
+/// [`Node::pool_fed`].
+pub struct AnyFeed {
+    pool: AnyPool,
+    members: Members<Member>,
+}
+
+impl AnyFeed {
+    /// Takes in what a subscription says.
+    pub fn event(&mut self, event: Event) {
+        let pool = &self.pool;
+        self.members.event(event, |change| pool.on_change(change));
+    }
+}
+
+impl Drop for AnyFeed {
+    fn drop(&mut self) {
+        self.pool.0.stop.cancel();
+    }
+}
+
+impl fmt::Debug for AnyFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AnyFeed({:?})", self.pool)
+    }
+}
+
 impl Node {
+    /// As [`pool_of`](Self::pool_of), for who has a subscription already: the pool has the members that
+    /// it is told of, by events that concern it, in their order. Operators see it by the name given.
+    #[must_use]
+    pub fn pool_fed(&self, name: &str) -> (AnyPool, AnyFeed) {
+        let pool = AnyPool::empty(self, name.to_owned(), Config::default());
+        let stop = pool.0.stop.clone();
+        pool.run(async move { stop.cancelled().await });
+        let feed = AnyFeed { pool: pool.clone(), members: Members::default() };
+        (pool, feed)
+    }
+
     /// Begins a pool of whatever actors publish a name that matches the pattern, up to the scope: what a
     /// gateway needs that serves types which it does not know. A request for a message goes only to
     /// members that advertise it.

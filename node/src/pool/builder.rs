@@ -141,7 +141,9 @@ impl<A: Actor> PoolBuilder<A> {
         Self { sources: vec![Workers::hosts(pattern, scope)], ..self }
     }
 
-    /// The name under which the pool is shown to operators; by default that of its actor type.
+    /// The name under which the pool is shown to operators, by default that of its actor type; of a pool of
+    /// any type the pattern. With a name the node joins the directory of its host, so that the pool is seen
+    /// from everywhere in the mesh even where it has nothing else to do there.
     pub fn named(self, name: &str) -> Self {
         Self { name: Some(name.to_owned()), ..self }
     }
@@ -202,7 +204,7 @@ impl<A: Actor> PoolBuilder<A> {
         self
     }
 
-    /// Whether an idempotent message whose answer takes longer than 95 of 100 is given to a second worker
+    /// Whether an idempotent message whose answer takes longer than 975 of 1000 is given to a second worker
     /// too, at most one of twenty (off). The first good answer counts, the other is cancelled. Each such
     /// message is encoded once more, to have a copy.
     pub fn hedge(mut self, on: bool) -> Self {
@@ -232,6 +234,9 @@ impl<A: Actor + Default> PoolBuilder<A> {
         let sources = self.sources()?;
         let own: usize = sources.iter().filter_map(Workers::own).sum();
         let stop = self.node.stop_token().child_token();
+        if self.name.is_some() {
+            self.node.directory().join();
+        }
         let name = self.name.unwrap_or_else(|| A::NAME.to_owned());
         let pool = Pool::empty(&self.node, name, A::api(), self.config, own > 0, stop.clone());
         // Until the start has succeeded, ending it ends the workers.

@@ -368,8 +368,12 @@ impl<A: Actor> Pool<A> {
         carry: &C,
     ) -> Result<C::Reply, AskError> {
         let mut attempt = 1;
+        let mut lost = None;
         loop {
-            let admitted = self.admit(request).await?;
+            let admitted = match self.admit(request).await {
+                Ok(admitted) => admitted,
+                Err(error) => return Err(finally(lost, error)),
+            };
             let worker = admitted.worker;
             let hedge = admitted.hedge_after.filter(|_| carry.is_idempotent());
             let answer = match hedge.and_then(|after| Some((after, carry.spare(&message)?))) {
@@ -393,9 +397,11 @@ impl<A: Actor> Pool<A> {
                 // It never comes back; whoever keeps it alive will notice, too.
                 self.leave(worker);
             }
-            let Some(back) = back else { return Err(error) };
+            let Some(back) = back else {
+                return Err(finally(lost, error));
+            };
             if attempt >= ATTEMPTS || clock::now() >= request.deadline {
-                return Err(error);
+                return Err(finally(lost, error));
             }
             let again = match error {
                 AskError::Stopped { .. } | AskError::Unreachable { .. } => true,
@@ -407,7 +413,10 @@ impl<A: Actor> Pool<A> {
                 _ => false,
             };
             if !again {
-                return Err(error);
+                return Err(finally(lost, error));
+            }
+            if error.may_have_run() {
+                lost = Some(error);
             }
             message = back;
             request.again = Some(worker);
@@ -521,6 +530,12 @@ impl<A: Actor> Pool<A> {
             Err(_) => Err(AskError::Deadline),
         }
     }
+}
+
+/// What is said of a request that ends with an error: where it was lost with a worker before, that it may
+/// have run.
+fn finally(lost: Option<AskError>, error: AskError) -> AskError {
+    if error.may_have_run() { error } else { lost.unwrap_or(error) }
 }
 
 /// What an answer says about the worker.

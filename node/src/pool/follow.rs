@@ -29,31 +29,49 @@ pub(super) async fn follow<W>(
     stop: &CancellationToken,
     on_change: impl Fn(Change<W>) -> Option<W>,
 ) {
-    let mut members: HashMap<Instance, W> = HashMap::new();
+    let mut members = Members::default();
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
             event = subscription.next() => event,
         };
         match event {
-            Some(Event::Available(record)) => {
+            Some(event) => members.event(event, &on_change),
+            None => return,
+        }
+    }
+}
+
+/// Who is there, by its publication.
+pub(super) struct Members<W>(HashMap<Instance, W>);
+
+impl<W> Default for Members<W> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<W> Members<W> {
+    /// Says what an event of a subscription changes.
+    pub(super) fn event(&mut self, event: Event, on_change: impl Fn(Change<W>) -> Option<W>) {
+        match event {
+            Event::Available(record) => {
                 let instance = record.instance;
                 // The same publication again may have another address.
-                if let Some(old) = members.remove(&instance) {
+                if let Some(old) = self.0.remove(&instance) {
                     on_change(Change::Leaves(old));
                 }
-                members.extend(on_change(Change::Came(record)).map(|member| (instance, member)));
+                self.0.extend(on_change(Change::Came(record)).map(|member| (instance, member)));
             }
-            Some(Event::Dropped(record, reason)) => {
+            Event::Dropped(record, reason) => {
                 tracing::info!(name = %record.name, address = %record.address, %reason, "a worker left");
-                let Some(member) = members.remove(&record.instance) else { continue };
+                let Some(member) = self.0.remove(&record.instance) else { return };
                 on_change(if is_dead(reason) {
                     Change::Gone(member)
                 } else {
                     Change::Leaves(member)
                 });
             }
-            None => return,
         }
     }
 }

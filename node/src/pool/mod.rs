@@ -47,7 +47,7 @@ mod status;
 mod stream;
 mod workers;
 
-pub use any::{AnyPool, Anything, MAX_APIS};
+pub use any::{AnyFeed, AnyPool, Anything, MAX_APIS};
 pub use builder::{PoolBuilder, PoolError};
 pub use dispatch::PoolRequest;
 pub use member::Member;

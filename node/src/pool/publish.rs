@@ -6,7 +6,7 @@ use std::{marker::PhantomData, sync::Arc};
 
 use layercake_directory::{Publication, Scope};
 use layercake_wire::{
-    InboundKind,
+    InboundKind, Responder,
     payload::{Fingerprint, Payload},
 };
 
@@ -76,6 +76,9 @@ impl<A: Actor> Pool<A> {
         match kind {
             InboundKind::Ask(responder) => {
                 let call = self.call_of(payload, responder.accept(), responder.deadline());
+                if responder.takes_parts() {
+                    return self.pass_parts(call, responder).await;
+                }
                 let answer = tokio::select! {
                     answer = self.call(call) => answer,
                     () = responder.cancelled() => return,
@@ -96,6 +99,33 @@ impl<A: Actor> Pool<A> {
                         self.0.node.dead_letter(tag, name_of(tag), why);
                     }
                 }
+            }
+        }
+    }
+
+    /// Passes an answer on part by part, no faster than the asker takes it.
+    async fn pass_parts(&self, call: Call, responder: Responder) {
+        let answer = tokio::select! {
+            answer = self.stream_call(call) => answer,
+            () = responder.cancelled() => return,
+        };
+        let mut parts = match answer {
+            Ok(parts) => parts,
+            Err(error) => return responder.fail(error.into_failure()),
+        };
+        loop {
+            let part = tokio::select! {
+                part = parts.next() => part,
+                () = responder.cancelled() => return,
+            };
+            match part {
+                Some(Ok(part)) => {
+                    if responder.part(part).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Err(error)) => return responder.fail(error.into_failure()),
+                None => return responder.finish(),
             }
         }
     }

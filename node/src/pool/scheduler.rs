@@ -4,10 +4,10 @@
 //! says. It knows neither messages nor addresses; a request is a [`Ticket`], a worker a [`WorkerId`].
 //! `docs/pools.md` says why each part is as it is, and shows it at work.
 //!
-//! - [`choice`]: the worker that will answer soonest; workers that fail or are silent are left out.
-//! - [`limit`]: how many requests each worker has at a time.
-//! - [`queue`]: who waits, and who is next.
-//! - [`pace`]: how long a newcomer would wait; here it is admitted or not.
+//! - `choice`: the worker that will answer soonest; workers that fail or are silent are left out.
+//! - `limit`: how many requests each worker has at a time.
+//! - `queue`: who waits, and who is next.
+//! - `pace`: how long a newcomer would wait; here it is admitted or not.
 //!
 //! # What always holds
 //! - A ticket is started at most once, and ends by [`Scheduler::done`], [`Scheduler::cancel`], by
@@ -15,7 +15,8 @@
 //!   nothing.
 //! - A worker is given a request only while it has fewer than its limit, which is at most
 //!   [`Config::concurrency`], or to see whether it is well again; at most [`Config::queue`] wait.
-//! - Nobody waits while a worker that is used has room; at least half of the workers are used.
+//! - Nobody waits while a worker that is used has room, unless that is so slow that waiting for another one
+//!   is sooner; at least half of the workers are used.
 //! - What is started has not reached its deadline.
 //!
 //! Every operation takes time in the logarithm of the queue's length, for each request it moves; one with a
@@ -34,7 +35,7 @@ use self::{
     pace::Pace,
     queue::Queue,
     slots::{Place, Slots},
-    worker::{Health, Why, Worker},
+    worker::{Health, Room, Why, Worker},
 };
 
 mod budget;
@@ -63,6 +64,11 @@ const FIRST_LATENCY: Duration = Duration::from_millis(1);
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// Knowledge is of today for twice the responsiveness, or without one for so long.
 const MAX_AGE: Duration = Duration::from_secs(10);
+/// The shares of the responsiveness for which requests may have to wait: in a burst, and always.
+const BURST: f64 = 0.75;
+const STANDING: f64 = 0.5;
+/// So many times the responsiveness is late: then what was expected is not so any more.
+const LATE: u32 = 2;
 /// Retries and hedges that are always allowed, each second.
 const RETRIES_A_SECOND: f64 = 3.0;
 const HEDGES_A_SECOND: f64 = 1.0;
@@ -85,8 +91,9 @@ pub struct Scheduler {
     /// Places in `workers` that are free.
     vacant: Vec<u32>,
     ids: HashMap<WorkerId, u32>,
-    /// The workers with room by distance, in no order, so that one is picked in constant time.
-    open: [Vec<u32>; Distance::COUNT],
+    /// The workers with room, by distance and by how much they have, otherwise in no order, so that one is
+    /// picked in constant time.
+    open: [[Vec<u32>; Room::COUNT]; Distance::COUNT],
     /// Workers that are not draining, and how many of them are left out.
     able: usize,
     out: usize,
@@ -98,6 +105,10 @@ pub struct Scheduler {
     queue: Queue,
     /// Since when somebody has waited.
     standing: Option<Instant>,
+    /// Whether that is for longer than a passing crowd takes.
+    crowded: bool,
+    /// When somebody who waits for a better worker takes what there is.
+    reconsider: Option<Instant>,
     in_flight: usize,
     pace: Pace,
     /// Requests since the pool became busy.
@@ -129,8 +140,10 @@ impl Scheduler {
             due: VecDeque::new(),
             wakes: BTreeSet::new(),
             slots: Slots::default(),
-            queue: Queue::new(config.responsiveness),
+            queue: Queue::new(config.responsiveness.map(|target| target.saturating_mul(LATE))),
             standing: None,
+            crowded: false,
+            reconsider: None,
             in_flight: 0,
             pace: Pace::new(max_age),
             while_busy: 0,
@@ -251,7 +264,7 @@ impl Scheduler {
         }
         // Those that have waited come first; none does where a worker has room.
         if self.queue.is_empty()
-            && let Some(worker) = self.pick(request, now)
+            && let Some(worker) = self.pick(request, Duration::ZERO, now)
         {
             let slot = self.slots.keep(request, now);
             return self.start(slot, worker, now);
@@ -296,11 +309,11 @@ impl Scheduler {
             return Some(expected);
         }
         let target = self.config.responsiveness?.as_secs_f64();
-        // A burst may use up the time there is; a queue that never ends helps nobody, so it is kept
-        // shorter: long enough that no worker runs dry.
+        // A burst may use up most of the time there is; a queue that never ends helps nobody, so it is
+        // kept shorter: long enough that no worker runs dry.
         let stood = self.standing.map_or(0.0, |at| now.duration_since(at).as_secs_f64());
-        let longest = if stood > target { target / 2.0 } else { target };
-        if wait < longest && response < target {
+        let longest = if stood > target / 2.0 { STANDING } else { BURST };
+        if wait < target * longest && response < target {
             self.while_busy = 0;
             return None;
         }
@@ -336,7 +349,7 @@ impl Scheduler {
         took: Duration,
         now: Instant,
     ) {
-        let mean = self.mean();
+        let (mean, wanted) = (self.mean(), !self.queue.is_empty());
         let Some(worker) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -351,7 +364,7 @@ impl Scheduler {
             Outcome::Answered => {
                 self.totals.answered += 1;
                 worker.on_answer(took, mean, now);
-                worker.limit.answered(took.as_secs_f64(), request.alone, request.epoch, now);
+                worker.limit.answered(took.as_secs_f64(), request.sample, wanted, now);
                 let silent =
                     matches!(worker.health, Health::Out(_, Why::Silent) | Health::Due(Why::Silent));
                 if probed.is_some() {
@@ -408,7 +421,7 @@ impl Scheduler {
             self.recent.add(took);
             let count = self.recent.count();
             if count.is_multiple_of(TAIL_LOOK) {
-                self.tail = Some(self.recent.quantile(0.95));
+                self.tail = Some(self.recent.quantile(1.0 - self.config.hedges / 2.0));
             }
             if count >= TAIL_FADE {
                 self.recent.fade();
@@ -443,7 +456,11 @@ impl Scheduler {
     /// wait.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        if self.queue.is_empty() { None } else { self.wakes.first().map(|(wake, _)| *wake) }
+        if self.queue.is_empty() {
+            return None;
+        }
+        let wake = self.wakes.first().map(|(wake, _)| *wake);
+        wake.into_iter().chain(self.reconsider).min()
     }
 
     /// Whether the budget allows that a request is repeated that may have run already; it is counted.
@@ -468,7 +485,7 @@ impl Scheduler {
         if !self.queue.is_empty() || request.deadline <= now {
             return None;
         }
-        let second = self.pick(&request, now).filter(|second| *second != worker)?;
+        let second = self.pick(&request, Duration::MAX, now).filter(|second| *second != worker)?;
         if !self.hedges.take(now) {
             return None;
         }
@@ -542,15 +559,11 @@ impl Scheduler {
         let request = &mut self.slots[slot];
         request.place = Place::With(at);
         request.started = now;
-        request.alone = worker.in_flight() == 0;
-        request.epoch = worker.limit.epoch();
+        request.sample = worker.limit.sample(worker.in_flight());
         let (ticket, id) = (request.ticket(slot), worker.id);
         self.queue_delay.add(now.saturating_duration_since(request.arrived));
         worker.requests.push(&mut self.slots.links, slot);
         worker.counts.started += 1;
-        if worker.in_flight() >= worker.limit.get() {
-            worker.limit.reached();
-        }
         self.in_flight += 1;
         self.totals.started += 1;
         if let Health::Due(why) = worker.health {
@@ -581,6 +594,8 @@ impl Scheduler {
     fn rest(&mut self) {
         if self.queue.is_empty() {
             self.standing = None;
+            self.crowded = false;
+            self.reconsider = None;
             self.pace.drained();
         }
     }
@@ -601,7 +616,8 @@ impl Scheduler {
             && let Some(slot) = self.queue.next(&self.slots, now)
         {
             let request = self.slots[slot].request();
-            let Some(worker) = self.pick(&request, now) else { break };
+            let waited = now.saturating_duration_since(self.slots[slot].arrived);
+            let Some(worker) = self.pick(&request, waited, now) else { break };
             if let Some(stale) = self.queue.start(&mut self.slots, slot, now) {
                 self.totals.shed += 1;
                 let expected = now.saturating_duration_since(self.slots[stale].arrived);
@@ -626,6 +642,9 @@ impl Scheduler {
 
     /// Brings back those whose time has come.
     fn wake(&mut self, now: Instant) {
+        let stood = self.standing.map_or(0.0, |at| now.duration_since(at).as_secs_f64());
+        self.crowded = stood > self.pace.last_latency() * 2.0;
+        self.reconsider = self.reconsider.filter(|at| *at > now);
         while let Some(&(wake, at)) = self.wakes.first()
             && wake <= now
         {
@@ -690,14 +709,18 @@ impl Scheduler {
         let Some(known) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
             return;
         };
-        match (known.open, known.has_room()) {
-            (None, true) => {
-                let open = &mut self.open[known.distance as usize];
-                known.open = Some(open.len());
-                open.push(at);
-            }
-            (Some(_), false) => self.close(at),
-            (None, false) | (Some(_), true) => {}
+        let (before, room) = (known.open.map(|(room, _)| room), known.room());
+        if before == room {
+            return;
+        }
+        self.close(at);
+        let Some(known) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if let Some(room) = room {
+            let open = &mut self.open[known.distance as usize][room as usize];
+            known.open = Some((room, open.len()));
+            open.push(at);
         }
     }
 
@@ -706,12 +729,12 @@ impl Scheduler {
         let Some(known) = self.workers.get_mut(at as usize).and_then(Option::as_mut) else {
             return;
         };
-        let Some(place) = known.open.take() else { return };
-        let open = &mut self.open[known.distance as usize];
+        let Some((room, place)) = known.open.take() else { return };
+        let open = &mut self.open[known.distance as usize][room as usize];
         open.swap_remove(place);
         let moved = open.get(place).copied();
         if let Some(moved) = moved.and_then(|moved| self.worker_mut(moved)) {
-            moved.open = Some(place);
+            moved.open = Some((room, place));
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
+use layercake_wire::id::PeerId;
+
 use super::{Pool, State, scheduler::WorkerId};
 use crate::{actor::Actor, address::Address};
 
@@ -34,6 +36,7 @@ pub(super) struct Seat {
     pub(super) worker: Option<WorkerId>,
     /// Where that is.
     pub(super) at: String,
+    pub(super) peer: Option<PeerId>,
     pub(super) pid: Option<u32>,
     /// How many times it was filled again.
     pub(super) restarts: u64,
@@ -70,9 +73,10 @@ impl<A: Actor> SeatGuard<A> {
     /// A worker takes the seat, and new requests.
     pub(super) fn join(&self, address: &Address<A>, pid: Option<u32>) -> WorkerId {
         let worker = self.pool.join(address.clone());
-        let at = address.path();
+        let (at, peer) = (address.path(), Some(address.peer()));
         self.change(|seat| {
             (seat.worker, seat.at, seat.pid, seat.back) = (Some(worker), at, pid, None);
+            seat.peer = peer;
         });
         worker
     }
@@ -82,7 +86,7 @@ impl<A: Actor> SeatGuard<A> {
         let mut state = self.pool.0.state.lock();
         state.seats.restarts += 1;
         if let Some(seat) = state.seats.all.get_mut(&self.number) {
-            seat.worker = None;
+            (seat.worker, seat.peer) = (None, None);
             seat.restarts += 1;
             seat.early_ends = early_ends;
             // The first line: what a process wrote last is in the log.
@@ -107,6 +111,7 @@ impl<A: Actor> Pool<A> {
             name,
             worker: None,
             at: String::new(),
+            peer: None,
             pid: None,
             restarts: 0,
             early_ends: 0,

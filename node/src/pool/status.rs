@@ -77,6 +77,12 @@ pub struct Times {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerStatus {
+    /// The number of its seat within the pool.
+    #[serde(default)]
+    pub seat: u64,
+    /// The host and the node that it lives in, in hexadecimal digits; none while nobody has the seat.
+    #[serde(default)]
+    pub lives_in: Option<(String, String)>,
     /// What kind of worker it is.
     pub place: Place,
     /// The name under which it was found.
@@ -202,9 +208,9 @@ impl<A: Actor> State<A> {
     fn status(&self, now: Instant) -> PoolStatus {
         let view = self.scheduler.view(now);
         let known: HashMap<WorkerId, _> = view.workers.iter().map(|w| (w.worker, w)).collect();
-        let workers = self.seats.all.values().take(MAX_SHOWN).map(|seat| {
+        let workers = self.seats.all.iter().take(MAX_SHOWN).map(|(number, seat)| {
             let worker = seat.worker.and_then(|worker| known.get(&worker).copied());
-            seat.status(worker, now)
+            seat.status(*number, worker, now)
         });
         PoolStatus {
             name: String::new(),
@@ -224,7 +230,12 @@ impl<A: Actor> State<A> {
 }
 
 impl Seat {
-    fn status(&self, worker: Option<&scheduler::WorkerView>, now: Instant) -> WorkerStatus {
+    fn status(
+        &self,
+        seat: u64,
+        worker: Option<&scheduler::WorkerView>,
+        now: Instant,
+    ) -> WorkerStatus {
         let left = self.back.map(|back| back.saturating_duration_since(now).as_millis());
         let state = match worker {
             Some(worker) => worker.state.into(),
@@ -232,6 +243,8 @@ impl Seat {
             None => WorkerState::Starting,
         };
         WorkerStatus {
+            seat,
+            lives_in: self.peer.map(|peer| (peer.host.to_string(), peer.node.to_string())),
             place: self.place,
             name: self.name.clone(),
             at: self.at.clone(),

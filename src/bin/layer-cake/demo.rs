@@ -7,6 +7,8 @@ use crate::{front::Front, output::say};
 
 /// The name that demo workers publish.
 const NAME: &str = "textures:worker";
+/// What its pools are called.
+const POOL: &str = "textures";
 
 /// A table of random numbers with `x` columns and `y` rows.
 #[message(reply = Vec<Vec<f64>>, idempotent)]
@@ -91,7 +93,8 @@ impl Demo {
                 Ok(())
             }
             Some(Part::Gateway(door)) => {
-                let pool = node.pool::<Worker>().hosts(NAME, Scope::Lan).start().await?;
+                let pool =
+                    node.pool::<Worker>().hosts(NAME, Scope::Lan).named(POOL).start().await?;
                 serve(node, pool, door).await
             }
             None => self.whole.run(node).await,
@@ -106,7 +109,7 @@ impl Whole {
             PoolKind::Hosts => Some(publish_workers(&node, n).await?),
             _ => None,
         };
-        let pool = node.pool::<Worker>();
+        let pool = node.pool::<Worker>().named(POOL);
         let pool = match self.pool {
             PoolKind::Tasks => pool.tasks(n),
             PoolKind::Threads => pool.threads(n),
@@ -118,11 +121,12 @@ impl Whole {
 }
 
 async fn publish_workers(node: &Node, n: usize) -> Result<Pool<Worker>> {
-    Ok(node.pool::<Worker>().processes(n).publish(NAME, Scope::Lan).start().await?)
+    Ok(node.pool::<Worker>().processes(n).publish(NAME, Scope::Lan).named(NAME).start().await?)
 }
 
 async fn serve(node: Node, pool: Pool<Worker>, front: Front) -> Result<()> {
-    let http = node.http(&front.listen).configure(|config| front.apply(config));
+    let page = front.page()?;
+    let http = node.http(&front.listen).configure(|config| front.apply(config)).mesh_page(page);
     let door = http.bind::<Xy>(pool.clone()).await?;
     let ready = format!("ready: {}://{}", door.scheme(), door.local_addr());
     let announce = async {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use layercake::{AccessLog, Cidr, GatewayConfig, Rate, TlsFiles};
+use clap::{Args, ValueEnum};
+use layercake::{AccessLog, Cidr, GatewayConfig, MeshPage, Rate, TlsFiles, prelude::*};
 
 #[derive(Debug, Args)]
 pub(crate) struct Front {
@@ -37,11 +37,52 @@ pub(crate) struct Front {
     /// Write each request to this file as a line of JSON; `-` is the standard error.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
+    /// Answer as the Python library layer-cake does, for programs that are written with it.
+    #[arg(long)]
+    ancestor: bool,
+    /// Who is shown the mesh page, `/mesh`: with `auto` whoever has the key, where one is set, else
+    /// whoever is on this host, where ADDR is on loopback.
+    #[arg(long, value_enum, default_value_t = PageFor::Auto, value_name = "WHO")]
+    mesh_page: PageFor,
+    /// A file with the key to the mesh page, at least 16 characters. Also: the key itself in
+    /// `LAYERCAKE_MESH_KEY`.
+    #[arg(long, value_name = "FILE")]
+    mesh_key_file: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PageFor {
+    /// Who has the key, or is on this host.
+    Auto,
+    /// Nobody.
+    Off,
+}
+
+/// The environment variable with the key to the mesh page.
+const KEY_VARIABLE: &str = "LAYERCAKE_MESH_KEY";
+
 impl Front {
+    /// Who is shown the mesh page.
+    pub(crate) fn page(&self) -> Result<MeshPage> {
+        if self.mesh_page == PageFor::Off {
+            return Ok(MeshPage::Off);
+        }
+        let (key, of) = match (&self.mesh_key_file, std::env::var(KEY_VARIABLE)) {
+            (Some(file), _) => {
+                let key = std::fs::read_to_string(file).map_err(|error| {
+                    format!("cannot read the key in `{}`: {error}", file.display())
+                })?;
+                (key, format!("`{}`", file.display()))
+            }
+            (None, Ok(key)) if !key.is_empty() => (key, KEY_VARIABLE.to_owned()),
+            _ => return Ok(MeshPage::OnLoopback),
+        };
+        Ok(MeshPage::with_key(&key).map_err(|error| format!("{of} is of no use: {error}"))?)
+    }
+
     /// Changes the settings to what was said.
     pub(crate) fn apply(self, config: &mut GatewayConfig) {
+        config.ancestor = self.ancestor;
         config.take_over = self.take_over;
         config.tls = self.tls_cert.zip(self.tls_key).map(|(cert, key)| TlsFiles::new(cert, key));
         config.proxies = self.proxies;

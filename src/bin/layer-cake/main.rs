@@ -1,4 +1,4 @@
-//! The `layer-cake` command line: the demo, the host directory, the mesh, what is published, who is
+//! The `layer-cake` command line: the demo, the gateway, the host directory, the mesh, what is published, who is
 //! there and answers, and the actors of other programs.
 //!
 //! Each command is a module; this file reads the arguments and turns a failure into a message and an
@@ -7,6 +7,7 @@
 mod actor;
 mod demo;
 mod front;
+mod gateway;
 mod host;
 mod ls;
 mod mesh;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Serve tables of random numbers over HTTP from a pool of workers.
     Demo(demo::Demo),
+    /// Serve over HTTP whatever is published, as it comes and goes.
+    Gateway(gateway::Gateway),
     /// Serve the directory of this host, in the foreground.
     Host(host::Host),
     /// Make, show or join a mesh.
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Demo(command) => {
+            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+        }
+        Command::Gateway(command) => {
             with_node(command.seeds.clone(), async move |node| command.run(node).await)
         }
         Command::Host(command) => {

@@ -167,6 +167,9 @@ pub(crate) struct Core {
     /// Units and control messages in `out`, to be given back when it is written.
     pub(crate) out_units: usize,
     pub(crate) out_posts: usize,
+    /// Messages in `out`, and those that were read, since they were counted last.
+    pub(crate) out_messages: usize,
+    pub(crate) in_messages: usize,
     /// Answers that came in, by the courier that takes them.
     answers: Vec<(Courier, Vec<Answer>)>,
     /// Credit for tells, collected to go out as one frame for each actor.
@@ -183,10 +186,12 @@ impl Core {
     pub(crate) fn on_command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Tell { lane, from, payload, units } => {
+                self.out_messages += 1;
                 let to = lane.actor();
                 self.send((from, to), Frame::Tell { to, payload }, Due::Budget(units));
             }
             Command::Ask(ask) => {
+                self.out_messages += 1;
                 let to = ask.lane.actor();
                 self.generation = self.generation.wrapping_add(1);
                 let left = ask.deadline.saturating_duration_since(now);
@@ -211,12 +216,14 @@ impl Core {
             }
             // An answer has no order with anything but its own parts: each is a pair of its own.
             Command::Reply { id, payload } => {
+                self.out_messages += 1;
                 self.served(id);
                 self.send((id, 0), Frame::Reply { id, payload }, Due::Nothing);
             }
             Command::Part { id, payload } => {
                 // Where the asker has gone meanwhile nobody would take it.
                 if self.serving.contains_key(&id) {
+                    self.out_messages += 1;
                     let units = part_units(&payload);
                     self.send((id, 0), Frame::Part { id, payload }, Due::Part { id, units });
                 }
@@ -389,6 +396,7 @@ impl Core {
     fn on_frame(&mut self, frame: Frame) -> Result<Option<Event>, ProtocolError> {
         Ok(Some(match frame {
             Frame::Reply { id, payload } => {
+                self.in_messages += 1;
                 self.answer(id, Ok(payload));
                 return Ok(None);
             }
@@ -402,10 +410,12 @@ impl Core {
                 return Ok(None);
             }
             Frame::Tell { to, payload } => {
+                self.in_messages += 1;
                 let units = super::units_of(&payload);
                 Event::Tell { to, payload, units }
             }
             Frame::Ask { id, to, accept, deadline_ms, parts, payload } => {
+                self.in_messages += 1;
                 let window = parts.then(Window::new);
                 if let Some(window) = window.clone() {
                     self.serving.insert(id, Serving { window, sent: 0 });
@@ -422,6 +432,7 @@ impl Core {
                 return Ok(None);
             }
             Frame::Part { id, payload } => {
+                self.in_messages += 1;
                 let within = match self.pending(id) {
                     Some(Pending { waiting: Waiting::Parts(inlet), .. }) => inlet.part(id, payload),
                     Some(_) => return Err(ProtocolError::Misplaced("a part of a single answer")),

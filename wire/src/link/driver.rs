@@ -11,7 +11,7 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::{Command, Link, cancelled::Cancelled, cell::CoreCell, core::Event};
+use super::{Command, Link, Written, cancelled::Cancelled, cell::CoreCell, core::Event};
 use crate::{
     clock,
     frame::{self, Frame},
@@ -65,7 +65,11 @@ where
                     Err(error) => return LinkDown::Lost(error.to_string()),
                 }
             }
-            core.borrow_mut().deliver();
+            {
+                let mut core = core.borrow_mut();
+                core.deliver();
+                link.has_read_messages(std::mem::take(&mut core.in_messages));
+            }
             if buffered.capacity() - buffered.len() < READ / 4 {
                 buffered.reserve(READ);
             }
@@ -236,16 +240,21 @@ async fn flush<C: CoreCell, W: AsyncWrite + Unpin>(
     pieces: &mut Vec<Bytes>,
     link: &Link,
 ) -> io::Result<()> {
-    let (units, posts) = {
+    let counts = {
         let mut core = core.borrow_mut();
         core.out.take(pieces);
-        (std::mem::take(&mut core.out_units), std::mem::take(&mut core.out_posts))
+        Written {
+            bytes: 0,
+            units: std::mem::take(&mut core.out_units),
+            posts: std::mem::take(&mut core.out_posts),
+            messages: std::mem::take(&mut core.out_messages),
+        }
     };
     let bytes = pieces.iter().map(Bytes::len).sum();
     for piece in pieces.drain(..) {
         writer.write_all(&piece).await?;
     }
-    link.written(bytes, units, posts);
+    link.written(Written { bytes, ..counts });
     Ok(())
 }
 

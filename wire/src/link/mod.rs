@@ -138,6 +138,15 @@ impl Waiting {
     }
 }
 
+/// What one flush has written.
+#[derive(Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) bytes: usize,
+    pub(crate) units: usize,
+    pub(crate) posts: usize,
+    pub(crate) messages: usize,
+}
+
 /// One authenticated connection to a node. A clone is another handle to the same connection.
 #[derive(Clone)]
 pub struct Link(Arc<Inner>);
@@ -151,6 +160,8 @@ pub(crate) struct Inner {
     up: Instant,
     sent: AtomicU64,
     received: AtomicU64,
+    messages_sent: AtomicU64,
+    messages_received: AtomicU64,
     commands: mpsc::UnboundedSender<Command>,
     budget: Semaphore,
     posts: AtomicUsize,
@@ -183,6 +194,8 @@ impl Link {
             up: clock::now(),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            messages_sent: AtomicU64::new(0),
+            messages_received: AtomicU64::new(0),
             commands,
             budget: Semaphore::new(LINK_UNITS),
             posts: AtomicUsize::new(0),
@@ -242,6 +255,14 @@ impl Link {
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
         (self.0.sent.load(Ordering::Relaxed), self.0.received.load(Ordering::Relaxed))
+    }
+
+    /// Messages written to the connection and read from it so far: tells, asks, answers and their
+    /// parts. They are counted in batches, as they are written and read.
+    #[must_use]
+    pub fn messages(&self) -> (u64, u64) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (of(&self.0.messages_sent), of(&self.0.messages_received))
     }
 
     /// Tells links to the same node apart.
@@ -340,8 +361,18 @@ impl Link {
         self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn written(&self, bytes: usize, units: usize, posts: usize) {
+    pub(crate) fn has_read_messages(&self, messages: usize) {
+        if messages > 0 {
+            self.0.messages_received.fetch_add(messages as u64, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn written(&self, written: Written) {
+        let Written { bytes, units, posts, messages } = written;
         self.0.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        if messages > 0 {
+            self.0.messages_sent.fetch_add(messages as u64, Ordering::Relaxed);
+        }
         if units > 0 {
             self.0.budget.add_permits(units);
         }

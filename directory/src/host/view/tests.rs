@@ -99,6 +99,8 @@ fn told(links: usize) -> NodeAnswer {
         since: 3,
         sent: 4,
         received: 5,
+        messages_sent: 1,
+        messages_received: 1,
     };
     NodeAnswer { sessions: vec![link; links], ..NodeAnswer::default() }
 }

@@ -22,8 +22,8 @@ pub struct Config {
     /// Which share of the requests may be given to a second worker after the first was lost with them
     /// (and some each second besides). Default 0.2.
     pub retries: f64,
-    /// Which share of the requests that may run twice is given to a second worker when the answer takes
-    /// longer than nearly all others do; zero: none, the default.
+    /// Which share of the requests may be given to a second worker as well, when they may run twice and the
+    /// answer takes longer than others do, but for half that share; zero: none, the default.
     pub hedges: f64,
     /// How much more than its share a worker may have of requests with keys, before another worker gets
     /// some of them. Default 1.25.

@@ -8,19 +8,31 @@
 
 use std::time::{Duration, Instant};
 
-/// Answers that one judgement is made from.
+/// The most answers that one judgement is made from; four for each place where there are fewer.
 const WINDOW: usize = 16;
-/// How much longer than alone may an answer take: half of it, and this.
+/// Answers to wait for before the next rise, over the limit; twice as many each time that it was too much.
+const HOLD: u32 = 256;
+/// How much longer than alone may an answer take: by this share of it, and this time.
+const SHARE: f64 = 0.35;
 const TOLERANCE: Duration = Duration::from_millis(1);
-/// From this time on a worker gets the next request only after its answer: the way there and back is
-/// short beside it.
+/// From this time on a worker gets the next request only after its answer, unless others wait: the way
+/// there and back is short beside it.
 const SLOW: Duration = Duration::from_millis(5);
 /// Where no request had the worker to itself for so long, some are given to it one by one.
 const STALE: Duration = Duration::from_secs(10);
 /// So many.
 const ALONE: u32 = 4;
-/// What a new worker is given before anything is known of it.
-const FIRST: usize = 4;
+
+/// Under which conditions a request was started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sample {
+    /// The worker had nothing else.
+    alone: bool,
+    /// It had at least half of what it may have.
+    near: bool,
+    /// Of the limit; answers to what started under another one say nothing about it.
+    epoch: u32,
+}
 
 #[derive(Debug)]
 pub(super) struct Limit {
@@ -29,8 +41,10 @@ pub(super) struct Limit {
     limit: usize,
     /// It doubles until it has been too much once.
     rising: bool,
-    /// Windows to wait before the next rise.
+    /// Answers to wait for before the next rise.
     hold: u32,
+    /// How often that was in a row.
+    failed: u32,
     /// About the median of what an answer takes that nothing else delays, in seconds; 0: not known.
     alone: f64,
     alone_seen: u32,
@@ -39,8 +53,8 @@ pub(super) struct Limit {
     measuring: u32,
     window: [f64; WINDOW],
     filled: usize,
-    /// All places were taken at some time in the window.
-    full: bool,
+    /// Somebody waited for a place at some time in the window.
+    wanted: bool,
     epoch: u32,
 }
 
@@ -49,16 +63,17 @@ impl Limit {
         Self {
             most,
             adaptive,
-            limit: if adaptive { most.min(FIRST) } else { most },
+            limit: if adaptive { 1 } else { most },
             rising: true,
             hold: 0,
+            failed: 0,
             alone: 0.0,
             alone_seen: 0,
             alone_at: now,
             measuring: 0,
             window: [0.0; WINDOW],
             filled: 0,
-            full: false,
+            wanted: false,
             epoch: 0,
         }
     }
@@ -67,18 +82,28 @@ impl Limit {
         if self.measuring > 0 { 1 } else { self.limit }
     }
 
-    /// Of the present limit; answers to what started under another one say nothing about it.
-    pub(super) fn epoch(&self) -> u32 {
-        self.epoch
+    /// How many more it may have while others wait anyway: where the limit is one, the next request is
+    /// on its way before the answer to the last is back, so that the worker does not wait for it.
+    pub(super) fn ahead(&self) -> usize {
+        usize::from(self.limit == 1 && self.most > 1 && self.measuring == 0)
     }
 
-    /// The worker has as many requests as it may have.
-    pub(super) fn reached(&mut self) {
-        self.full = true;
+    /// About the median of what an answer takes that nothing else delays, in seconds; 0: not known.
+    pub(super) fn usual(&self) -> f64 {
+        self.alone
     }
 
-    /// The worker answered after `took` seconds.
-    pub(super) fn answered(&mut self, took: f64, alone: bool, epoch: u32, now: Instant) {
+    /// What an answer will say of a request that starts while the worker has so many.
+    pub(super) fn sample(&self, has: usize) -> Sample {
+        // What is given ahead says nothing about the limit.
+        let near = (has + 1) * 2 > self.limit && has < self.limit;
+        Sample { alone: has == 0, near, epoch: self.epoch }
+    }
+
+    /// The worker answered after `took` seconds what was `sample`, and somebody waits for a place.
+    pub(super) fn answered(&mut self, took: f64, sample: Sample, wanted: bool, now: Instant) {
+        let Sample { alone, near, epoch } = sample;
+        self.hold = self.hold.saturating_sub(1);
         if !self.adaptive || self.most == 1 {
             return;
         }
@@ -93,12 +118,13 @@ impl Limit {
                 return;
             }
         }
-        if epoch != self.epoch || self.measuring > 0 {
+        self.wanted |= wanted;
+        if epoch != self.epoch || self.measuring > 0 || !near {
             return;
         }
         self.window[self.filled] = took;
         self.filled += 1;
-        if self.filled == WINDOW {
+        if self.filled == WINDOW.min(4 * self.limit) {
             self.judge(now);
         }
     }
@@ -125,17 +151,21 @@ impl Limit {
 
     fn judge(&mut self, now: Instant) {
         let mut sorted = self.window;
+        let sorted = &mut sorted[..self.filled];
         sorted.sort_unstable_by(f64::total_cmp);
-        let usual = sorted[WINDOW / 2];
-        let full = self.full;
+        let usual = sorted[sorted.len() / 2];
+        let wanted = self.wanted;
         self.renew();
         // Others can only delay an answer.
         if self.alone == 0.0 || usual < self.alone {
             self.alone = usual;
         }
-        let bearable = self.alone * 1.5 + TOLERANCE.as_secs_f64();
+        let bearable = self.alone * (1.0 + SHARE) + TOLERANCE.as_secs_f64();
         if usual <= bearable {
-            if full && self.limit < self.most {
+            if self.limit > 1 {
+                self.failed = 0;
+            }
+            if wanted && self.limit < self.most {
                 self.rise();
             }
             return;
@@ -143,7 +173,8 @@ impl Limit {
         self.rising = false;
         let least = if self.alone >= SLOW.as_secs_f64() { 1 } else { 2 };
         let fewer = (self.limit as f64 * (bearable / usual).max(0.5)) as usize;
-        self.hold = (WINDOW / self.limit.clamp(1, WINDOW)) as u32;
+        self.hold = (HOLD / self.limit as u32) << self.failed;
+        self.failed = (self.failed + 1).min(4);
         self.set(fewer.clamp(least, self.most.max(least)).min(self.limit));
         if now.saturating_duration_since(self.alone_at) > STALE {
             self.measuring = ALONE;
@@ -154,9 +185,7 @@ impl Limit {
     fn rise(&mut self) {
         if self.rising {
             self.set((self.limit * 2).min(self.most));
-        } else if self.hold > 0 {
-            self.hold -= 1;
-        } else {
+        } else if self.hold == 0 {
             self.set(self.limit + 1);
         }
     }
@@ -169,6 +198,6 @@ impl Limit {
 
     fn renew(&mut self) {
         self.filled = 0;
-        self.full = false;
+        self.wanted = false;
     }
 }

@@ -10,12 +10,16 @@ use std::time::{Duration, Instant};
 const ENDINGS: f64 = 64.0;
 /// Answers that the mean latency is taken over.
 const ANSWERS: f64 = 16.0;
+/// A step towards the median: as often up as down is where it stays.
+const USUAL_STEP: f64 = 1.05;
 
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Seconds from start to answer; 0 before the first.
     latency: f64,
     latency_at: Option<Instant>,
+    /// About the median of the same.
+    usual: f64,
     /// Seconds between two endings while requests wait; 0: not known.
     gap: f64,
     gaps: f64,
@@ -31,6 +35,7 @@ impl Pace {
         Self {
             latency: 0.0,
             latency_at: None,
+            usual: 0.0,
             gap: 0.0,
             gaps: 0.0,
             last: None,
@@ -45,6 +50,11 @@ impl Pace {
         self.latency =
             if known { self.latency + (seconds - self.latency) / ANSWERS } else { seconds };
         self.latency_at = Some(now);
+        self.usual = match self.usual {
+            0.0 => seconds,
+            known if seconds > known => (known * USUAL_STEP).min(seconds),
+            known => (known / USUAL_STEP).max(seconds),
+        };
     }
 
     /// A place has become free, and whether requests waited for it.
@@ -82,7 +92,12 @@ impl Pace {
         if self.is_fresh(self.latency_at, now) { self.latency } else { 0.0 }
     }
 
-    /// The same, however old; 0 before the first answer.
+    /// About the median of the same, however old; 0 before the first answer.
+    pub(super) fn usual(&self) -> f64 {
+        self.usual
+    }
+
+    /// The mean, however old; 0 before the first answer.
     pub(super) fn last_latency(&self) -> f64 {
         self.latency
     }

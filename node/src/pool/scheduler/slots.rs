@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     chain::Links,
+    limit::Sample,
     terms::{Priority, Request, Ticket, WorkerId},
 };
 
@@ -34,10 +35,8 @@ pub(super) struct Slot {
     pub(super) again: Option<WorkerId>,
     /// The line it waits in.
     pub(super) line: u32,
-    /// The worker had nothing else when it started.
-    pub(super) alone: bool,
-    /// Which limit of its worker it started under.
-    pub(super) epoch: u32,
+    /// How it was with its worker when it started.
+    pub(super) sample: Sample,
 }
 
 impl Slot {
@@ -77,8 +76,7 @@ impl Slots {
             key,
             again,
             line: 0,
-            alone: false,
-            epoch: 0,
+            sample: Sample::default(),
         };
         match self.free.pop() {
             Some(slot) => {

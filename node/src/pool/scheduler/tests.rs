@@ -12,6 +12,11 @@ fn config() -> Config {
     Config { queue: 4, concurrency: 2, adaptive: false, ..Config::default() }
 }
 
+/// The usual settings, with all places from the beginning.
+fn wide() -> Config {
+    Config { adaptive: false, ..Config::default() }
+}
+
 fn info() -> WorkerInfo {
     WorkerInfo::default()
 }

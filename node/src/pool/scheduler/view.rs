@@ -8,7 +8,7 @@ use super::{
     Scheduler,
     histogram::{Histogram, Quantiles},
     terms::{Distance, Priority, WorkerId},
-    worker::{Health, Why},
+    worker::{Health, Why, Worker},
 };
 
 /// Counts since the pool began.
@@ -144,6 +144,8 @@ pub struct WorkerView {
     pub limit: usize,
     /// Its latency of late, as dispatch sees it.
     pub expected_latency: Duration,
+    /// For how long it has answered nothing although it has requests; zero where it has none.
+    pub silent_for: Duration,
     /// From the start of its requests to the answers.
     pub latency: Quantiles,
     /// The share of failures among its last answers.
@@ -198,7 +200,12 @@ impl Scheduler {
     /// What is known of each worker, in no order.
     pub fn workers(&self, now: Instant) -> impl Iterator<Item = WorkerView> {
         let mean = self.mean();
+        let silence = move |worker: &Worker| {
+            let oldest = worker.requests.first().map(|oldest| self.slots[oldest].started);
+            Duration::try_from_secs_f64(worker.silence(oldest, now)).unwrap_or_default()
+        };
         self.workers.iter().flatten().map(move |worker| WorkerView {
+            silent_for: silence(worker),
             worker: worker.id,
             distance: worker.distance,
             state: match worker.health {

@@ -47,6 +47,21 @@ pub(super) enum Health {
     Probed(Why),
 }
 
+/// What room a worker has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It has nothing to do.
+    Idle,
+    /// It has less than its limit.
+    Some,
+    /// It may have one more while others wait anyway.
+    Ahead,
+}
+
+impl Room {
+    pub(super) const COUNT: usize = 3;
+}
+
 /// Why a worker is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
@@ -64,7 +79,7 @@ pub(super) struct Worker {
     pub(super) draining: bool,
     pub(super) health: Health,
     /// Where it stands among those with room, if it has some.
-    pub(super) open: Option<usize>,
+    pub(super) open: Option<(Room, usize)>,
     /// Since when it is (again) in service.
     pub(super) since: Instant,
     /// Seconds.
@@ -133,8 +148,15 @@ impl Worker {
         self.requests.len()
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        !self.draining && self.health == Health::Well && self.in_flight() < self.limit.get()
+    pub(super) fn room(&self) -> Option<Room> {
+        let (has, limit) = (self.in_flight(), self.limit.get());
+        match has {
+            _ if self.draining || self.health != Health::Well => None,
+            0 => Some(Room::Idle),
+            _ if has < limit => Some(Room::Some),
+            _ if has < limit + self.limit.ahead() => Some(Room::Ahead),
+            _ => None,
+        }
     }
 
     pub(super) fn is_out(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What a scheduler does, case by case.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::*;
 
@@ -125,7 +125,7 @@ fn simulate(
 
 #[test]
 fn equal_workers_get_equal_shares() {
-    let (pool, now) = pool(Config::default(), 10);
+    let (pool, now) = pool(wide(), 10);
     let got = simulate(pool, now, 10_000, ms(1), |_| (ms(20), Outcome::Answered));
     for (worker, count) in &got {
         assert!((850..1150).contains(count), "{worker:?} got {count}");
@@ -135,7 +135,7 @@ fn equal_workers_get_equal_shares() {
 
 #[test]
 fn a_worker_ten_times_slower_gets_much_less() {
-    let (pool, now) = pool(Config::default(), 4);
+    let (pool, now) = pool(Config { adaptive: false, ..Config::default() }, 4);
     let slow = WorkerId(2);
     let got = simulate(pool, now, 10_000, ms(5), |worker| {
         (if worker == slow { ms(200) } else { ms(20) }, Outcome::Answered)
@@ -147,7 +147,7 @@ fn a_worker_ten_times_slower_gets_much_less() {
 
 #[test]
 fn a_worker_that_fails_at_once_is_left_out_but_for_a_trial_now_and_then() {
-    let (pool, now) = pool(Config::default(), 10);
+    let (pool, now) = pool(wide(), 10);
     let bad = WorkerId(3);
     let got = simulate(pool, now, 20_000, ms(1), |worker| {
         if worker == bad { (ms(1), Outcome::Failed) } else { (ms(20), Outcome::Answered) }
@@ -202,7 +202,7 @@ fn when_the_others_go_one_that_was_left_out_is_used_again() {
 
 #[test]
 fn a_worker_that_falls_silent_loses_its_work_although_it_never_answers() {
-    let (mut pool, mut now) = pool(Config::default(), 4);
+    let (mut pool, mut now) = pool(wide(), 4);
     let silent = WorkerId(1);
     let mut kept = 0;
     let mut first = None;
@@ -248,11 +248,19 @@ fn a_newcomer_is_credited_with_the_mean_of_the_others_and_gets_little_at_first()
     let _ = pool.join(WorkerId(9), info(), now);
     let newcomer = pool.workers(now).find(|w| w.worker == WorkerId(9)).expect("joined");
     assert!((ms(79)..ms(81)).contains(&newcomer.expected_latency), "{newcomer:?}");
-    let mut first = 0;
-    for _ in 0..4 {
-        first += usize::from(started(ask(&mut pool, now, now + ms(900))).1 == WorkerId(9));
-    }
-    assert_eq!(first, 0, "four with the old one cost less than one with the new one");
+    // Beside an idle one that is known, a new one gets little; later half.
+    let mut share = |now: Instant| {
+        (0..100)
+            .filter(|n| {
+                let now = now + ms(n / 10);
+                let (ticket, worker) = started(ask(&mut pool, now, now + ms(900)));
+                let _ = pool.done(ticket, Outcome::Cancelled, now);
+                worker == WorkerId(9)
+            })
+            .count()
+    };
+    assert_eq!(share(now), 0);
+    assert!(share(now + ms(1000)) > 20);
 }
 
 #[test]
@@ -274,7 +282,7 @@ fn near_workers_are_preferred_until_they_are_slower() {
 
 #[test]
 fn requests_of_a_key_go_to_one_worker_until_it_has_more_than_its_share() {
-    let (mut pool, now) = pool(Config::default(), 8);
+    let (mut pool, now) = pool(wide(), 8);
     let keyed = |pool: &mut Scheduler, key| {
         let request = Request { key: Some(key), ..Request::by(now + ms(900)) };
         started(pool.request(now, request).0)
@@ -351,7 +359,9 @@ fn the_urgent_come_first_and_the_others_do_not_starve() {
     };
     let (mut running, _) = started(by(&mut pool, Priority::Normal));
     let low: Vec<_> = (0..2).map(|_| queued(by(&mut pool, Priority::Low))).collect();
-    (0..40).for_each(|_| drop(queued(by(&mut pool, Priority::High))));
+    (0..40).for_each(|_| {
+        queued(by(&mut pool, Priority::High));
+    });
     let mut turns = Vec::new();
     for turn in 1..=25 {
         running = pool.done(running, Outcome::Answered, now).starts[0].0;
@@ -369,7 +379,7 @@ fn a_pool_that_is_late_serves_the_fresh_first_and_gives_up_the_stale() {
     let (running, worker) = started(ask(&mut pool, now, now + ms(60_000)));
     let old: Vec<_> = (0..3).map(|_| queued(ask(&mut pool, now, now + ms(60_000)))).collect();
     // The worker hangs for a while; then it is late for those that have waited.
-    let later = now + ms(1200);
+    let later = now + ms(2100);
     let fresh = queued(ask(&mut pool, later, later + ms(60_000)));
     let moves = pool.done(running, Outcome::Answered, later);
     assert_eq!(moves.starts, [(fresh, worker)]);
@@ -419,7 +429,9 @@ fn a_slow_pool_is_busy_lets_each_tenth_through_and_recovers() {
 fn what_would_be_in_vain_is_turned_away_at_once() {
     let (mut pool, mut now) = pool(Config { concurrency: 1, queue: 100, ..config() }, 1);
     let (mut running, _) = started(ask(&mut pool, now, now + ms(60_000)));
-    (0..40).for_each(|_| drop(queued(ask(&mut pool, now, now + ms(60_000)))));
+    (0..40).for_each(|_| {
+        queued(ask(&mut pool, now, now + ms(60_000)));
+    });
     for _ in 0..10 {
         now += ms(10);
         running = pool.done(running, Outcome::Answered, now).starts[0].0;
@@ -461,7 +473,7 @@ fn a_worker_that_handles_one_at_a_time_is_not_given_what_would_wait_there() {
     // One worker that takes 20 ms for each, one after the other, and always has more to do.
     let limit = |pool: &Scheduler, now| pool.workers(now).next().expect("one").limit;
     let mut now = start;
-    let mut has: std::collections::VecDeque<Ticket> = Default::default();
+    let mut has = VecDeque::<Ticket>::new();
     for _ in 0..2000 {
         if let Decision::Start(ticket, _) = ask(&mut pool, now, now + ms(600_000)) {
             has.push_back(ticket);
