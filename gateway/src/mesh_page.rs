@@ -208,7 +208,7 @@ impl Page {
             Verdict::Refused(problem) => return Err(problem),
         }
         match path {
-            "/mesh/data" => Ok(ok("application/json", self.board.data().await?.into())),
+            "/mesh/data" => Ok(ok("application/json", self.board.data().await?)),
             "/mesh/events" if head.method == Method::HEAD => Ok(events(AnswerBody::default())),
             "/mesh/events" => Ok(events(AnswerBody::Coming(Box::pin(self.board.feed()?)))),
             _ => match FILES.iter().find(|(of, ..)| *of == path) {

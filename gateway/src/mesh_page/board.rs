@@ -1,20 +1,21 @@
 //! Gathers what is shown, once for all who look, and only while somebody does.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use layercake_node::{Node, NodeStory, directory::Network};
+use layercake_node::{Node, directory::Network};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     feed::Feed,
-    picture::{Entry, Picture},
+    picture::{Entry, Picture, Snapshot, Stories},
 };
 use crate::problem::{Kind, Problem};
 
@@ -24,8 +25,11 @@ pub(super) const MAX_VIEWERS: usize = 32;
 const PERIOD: Duration = Duration::from_millis(500);
 /// How often at most, when something happens.
 const HASTE: Duration = Duration::from_millis(100);
-/// A mesh that takes long to answer is asked as much more rarely: so many times what it took.
+/// A mesh that takes long to answer is asked as much more rarely, and a picture that takes long to write is
+/// written as much more rarely: so many times what it took.
 const REST: u32 = 4;
+/// How often at most the picture is written, however much happens.
+const SOON: Duration = Duration::from_millis(20);
 /// After so long without a viewer events are not followed any more either. Who comes back before has the
 /// log of meanwhile.
 const LINGER: Duration = Duration::from_secs(600);
@@ -39,6 +43,8 @@ pub(super) struct Board {
     node: Node,
     began: Instant,
     state: Mutex<State>,
+    /// The picture has changed since it was written.
+    stale: Notify,
     /// Counts changes of what is shown.
     changed: watch::Sender<u64>,
     /// Somebody has come, or something has happened.
@@ -50,7 +56,7 @@ pub(super) struct Board {
 #[derive(Default)]
 struct State {
     picture: Picture,
-    /// The picture as JSON; none while there is no snapshot.
+    /// The picture as JSON, as it was lately; none while there is no snapshot.
     view: Option<Bytes>,
     gathers: bool,
 }
@@ -62,20 +68,31 @@ struct Viewer {
 
 /// The picture as the page and programs read it.
 #[derive(Serialize)]
-struct View<'a> {
-    mesh: &'a str,
+struct View {
+    mesh: String,
     version: &'static str,
     /// The node that shows it.
     viewer: String,
-    trouble: Option<&'a str>,
+    trouble: Option<String>,
     #[serde(flatten)]
-    network: &'a Network,
+    network: Arc<Network>,
     /// What nodes tell of themselves, by node.
-    stories: &'a BTreeMap<String, NodeStory>,
+    stories: Arc<Stories>,
     /// Nodes that have gone lately.
     gone: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    log: Option<Vec<&'a Entry>>,
+    log: Option<Vec<Entry>>,
+}
+
+impl View {
+    /// Writes it, on a thread for such work: it may be megabytes.
+    async fn write(self) -> Option<Bytes> {
+        let written = spawn_blocking(move || serde_json::to_vec(&self)).await.ok()?;
+        written
+            .inspect_err(|error| tracing::error!(%error, "the mesh page cannot be written"))
+            .ok()
+            .map(Bytes::from)
+    }
 }
 
 impl Board {
@@ -85,6 +102,7 @@ impl Board {
             node,
             began: Instant::now(),
             state: Mutex::default(),
+            stale: Notify::new(),
             changed: watch::Sender::default(),
             wake: Notify::new(),
             places: Arc::new(Semaphore::new(MAX_VIEWERS)),
@@ -110,16 +128,23 @@ impl Board {
     }
 
     /// Everything once.
-    pub(super) async fn data(self: &Arc<Self>) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn data(self: &Arc<Self>) -> Result<Bytes, Problem> {
         let mut changed = self.changed.subscribe();
         let _viewer = self.enter()?;
         let there =
             async { while self.state.lock().view.is_none() && changed.changed().await.is_ok() {} };
         let _elapsed = timeout(DATA_TIME, there).await;
-        let state = self.state.lock();
-        let log = state.picture.log_after(0);
-        self.encode(&state.picture, Some(log)).ok_or_else(|| {
-            let why = state.picture.trouble().unwrap_or("the directory does not answer");
+        let (view, why) = {
+            let picture = &self.state.lock().picture;
+            let log = picture.log_after(0).into_iter().cloned().collect();
+            (self.view(picture, Some(log)), picture.trouble().map(str::to_owned))
+        };
+        let written = match view {
+            Some(view) => view.write().await,
+            None => None,
+        };
+        written.ok_or_else(|| {
+            let why = why.as_deref().unwrap_or("the directory does not answer");
             Problem::new(Kind::Unavailable, format!("the mesh cannot be shown: {why}"))
         })
     }
@@ -147,6 +172,7 @@ impl Board {
             () = self.closing.cancelled() => {}
             () = self.follow() => {}
             () = self.survey() => {}
+            () = self.write() => {}
         }
     }
 
@@ -167,11 +193,16 @@ impl Board {
                 return;
             }
             let begun = Instant::now();
-            let network = self.node.network().await;
+            let snapshot = match self.node.network().await {
+                Ok(network) => spawn_blocking(|| Snapshot::read(network))
+                    .await
+                    .map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
             let now = self.began.elapsed();
-            self.change(|picture| match network {
-                Ok(network) => picture.on_network(network, now),
-                Err(error) => picture.on_trouble(error.to_string()),
+            self.change(|picture| match snapshot {
+                Ok(snapshot) => picture.on_snapshot(snapshot, now),
+                Err(why) => picture.on_trouble(why),
             });
             let took = begun.elapsed();
             let rest = (took * REST).max(HASTE);
@@ -202,28 +233,42 @@ impl Board {
     }
 
     fn change(&self, change: impl FnOnce(&mut Picture)) {
-        {
-            let mut state = self.state.lock();
-            change(&mut state.picture);
-            state.view = self.encode(&state.picture, None).map(Bytes::from);
-        }
-        self.changed.send_modify(|count| *count += 1);
+        change(&mut self.state.lock().picture);
+        self.stale.notify_one();
     }
 
-    fn encode(&self, picture: &Picture, log: Option<Vec<&Entry>>) -> Option<Vec<u8>> {
-        let view = View {
-            mesh: &self.node.mesh().id().name,
+    /// Writes the picture when it has changed.
+    async fn write(&self) {
+        loop {
+            self.stale.notified().await;
+            let begun = Instant::now();
+            let view = self.view(&self.state.lock().picture, None);
+            if let Some(view) = view {
+                let written = view.write().await;
+                let mut state = self.state.lock();
+                // Unless it has faded meanwhile.
+                if state.picture.network().is_some() {
+                    state.view = written;
+                }
+            }
+            self.changed.send_modify(|count| *count += 1);
+            let took = begun.elapsed();
+            sleep((took * REST).max(SOON).saturating_sub(took)).await;
+        }
+    }
+
+    /// What is to be written; nothing while there is no snapshot.
+    fn view(&self, picture: &Picture, log: Option<Vec<Entry>>) -> Option<View> {
+        Some(View {
+            mesh: self.node.mesh().id().name.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             viewer: self.node.peer().node.to_string(),
-            trouble: picture.trouble(),
-            network: picture.network()?,
-            stories: picture.stories(),
+            trouble: picture.trouble().map(str::to_owned),
+            network: picture.network()?.clone(),
+            stories: picture.stories().clone(),
             gone: picture.gone(),
             log,
-        };
-        serde_json::to_vec(&view)
-            .inspect_err(|error| tracing::error!(%error, "the mesh page cannot be encoded"))
-            .ok()
+        })
     }
 
     /// Tells one viewer what there is, and then what changes.
@@ -322,6 +367,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_viewer_that_does_not_read_holds_one_piece_and_gets_the_latest() {
         let board = board().await;
+        let _other = board.feed().expect("a place");
+        until("a picture", || board.state.lock().view.is_some()).await;
         let mut feed = board.feed().expect("a place");
         until("many rounds", || *board.changed.borrow() > 50).await;
         let mut piece = || feed.0.try_recv().ok();
@@ -331,6 +378,20 @@ mod tests {
         sleep(PERIOD).await;
         let next = piece().expect("the next one");
         assert_eq!(next.windows(11).filter(|w| w == b"event: view").count(), 1, "{next:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_much_happens_the_picture_is_written_now_and_then() {
+        let board = board().await;
+        let _feed = board.feed().expect("a place");
+        until("a picture", || board.state.lock().view.is_some()).await;
+        let before = *board.changed.borrow();
+        for _ in 0..1000 {
+            board.change(|_| {});
+            sleep(Duration::from_millis(1)).await;
+        }
+        let written = *board.changed.borrow() - before;
+        assert!((10..=52).contains(&written), "{written} times in a second");
     }
 
     #[tokio::test(start_paused = true)]

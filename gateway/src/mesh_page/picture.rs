@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -34,12 +35,20 @@ pub(super) struct Entry {
     pub(super) event: NetworkEvent,
 }
 
-/// See the module.
+/// What nodes tell of themselves, by node.
+pub(super) type Stories = BTreeMap<String, NodeStory>;
+
+/// A snapshot, bounded and read.
+pub(super) struct Snapshot {
+    network: Network,
+    stories: Stories,
+}
+
+/// See the module. Its large parts are shared with who writes them out while events go on.
 #[derive(Default)]
 pub(super) struct Picture {
-    network: Option<Network>,
-    /// What nodes tell of themselves, by node.
-    stories: BTreeMap<String, NodeStory>,
+    network: Option<Arc<Network>>,
+    stories: Arc<Stories>,
     /// Why there is no newer snapshot.
     trouble: Option<String>,
     gone: BTreeMap<NodeId, Duration>,
@@ -47,17 +56,30 @@ pub(super) struct Picture {
     logged: u64,
 }
 
+impl Snapshot {
+    /// Reads what came, which takes a while where the mesh is large.
+    pub(super) fn read(mut network: Network) -> Self {
+        bound(&mut network);
+        let stories = stories(&mut network);
+        Self { network, stories }
+    }
+}
+
 impl Picture {
     /// A snapshot has come.
-    pub(super) fn on_network(&mut self, mut network: Network, now: Duration) {
-        self.gone.retain(|_, since| now.saturating_sub(*since) < GONE);
+    pub(super) fn on_snapshot(&mut self, snapshot: Snapshot, now: Duration) {
+        let Snapshot { mut network, stories } = snapshot;
+        self.forget(now);
         for node in self.gone.keys() {
             take_out(&mut network, *node);
         }
-        bound(&mut network);
-        self.stories = stories(&mut network);
-        self.network = Some(network);
+        self.stories = Arc::new(stories);
+        self.network = Some(Arc::new(network));
         self.trouble = None;
+    }
+
+    fn forget(&mut self, now: Duration) {
+        self.gone.retain(|_, since| now.saturating_sub(*since) < GONE);
     }
 
     /// There is none.
@@ -68,9 +90,10 @@ impl Picture {
     /// Something has happened.
     pub(super) fn on_event(&mut self, event: NetworkEvent, now: Duration) {
         if let Some(network) = &mut self.network {
-            apply(network, &event);
+            apply(Arc::make_mut(network), &event);
         }
         if let (NetworkChange::NodeGone, Some(node)) = (event.event, event.node) {
+            self.forget(now);
             self.gone.insert(node, now);
         }
         self.logged += 1;
@@ -83,16 +106,16 @@ impl Picture {
     /// Nobody looks any more: what was seen will not be true when somebody does again.
     pub(super) fn fade(&mut self) {
         self.network = None;
-        self.stories.clear();
+        self.stories = Arc::default();
         self.trouble = None;
     }
 
     /// The latest snapshot.
-    pub(super) const fn network(&self) -> Option<&Network> {
+    pub(super) const fn network(&self) -> Option<&Arc<Network>> {
         self.network.as_ref()
     }
 
-    pub(super) const fn stories(&self) -> &BTreeMap<String, NodeStory> {
+    pub(super) const fn stories(&self) -> &Arc<Stories> {
         &self.stories
     }
 
@@ -164,7 +187,7 @@ fn bound(network: &mut Network) {
 
 /// Takes out what nodes tell of themselves, read: so what is passed on has the form that the page knows,
 /// whoever wrote it. What is not understood is left out.
-fn stories(network: &mut Network) -> BTreeMap<String, NodeStory> {
+fn stories(network: &mut Network) -> Stories {
     let mut room = MAX_STORIES;
     let nodes = network.hosts.iter_mut().flat_map(|host| &mut host.nodes);
     nodes
@@ -263,7 +286,7 @@ mod tests {
     #[test]
     fn who_has_gone_is_taken_out_at_once_and_an_older_snapshot_does_not_bring_it_back() {
         let mut picture = Picture::default();
-        picture.on_network(network(), T0);
+        picture.on_snapshot(Snapshot::read(network()), T0);
         assert_eq!(seen(&picture), (vec![20, 21], vec![20, 21]));
         picture.on_event(event(NetworkChange::NodeGone, Some(20)), T0);
         assert_eq!(seen(&picture), (vec![21], vec![21]));
@@ -272,16 +295,26 @@ mod tests {
             [NodeId::from_bits(20).to_string()],
             "of which pools may still tell"
         );
-        picture.on_network(network(), Duration::from_secs(1));
+        picture.on_snapshot(Snapshot::read(network()), Duration::from_secs(1));
         assert_eq!(seen(&picture), (vec![21], vec![21]), "begun before it went");
-        picture.on_network(network(), GONE);
+        picture.on_snapshot(Snapshot::read(network()), GONE);
         assert_eq!(seen(&picture), (vec![20, 21], vec![20, 21]), "a snapshot has the last word");
+    }
+
+    #[test]
+    fn who_has_gone_is_forgotten_also_while_nobody_looks() {
+        let mut picture = Picture::default();
+        for second in 0..1000 {
+            let gone = event(NetworkChange::NodeGone, Some(second));
+            picture.on_event(gone, Duration::from_secs(second));
+        }
+        assert_eq!(picture.gone().len(), GONE.as_secs() as usize);
     }
 
     #[test]
     fn a_lost_host_stays_with_its_state_and_without_its_nodes() {
         let mut picture = Picture::default();
-        picture.on_network(network(), T0);
+        picture.on_snapshot(Snapshot::read(network()), T0);
         picture.on_event(event(NetworkChange::HostLost, None), T0);
         assert_eq!(seen(&picture), (vec![], vec![]));
         let host = &picture.network().unwrap().hosts[1];
@@ -306,7 +339,7 @@ mod tests {
         let mut large = network();
         large.hosts[1].nodes = (0..MAX_NODES as u64 + 50).map(|n| node(n + 100)).collect();
         let mut picture = Picture::default();
-        picture.on_network(large, T0);
+        picture.on_snapshot(Snapshot::read(large), T0);
         let hosts = &picture.network().unwrap().hosts;
         assert_eq!(hosts.iter().map(|host| host.nodes.len()).sum::<usize>(), MAX_NODES);
         assert_eq!(hosts[1].omitted, 51);
@@ -319,7 +352,7 @@ mod tests {
         story(&mut network.hosts[1].nodes[0], r#"{"actor_count": "many"}"#);
         story(&mut network.hosts[1].nodes[1], "</script>");
         let mut picture = Picture::default();
-        picture.on_network(network, T0);
+        picture.on_snapshot(Snapshot::read(network), T0);
         let told = picture.stories().iter().map(|(node, s)| (node.as_str(), s.actor_count));
         assert_eq!(told.collect::<Vec<_>>(), [("000000000000000a", 3)]);
     }

@@ -1,6 +1,6 @@
 // The picture worked out: what came from the mesh, with rates, names for nodes, links and pools.
 
-import { plural, rate, short } from "./format.js";
+import { plural, short } from "./format.js";
 import { history, rates } from "./rates.js";
 
 const SILENT = { uptime_us: 0, actor_count: 0, actors: [], dead_letters: 0, pools: [] };
@@ -89,6 +89,7 @@ export function digest(view, now) {
     pool.curve = history.push(`${pool.key}:rate`, pool.rate, now);
     pool.latencyCurve = history.push(`${pool.key}:latency`, pool.p99 ?? 0, now);
   }
+  history.end(now);
   // Those with work first, and in one order as long as that is so.
   pools.sort((a, b) => (b.started > 0) - (a.started > 0) || a.at.about.started - b.at.about.started || a.key.localeCompare(b.key));
   const all = [...nodes.values()];

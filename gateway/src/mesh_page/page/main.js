@@ -48,8 +48,12 @@ function status(state, words) {
 }
 
 let source = null;
+/** The next try, and the end of a feed that nobody sees. */
+let again = 0;
+let unseen = 0;
 
 function connect() {
+  clearTimeout(again);
   source?.close();
   source = new EventSource("/mesh/events");
   source.addEventListener("begin", () => {
@@ -72,12 +76,12 @@ function connect() {
 
 /** A page that nobody sees for a while does not keep the mesh busy. */
 const UNSEEN = 30_000;
-let again = 0;
 
 document.addEventListener("visibilitychange", () => {
-  clearTimeout(again);
+  clearTimeout(unseen);
   if (document.hidden) {
-    again = setTimeout(() => {
+    unseen = setTimeout(() => {
+      clearTimeout(again);
       source.close();
       status("wait", "paused while out of sight");
     }, UNSEEN);

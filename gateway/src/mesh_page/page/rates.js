@@ -43,6 +43,11 @@ class History {
     while (line.length && now - line[0].at > 60_000) line.shift();
     return line;
   }
+
+  /** Forgets what has not been told for a minute. */
+  end(now) {
+    for (const [key, line] of this.#lines) if (now - line.at(-1).at > 60_000) this.#lines.delete(key);
+  }
 }
 
 export const rates = new Rates();
