@@ -25,6 +25,9 @@ const NEEDED: [(&str, &str); 14] = [
 
 /// The ancestor, as Python's package.
 const ANCESTOR: &str = "seven-layer-cake==1.0.10";
+/// How long it may take to make a folder for it, and to fetch it, in seconds.
+const VENV_TIME: u32 = 60;
+const PIP_TIME: u32 = 120;
 
 /// Where administration programs are although `PATH` may leave them out.
 const ADMIN_FOLDERS: &str = "/usr/sbin:/sbin";
@@ -34,7 +37,9 @@ const MEASURING: [(&str, &str); 2] = [("nginx", "nginx-light"), ("h2load", "nght
 
 /// Installs what tests need and is missing, as root; otherwise says what to install and goes on.
 pub(crate) fn run() -> Result<()> {
-    install(&NEEDED)
+    install(&NEEDED)?;
+    ancestor();
+    Ok(())
 }
 
 /// Installs what measurements need, in the same way.
@@ -46,11 +51,7 @@ fn install(needed: &[(&'static str, &'static str)]) -> Result<()> {
     let mut missing: Vec<&str> =
         needed.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
     missing.dedup();
-    if !missing.is_empty() {
-        debian(&missing)?;
-    }
-    ancestor();
-    Ok(())
+    if missing.is_empty() { Ok(()) } else { debian(&missing) }
 }
 
 fn debian(missing: &[&str]) -> Result<()> {
@@ -65,21 +66,45 @@ fn debian(missing: &[&str]) -> Result<()> {
 }
 
 /// Installs the ancestor in a folder of its own, for the story that its client is served. Without it that
-/// story is skipped, which is no failure: a registry may be out of reach.
+/// story is skipped, which is no failure: a registry may be out of reach, or silent.
 fn ancestor() {
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let place = Path::new(&target).join("ancestor");
     let python = place.join("bin/python");
-    let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    let is_there = || run(Command::new(&python).args(["-c", "import layer_cake"]));
-    if is_there() {
+    if done(Command::new(&python).args(["-c", "import layer_cake"])).is_ok() {
         return;
     }
-    run(Command::new("python3").args(["-m", "venv"]).arg(&place));
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", ANCESTOR]));
-    if !is_there() {
-        eprintln!("note: the story of the ancestor's client will be skipped; it needs {ANCESTOR}");
+    let venv = || done(within(VENV_TIME).args(["python3", "-m", "venv"]).arg(&place));
+    let pip = || {
+        let install = ["-m", "pip", "install", "--quiet", "--no-input"];
+        let patience = ["--disable-pip-version-check", "--retries", "1", "--timeout", "10"];
+        done(within(PIP_TIME).arg(&python).args(install).args(patience).arg(ANCESTOR))
+    };
+    if let Err(why) = venv().and_then(|()| pip()) {
+        eprintln!("note: the ancestor's client will be SKIPPED, {ANCESTOR} cannot be had: {why}");
     }
+}
+
+/// A command that is ended after so many seconds.
+fn within(seconds: u32) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg(seconds.to_string());
+    command
+}
+
+/// Runs a command, silently.
+///
+/// # Errors
+/// The last thing that it said, or how it ended.
+fn done(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+    Err(last.map_or_else(|| format!("{command:?}: {}", output.status), str::to_owned))
 }
 
 /// Whether a program is installed.
