@@ -1,6 +1,6 @@
 //! The front door in one line: `node.http("127.0.0.1:5050").serve::<Xy>(pool).await`.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc};
+use std::{marker::PhantomData, net::SocketAddr, pin::pin, sync::Arc};
 
 use layercake_gateway::{
     Allowed, BindError, Drained, FollowError, Gateway, GatewayConfig, MeshPage, Published,
@@ -113,11 +113,10 @@ impl Http {
     /// As [`serve`](Self::serve).
     pub async fn bind<M: Message>(self, service: impl Serve<M>) -> Result<Bound, HttpError> {
         let (config, service) = (self.config?, service.into_service());
-        let answers = |api: &Api| api.message(M::TAG).cloned();
-        if answers(&service.api()).is_none() {
+        if service.api().message(M::TAG).is_none() {
             return Err(HttpError::NotServed(M::NAME));
         }
-        let only = Only { service, answers };
+        let only = Only::<_, M>(service, PhantomData);
         let gateway = Gateway::bind(config, Arc::new(only)).await?.on(self.node.clone());
         Ok(Bound { node: self.node, gateway })
     }
@@ -190,31 +189,24 @@ impl Bound {
 }
 
 /// One message of a service.
-struct Only<S, F> {
-    service: S,
-    answers: F,
-}
+struct Only<S, M>(S, PhantomData<fn() -> M>);
 
-impl<S, F> Service for Only<S, F>
-where
-    S: Service,
-    F: Fn(&Api) -> Option<Arc<layercake_node::MessageApi>> + Send + Sync + 'static,
-{
+impl<S: Service, M: Message> Service for Only<S, M> {
     fn api(&self) -> Api {
-        let api = self.service.api();
-        let messages = (self.answers)(&api).into_iter().collect();
-        Api { actor: api.actor, messages }
+        let mut api = self.0.api();
+        api.messages.retain(|message| message.tag() == M::TAG);
+        api
     }
 
     fn is_ready(&self) -> bool {
-        self.service.is_ready()
+        self.0.is_ready()
     }
 
     fn call(&self, call: Call) -> Reply<'_> {
-        self.service.call(call)
+        self.0.call(call)
     }
 
     fn stream(&self, call: Call) -> Stream<'_> {
-        self.service.stream(call)
+        self.0.stream(call)
     }
 }

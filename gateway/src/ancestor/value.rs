@@ -49,8 +49,8 @@ impl Writer<'_> {
                 list(out, entries, |(name, value), out| {
                     out.push('[');
                     match key {
-                        Key::Text => text(name, out),
-                        Key::Integer => out.push_str(name),
+                        Key::Integer if is_number(name) => out.push_str(name),
+                        _ => text(name, out),
                     }
                     out.push(',');
                     self.value(values, value, out);
@@ -140,6 +140,10 @@ fn list<T>(
     out.push(']');
 }
 
+fn is_number(name: &str) -> bool {
+    serde_json::from_str::<Number>(name).is_ok()
+}
+
 fn text(text: &str, out: &mut String) {
     out.push_str(&Value::from(text).to_string());
 }
@@ -196,5 +200,10 @@ mod tests {
     fn a_reply_that_does_not_fit_its_schema_goes_as_it_is() {
         assert_eq!(sent::<Vec<f64>>(json!({"a": 1})), r#"{"value":["vector<float8>",{"a":1},[]]}"#);
         assert_eq!(sent::<Vec<f64>>(json!(["x"])), r#"{"value":["vector<float8>",["x"],[]]}"#);
+        assert_eq!(
+            sent::<BTreeMap<i64, bool>>(json!({"1,\"": true})),
+            r#"{"value":["map<integer8,boolean>",[["1,\"",true]],[]]}"#,
+            "no name gets out of its place"
+        );
     }
 }

@@ -1,10 +1,10 @@
 //! `layer-cake gateway`: the HTTP front door of a mesh, which learns what there is to serve from what is
 //! published.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use layercake::prelude::*;
 
-use crate::{front::Front, output::say};
+use crate::{Reach, front::Front, output::say};
 
 /// Serves every published actor that answers messages, from the moment its name is published until it is
 /// withdrawn, without having to know its types: `GET /Message?x=2`, `POST /Message` with JSON, the forms
@@ -30,19 +30,9 @@ pub(crate) struct Gateway {
     pub(crate) seeds: crate::Seeds,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Reach {
-    Host,
-    Lan,
-}
-
 impl Gateway {
     pub(crate) async fn run(self, node: Node) -> Result<()> {
-        let scope = match self.scope {
-            Reach::Host => Scope::Host,
-            Reach::Lan => Scope::Lan,
-        };
-        let allowed = Allowed { names: self.names, except: self.except, scope };
+        let allowed = Allowed { names: self.names, except: self.except, scope: self.scope.into() };
         let front = self.front;
         let page = front.page()?;
         let http = node.http(&front.listen).configure(|config| front.apply(config)).mesh_page(page);

@@ -5,11 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use layercake::{Record, prelude::*};
 use serde::Serialize;
 
-use crate::output;
+use crate::{Reach, output};
 
 /// After so long without news the list is complete.
 const QUIET: Duration = Duration::from_millis(300);
@@ -33,12 +33,6 @@ pub(crate) struct Ls {
     json: bool,
     #[command(flatten)]
     pub(crate) seeds: crate::Seeds,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Reach {
-    Host,
-    Lan,
 }
 
 /// One line of the list.
@@ -85,10 +79,7 @@ impl Row {
 
 impl Ls {
     pub(crate) async fn run(self, node: Node) -> Result<()> {
-        let scope = match self.scope {
-            Reach::Host => Scope::Host,
-            Reach::Lan => Scope::Lan,
-        };
+        let scope = self.scope.into();
         let mut subscription = node.subscribe(&self.pattern, scope).await?;
         if self.watch {
             loop {

@@ -18,8 +18,8 @@ mod pool;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use layercake::{Node, NodeConfig, Outcome};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use layercake::{Node, NodeConfig, Outcome, Scope};
 
 /// Actors that find each other by name, in pools that spread over tasks, processes and hosts.
 #[derive(Debug, Parser)]
@@ -95,6 +95,22 @@ struct Seeds {
     /// file `seeds` in the mesh folder.
     #[arg(long = "seed", value_name = "HOST[:PORT]", global = true)]
     seeds: Vec<String>,
+}
+
+/// How far to look for what is published.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Reach {
+    Host,
+    Lan,
+}
+
+impl From<Reach> for Scope {
+    fn from(reach: Reach) -> Self {
+        match reach {
+            Reach::Host => Self::Host,
+            Reach::Lan => Self::Lan,
+        }
+    }
 }
 
 /// Runs a command on a node of this host's mesh.
