@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use layercake_node::MessageApi;
 use serde_json::{Map, Value, json};
 
+use crate::input::percent_decode;
+
 /// Where a component of that name is.
 pub(super) fn reference(key: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{key}") })
@@ -140,7 +142,7 @@ impl Rewriter<'_> {
 
     fn reference(&self, reference: &str) -> String {
         let definition = reference.strip_prefix("#/$defs/").and_then(|name| {
-            let name = name.replace("~1", "/").replace("~0", "~");
+            let name = percent_decode(name, false)?.replace("~1", "/").replace("~0", "~");
             self.definitions.get(&name)
         });
         match (definition, reference.strip_prefix('#')) {

@@ -6,6 +6,7 @@ use layercake_node::{Message, check::Checker};
 use super::*;
 
 #[data]
+#[schemars(rename = "Punkt mit Größe/~")]
 struct Point {
     at: f64,
     next: Option<Box<Self>>,
