@@ -125,9 +125,7 @@ async fn publish_workers(node: &Node, n: usize) -> Result<Pool<Worker>> {
 }
 
 async fn serve(node: Node, pool: Pool<Worker>, front: Front) -> Result<()> {
-    let page = front.page()?;
-    let http = node.http(&front.listen).configure(|config| front.apply(config)).mesh_page(page);
-    let door = http.bind::<Xy>(pool.clone()).await?;
+    let door = front.of(&node)?.bind::<Xy>(pool.clone()).await?;
     let ready = format!("ready: {}://{}", door.scheme(), door.local_addr());
     let announce = async {
         pool.wait_for(1).await;

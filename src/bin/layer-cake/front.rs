@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use layercake::{AccessLog, Cidr, GatewayConfig, MeshPage, Rate, TlsFiles, prelude::*};
+use layercake::{AccessLog, Cidr, GatewayConfig, Http, MeshPage, Rate, TlsFiles, prelude::*};
 
 #[derive(Debug, Args)]
 pub(crate) struct Front {
     /// Where to serve HTTP; port 0 picks a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5050")]
-    pub(crate) listen: String,
+    listen: String,
     /// Take the port from a front door of yours that serves there, without refusing a connection.
     #[arg(long)]
     take_over: bool,
@@ -62,8 +62,15 @@ enum PageFor {
 const KEY_VARIABLE: &str = "LAYERCAKE_MESH_KEY";
 
 impl Front {
+    /// The front door of a node as it was said to be.
+    pub(crate) fn of(self, node: &Node) -> Result<Http> {
+        let page = self.page()?;
+        let http = node.http(&self.listen).mesh_page(page);
+        Ok(http.configure(|config| self.apply(config)))
+    }
+
     /// Who is shown the mesh page.
-    pub(crate) fn page(&self) -> Result<MeshPage> {
+    fn page(&self) -> Result<MeshPage> {
         if self.mesh_page == PageFor::Off {
             return Ok(MeshPage::Off);
         }
@@ -81,7 +88,7 @@ impl Front {
     }
 
     /// Changes the settings to what was said.
-    pub(crate) fn apply(self, config: &mut GatewayConfig) {
+    fn apply(self, config: &mut GatewayConfig) {
         config.ancestor = self.ancestor;
         config.take_over = self.take_over;
         config.tls = self.tls_cert.zip(self.tls_key).map(|(cert, key)| TlsFiles::new(cert, key));

@@ -33,10 +33,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) async fn run(self, node: Node) -> Result<()> {
         let allowed = Allowed { names: self.names, except: self.except, scope: self.scope.into() };
-        let front = self.front;
-        let page = front.page()?;
-        let http = node.http(&front.listen).configure(|config| front.apply(config)).mesh_page(page);
-        let door = http.bind_published(&allowed).await?;
+        let door = self.front.of(&node)?.bind_published(&allowed).await?;
         // It listens; what there is to serve comes and goes, which `/readyz` tells.
         say(&format!("ready: {}://{}", door.scheme(), door.local_addr()))?;
         let _ = door.run().await;
