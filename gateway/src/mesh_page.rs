@@ -99,8 +99,9 @@ pub enum MeshPage {
     /// nobody.
     #[default]
     OnLoopback,
-    /// Whoever has the key, wherever the gateway listens. Off loopback the key, and what is shown,
-    /// travel as they are: put a proxy that speaks TLS before it where others may listen.
+    /// Whoever has the key, wherever the gateway listens. Without
+    /// [`GatewayConfig::tls`](crate::GatewayConfig::tls), or a proxy that speaks it, the key and what is shown
+    /// travel as they are.
     WithKey(PageKey),
     /// Nobody.
     Off,
