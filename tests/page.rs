@@ -99,7 +99,7 @@ fn beyond_this_host_only_the_key_opens() {
     let key = folders.mesh("key");
     std::fs::write(&key, format!("{KEY}\n")).expect("a folder to write to");
     let key_file = key.display().to_string();
-    let (_demo, _) = start(&folders, &["--listen", &listen, "--mesh-key-file", &key_file]);
+    let (demo, _) = start(&folders, &["--listen", &listen, "--mesh-key-file", &key_file]);
     let page = format!("{url}/mesh/data");
     let (status, body) = curl(&["-i", &page]);
     assert!(status == 401 && body.contains("www-authenticate: Bearer"), "{status} {body}");
@@ -125,6 +125,11 @@ fn beyond_this_host_only_the_key_opens() {
     browser.go(&format!("{url}/mesh?key={}", KEY.replace(' ', "+")));
     browser.wait("the page", "return document.querySelectorAll('[data-host]').length === 1");
     assert_eq!(browser.run("return location.search"), "", "the key is gone from the address");
+
+    // Another gateway does not know the cookie, and the page says so by asking anew.
+    drop(demo);
+    let (_demo, _) = start(&folders, &["--listen", &listen, "--mesh-key-file", &key_file]);
+    browser.wait("the form", "return document.getElementById('key') !== null");
 }
 
 #[test]

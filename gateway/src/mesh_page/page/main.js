@@ -70,8 +70,15 @@ function connect() {
     const since = latest ? `lost since ${clock(Date.now())}, trying again` : "no answer, trying again";
     if ($("status").dataset.state !== "lost") status("lost", since);
     // Refused rather than lost: another try later, which a browser does not make by itself.
-    if (source.readyState === EventSource.CLOSED) again = setTimeout(connect, 3000);
+    if (source.readyState === EventSource.CLOSED) again = setTimeout(retry, 3000);
   });
+}
+
+/** After the gateway's restart a cookie is worth nothing: then the form asks for the key. */
+async function retry() {
+  const answer = await fetch("/mesh", { method: "HEAD" }).catch(() => null);
+  if (answer?.status === 401) location.reload();
+  else if (source.readyState === EventSource.CLOSED && !document.hidden) connect();
 }
 
 /** A page that nobody sees for a while does not keep the mesh busy. */
