@@ -229,6 +229,10 @@ impl Board {
         // Under the lock under which viewers enter: who comes now is seen, or begins it anew.
         let mut state = self.state.lock();
         state.gathers = self.viewers() > 0;
+        if !state.gathers {
+            // A log with a hole in it would not say so.
+            state.picture = Picture::default();
+        }
         state.gathers
     }
 
@@ -362,6 +366,7 @@ mod tests {
         drop(again);
         sleep(LINGER).await;
         until("events are not followed for ever", || !board.state.lock().gathers).await;
+        assert_eq!(board.state.lock().picture.logged(), 0, "nor are old ones told for ever");
     }
 
     #[tokio::test(start_paused = true)]
