@@ -90,7 +90,7 @@ fn given(object: &Map<String, Value>) -> Option<&Value> {
         .or_else(|| first("enum"))
 }
 
-fn is_null(schema: &Value) -> bool {
+pub(super) fn is_null(schema: &Value) -> bool {
     schema.get("type").and_then(Value::as_str) == Some("null")
 }
 

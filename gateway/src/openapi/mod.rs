@@ -18,7 +18,7 @@ use layercake_wire::payload::Tag;
 use serde_json::{Map, Value, json};
 
 use self::{
-    example::example,
+    example::{example, is_null},
     schemas::{Placed, Schemas, plain, reference},
 };
 use crate::{
@@ -217,9 +217,8 @@ fn parameter(operation: &Operation<'_>, placed: &Placed, parameter: &HttpParamet
 
 /// The schema of an option when there is one.
 fn without_null(schema: &Value) -> &Value {
-    let is_null = |schema: &&Value| schema.get("type").and_then(Value::as_str) == Some("null");
     match schema.get("anyOf").and_then(Value::as_array).map(Vec::as_slice) {
-        Some([one, null] | [null, one]) if is_null(&null) => one,
+        Some([one, null] | [null, one]) if is_null(null) => one,
         _ => schema,
     }
 }
