@@ -64,17 +64,17 @@ fn inflate_now(bytes: &[u8], limit: usize) -> Result<Bytes, NotInflated> {
     if plain.len() > limit { Err(NotInflated::TooLarge) } else { Ok(plain.into()) }
 }
 
-/// Compresses an answer that is at hand, where its client takes that and it is worth while.
+/// Whether an answer is at hand, and gets smaller by compression.
+pub(crate) fn is_worth_it(answer: &Answer) -> bool {
+    let AnswerBody::Whole(body) = answer.body() else { return false };
+    let media = || answer.headers().get(header::CONTENT_TYPE)?.to_str().ok();
+    body.size_hint().lower() >= LEAST as u64
+        && media().is_some_and(is_compressible)
+        && !answer.headers().contains_key(header::CONTENT_ENCODING)
+}
+
+/// Compresses an answer for which that [is worth it](is_worth_it), where its client takes that.
 pub(crate) async fn compress(request: &HeaderMap, answer: &mut Answer) {
-    let AnswerBody::Whole(body) = answer.body_mut() else { return };
-    let size = body.size_hint().exact().unwrap_or_default() as usize;
-    let media = answer.headers().get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok());
-    if size < LEAST
-        || !media.is_some_and(is_compressible)
-        || answer.headers().contains_key(header::CONTENT_ENCODING)
-    {
-        return;
-    }
     answer.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
     if !takes_gzip(request) {
         return;
@@ -82,7 +82,7 @@ pub(crate) async fn compress(request: &HeaderMap, answer: &mut Answer) {
     let AnswerBody::Whole(body) = std::mem::take(answer.body_mut()) else { return };
     let Ok(collected) = body.collect().await;
     let plain = collected.to_bytes();
-    let zipped = match size {
+    let zipped = match plain.len() {
         ..LONG => deflate(&plain),
         _ => {
             let work = plain.clone();
