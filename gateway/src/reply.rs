@@ -19,7 +19,13 @@ pub(crate) enum AnswerBody {
     Whole(Full<Bytes>),
     /// Still to come.
     Coming(Pin<Box<dyn Body<Data = Bytes, Error = BrokenOff> + Send>>),
+    /// None: after the head the connection goes on as something else.
+    GoesOn(GoesOn),
 }
+
+/// What a connection does after its last answer. It is done by the task of the connection, so that it
+/// counts as one, and ends as one.
+pub(crate) type GoesOn = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A body did not come to its end: the connection has to say so, by ending.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +36,17 @@ impl AnswerBody {
     /// One that is at hand.
     pub(crate) fn whole(bytes: impl Into<Bytes>) -> Self {
         Self::Whole(Full::new(bytes.into()))
+    }
+
+    /// Takes away what the connection goes on as.
+    pub(crate) fn goes_on(&mut self) -> Option<GoesOn> {
+        match self {
+            Self::GoesOn(_) => match std::mem::take(self) {
+                Self::GoesOn(work) => Some(work),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 
@@ -52,6 +69,7 @@ impl Body for AnswerBody {
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
             Self::Coming(body) => body.as_mut().poll_frame(cx),
+            Self::GoesOn(_) => Poll::Ready(None),
         }
     }
 
@@ -59,6 +77,7 @@ impl Body for AnswerBody {
         match self {
             Self::Whole(body) => body.is_end_stream(),
             Self::Coming(body) => body.is_end_stream(),
+            Self::GoesOn(_) => true,
         }
     }
 
@@ -66,6 +85,7 @@ impl Body for AnswerBody {
         match self {
             Self::Whole(body) => body.size_hint(),
             Self::Coming(body) => body.size_hint(),
+            Self::GoesOn(_) => SizeHint::with_exact(0),
         }
     }
 }
