@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header};
 use hyper::body::{Body, Frame};
 use layercake_node::{AskError, EncodedReplies};
-use layercake_wire::payload::{self, Encoding, Payload};
+use layercake_wire::payload::{Encoding, Payload};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
@@ -183,14 +183,14 @@ fn written(form: Form, payload: Payload) -> Result<Bytes, String> {
 
 /// The bytes that a part is.
 pub(crate) fn bytes_of(payload: &Payload) -> Result<Bytes, String> {
-    payload::decode(payload.encoding, &payload.bytes).map_err(|error| error.to_string())
+    payload.decode().map_err(|error| error.to_string())
 }
 
 /// The JSON that a part is, on one line.
 pub(crate) fn json_of(payload: Payload) -> Result<Bytes, String> {
     match payload.encoding {
         // A line break that is not escaped stands between the values of JSON written for people.
-        Encoding::Json if payload.bytes.contains(&b'\n') => {
+        Encoding::Json if payload.bytes.iter().any(|b| matches!(b, b'\n' | b'\r')) => {
             let value: serde_json::Value =
                 serde_json::from_slice(&payload.bytes).map_err(|error| error.to_string())?;
             Ok(value.to_string().into())
