@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http::{HeaderValue, Response, header};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
@@ -18,7 +19,7 @@ pub(crate) enum AnswerBody {
     /// At hand as a whole.
     Whole(Full<Bytes>),
     /// Still to come.
-    Coming(Pin<Box<dyn Body<Data = Bytes, Error = BrokenOff> + Send>>),
+    Coming(Pin<Box<dyn Stream<Item = Result<Bytes, BrokenOff>> + Send>>),
     /// None: after the head the connection goes on as something else.
     GoesOn(GoesOn),
 }
@@ -68,7 +69,9 @@ impl Body for AnswerBody {
             Self::Whole(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
-            Self::Coming(body) => body.as_mut().poll_frame(cx),
+            Self::Coming(pieces) => {
+                pieces.as_mut().poll_next(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
             Self::GoesOn(_) => Poll::Ready(None),
         }
     }
@@ -76,7 +79,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Coming(body) => body.is_end_stream(),
+            Self::Coming(_) => false,
             Self::GoesOn(_) => true,
         }
     }
@@ -84,7 +87,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Coming(body) => body.size_hint(),
+            Self::Coming(_) => SizeHint::default(),
             Self::GoesOn(_) => SizeHint::with_exact(0),
         }
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream::poll_fn;
 use http::{HeaderMap, HeaderValue, Response, header};
-use hyper::body::{Body, Frame};
 use layercake_node::{AskError, EncodedReplies};
 use layercake_wire::payload::{Encoding, Payload};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -64,8 +64,9 @@ pub(crate) fn answer(
     let mut alive = interval(ALIVE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     alive.reset();
-    let body = Coming { form, first, replies, beside, alive, over: false, broken: None };
-    let mut answer = Response::new(AnswerBody::Coming(Box::pin(body)));
+    let mut body = Coming { form, first, replies, beside, alive, over: false, broken: None };
+    let pieces = poll_fn(move |cx| body.poll_bytes(cx));
+    let mut answer = Response::new(AnswerBody::Coming(Box::pin(pieces)));
     let headers = answer.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -197,17 +198,5 @@ pub(crate) fn json_of(payload: Payload) -> Result<Bytes, String> {
         }
         Encoding::Json => Ok(payload.bytes),
         other => Err(format!("a part came as {other:?}, not as JSON")),
-    }
-}
-
-impl Body for Coming {
-    type Data = Bytes;
-    type Error = BrokenOff;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        self.get_mut().poll_bytes(cx).map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
     }
 }
