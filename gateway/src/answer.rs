@@ -1,5 +1,7 @@
 //! From the outcome of a call to what the client is told: the one table of causes and statuses.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use layercake_node::{
@@ -51,9 +53,8 @@ pub(crate) fn reply(entry: &Entry, outcome: Result<Payload, AskError>) -> Result
         };
     }
     if entry.reply == HttpReply::Blob {
-        let joined = payload::join(&json, &beside).map_err(|error| unusable(error.to_string()))?;
-        let blob: Blob = payload::decode(Encoding::Parts, &joined)
-            .map_err(|error| unusable(error.to_string()))?;
+        let blob: Blob =
+            payload::decode_beside(&json, beside).map_err(|error| unusable(error.to_string()))?;
         let media = HeaderValue::try_from(blob.media_type);
         let media = media.unwrap_or(HeaderValue::from_static("application/octet-stream"));
         return Ok(Told { media, bytes: blob.bytes, etag: blob.etag.as_deref().and_then(quoted) });
@@ -67,7 +68,9 @@ pub(crate) fn reply(entry: &Entry, outcome: Result<Payload, AskError>) -> Result
 }
 
 fn member_of(json: &[u8], member: &str) -> Option<Value> {
-    serde_json::from_slice::<Value>(json).ok()?.get_mut(member).map(Value::take)
+    // The others are not read.
+    let members: HashMap<String, &RawValue> = serde_json::from_slice(json).ok()?;
+    serde_json::from_str(members.get(member)?.get()).ok()
 }
 
 /// An entity tag for a header; none where it has characters that one cannot have.

@@ -68,6 +68,28 @@ impl Body for Source {
     }
 }
 
+/// How fast a body has to come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Bytes per second, at least, after the first seconds.
+    pub(crate) rate: u32,
+    /// Since then.
+    pub(crate) begun: Instant,
+    /// When it has to be there, where there is such a time.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Pace {
+    /// Until when the next bytes have to come, after so many.
+    fn until(&self, so_far: u64) -> Instant {
+        let earned = so_far as f64 / f64::from(self.rate.max(1));
+        let patience = PATIENCE + Duration::try_from_secs_f64(earned).unwrap_or(Duration::ZERO);
+        let far = || self.begun + Duration::from_secs(86_400);
+        let until = self.begun.checked_add(patience).unwrap_or_else(far);
+        self.until.map_or(until, |last| last.min(until))
+    }
+}
+
 /// The body of a request, which may still be on its way.
 pub(crate) struct RequestBody {
     /// Absent once it was taken.
@@ -86,18 +108,36 @@ impl RequestBody {
         self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
-    /// Reads it, if it has at most `limit` bytes and comes at `rate` bytes per second or faster, after
-    /// the first seconds.
+    /// Reads it, if it has at most `limit` bytes, and comes until then and at `rate` bytes per second or
+    /// faster, after the first seconds.
     pub(crate) async fn read(
         &mut self,
         limit: usize,
         rate: u32,
         until: Instant,
     ) -> Result<Bytes, Unread> {
-        match timeout_at(until, collect(self, limit, rate)).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => Err(Unread::Late),
+        let pace = Pace { rate, begun: Instant::now(), until: Some(until) };
+        // Most bodies are one piece, which is then passed on without a copy.
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(data) = self.next((first.len() + rest.len()) as u64, pace).await {
+            let data = data?;
+            if first.len() + rest.len() + data.len() > limit {
+                return Err(Unread::TooLarge);
+            }
+            if first.is_empty() {
+                first = data;
+            } else {
+                rest.extend_from_slice(&data);
+            }
         }
+        if rest.is_empty() {
+            return Ok(first);
+        }
+        let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+        whole.extend_from_slice(&first);
+        whole.extend_from_slice(&rest);
+        Ok(whole.freeze())
     }
 
     /// Takes it away, to be read elsewhere.
@@ -106,19 +146,11 @@ impl RequestBody {
         Self { incoming: self.incoming.take(), held_back }
     }
 
-    /// The next bytes; `None` after the last ones. `so_far` is how many there were since `begun`: they have to
-    /// come at `rate` bytes per second or faster, after the first seconds.
-    pub(crate) async fn next(
-        &mut self,
-        so_far: u64,
-        rate: u32,
-        begun: Instant,
-    ) -> Option<Result<Bytes, Unread>> {
+    /// The next bytes; `None` after the last ones. `so_far` is how many there were.
+    pub(crate) async fn next(&mut self, so_far: u64, pace: Pace) -> Option<Result<Bytes, Unread>> {
         self.held_back = false; // hyper tells it to go on at the first read
         let body = self.incoming.as_mut()?;
-        let earned = so_far as f64 / f64::from(rate.max(1));
-        let patience = PATIENCE + Duration::try_from_secs_f64(earned).unwrap_or(Duration::ZERO);
-        let until = begun.checked_add(patience).unwrap_or(begun + Duration::from_secs(86_400));
+        let until = pace.until(so_far);
         loop {
             let frame = match timeout_at(until, body.frame()).await {
                 Ok(frame) => frame?,
@@ -152,29 +184,4 @@ impl RequestBody {
             }
         }));
     }
-}
-
-async fn collect(body: &mut RequestBody, limit: usize, rate: u32) -> Result<Bytes, Unread> {
-    let begun = Instant::now();
-    // Most bodies are one piece, which is then passed on without a copy.
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(data) = body.next((first.len() + rest.len()) as u64, rate, begun).await {
-        let data = data?;
-        if first.len() + rest.len() + data.len() > limit {
-            return Err(Unread::TooLarge);
-        }
-        if first.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&data);
-        }
-    }
-    if rest.is_empty() {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
-    whole.extend_from_slice(&first);
-    whole.extend_from_slice(&rest);
-    Ok(whole.freeze())
 }

@@ -51,9 +51,9 @@ pub(crate) struct Asking<'r> {
 
 impl Front {
     /// Makes a message of it, asks the service, and answers.
-    pub(crate) async fn ask(&self, mut asking: Asking<'_>) -> Result<Answer, Problem> {
+    pub(crate) async fn ask(&self, asking: &mut Asking<'_>) -> Result<Answer, Problem> {
         asking.visit.check()?;
-        let Asking { endpoint, head, now, .. } = asking;
+        let &mut Asking { endpoint, head, now, .. } = asking;
         let (entry, config) = (&endpoint.entry, &self.config);
         let as_it_comes = entry.api.stream || matches!(asking.form, Form::Upload(_));
         let most = if as_it_comes { config.stream_deadline } else { config.deadline };
@@ -64,12 +64,12 @@ impl Front {
         let mut sender = None;
         let content = match std::mem::replace(&mut asking.form, Form::Empty) {
             Form::Empty => Content::None,
-            Form::Json => Content::Json(self.read(&mut asking, config.body_limit, deadline).await?),
+            Form::Json => Content::Json(self.read(asking, config.body_limit, deadline).await?),
             Form::UrlEncoded => {
-                Content::Form(self.read(&mut asking, config.body_limit, deadline).await?)
+                Content::Form(self.read(asking, config.body_limit, deadline).await?)
             }
             Form::Blob(media) => {
-                beside.push(self.read(&mut asking, config.blob_limit, deadline).await?);
+                beside.push(self.read(asking, config.blob_limit, deadline).await?);
                 // What the schema knows of it: bytes as text. They come later, beside.
                 Content::Value(json!({ "media_type": media, "bytes": "" }))
             }
@@ -83,7 +83,7 @@ impl Front {
         let message = input::message(endpoint, &asking.values, query, &head.headers, content)?;
         let payload = encode(endpoint, message, &beside)?;
         if entry.api.stream {
-            return self.stream(asking, payload, sender, deadline).await;
+            return Box::pin(self.stream(asking, payload, sender, deadline)).await;
         }
 
         // It keeps the deadline by itself; the timer here is for one that does not.
@@ -99,7 +99,7 @@ impl Front {
             None => call.await,
             Some(sender) => {
                 let mut call = pin!(call);
-                let pump = upload::pump(asking.body, sender, self.bounds());
+                let pump = Box::pin(upload::pump(asking.body, sender, self.bounds()));
                 tokio::select! {
                     outcome = &mut call => outcome,
                     passed = pump => {
@@ -163,12 +163,12 @@ impl Front {
     /// Asks for a reply in parts, and answers with them as they come.
     async fn stream(
         &self,
-        asking: Asking<'_>,
+        asking: &mut Asking<'_>,
         payload: Payload,
         sender: Option<UploadSender>,
         deadline: Instant,
     ) -> Result<Answer, Problem> {
-        let Asking { endpoint, head, upgrade, visit, .. } = asking;
+        let &mut Asking { endpoint, head, visit, .. } = asking;
         let entry = &endpoint.entry;
         let produces = entry.api.http.produces.first();
         let media = produces.filter(|media| !media.contains('*'));
@@ -214,7 +214,7 @@ impl Front {
         {
             return Err(answer::problem(&error));
         }
-        if let Some(upgrade) = upgrade {
+        if let Some(upgrade) = asking.upgrade.take() {
             return Ok(upgrade.answer(form, first, replies, self.closing.clone()));
         }
         let mut answer = stream::answer(form, media, first, replies, beside);

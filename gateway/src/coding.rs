@@ -3,13 +3,18 @@
 //! What takes more than a moment is done on a thread for such work, so that the requests of others do not
 //! wait for it.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    sync::LazyLock,
+    thread::available_parallelism,
+};
 
 use bytes::Bytes;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
+use tokio::sync::Semaphore;
 
 use crate::{
     problem::{Kind, Problem},
@@ -20,6 +25,21 @@ use crate::{
 pub(crate) const LEAST: usize = 1 << 10;
 /// What is larger is worked on elsewhere.
 const LONG: usize = 32 << 10;
+
+/// How many bodies are worked on elsewhere at a time: more would not be done sooner.
+static PLACES: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(available_parallelism().map_or(2, usize::from)));
+
+/// Works on a thread for such work, when it is its turn; nothing comes of work that panics.
+async fn elsewhere<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    let place = PLACES.acquire().await.ok()?;
+    let work = move || {
+        // Also where nobody waits for it any more.
+        let _place = place;
+        work()
+    };
+    tokio::task::spawn_blocking(work).await.ok()
+}
 
 /// Whether the body comes compressed.
 pub(crate) fn is_compressed(headers: &HeaderMap) -> Result<bool, Problem> {
@@ -53,8 +73,7 @@ pub(crate) async fn inflate(bytes: Bytes, limit: usize) -> Result<Bytes, NotInfl
     if bytes.len() <= LONG / 8 {
         return inflate_now(&bytes, limit);
     }
-    let work = tokio::task::spawn_blocking(move || inflate_now(&bytes, limit));
-    work.await.unwrap_or(Err(NotInflated::Broken))
+    elsewhere(move || inflate_now(&bytes, limit)).await.unwrap_or(Err(NotInflated::Broken))
 }
 
 fn inflate_now(bytes: &[u8], limit: usize) -> Result<Bytes, NotInflated> {
@@ -64,17 +83,17 @@ fn inflate_now(bytes: &[u8], limit: usize) -> Result<Bytes, NotInflated> {
     if plain.len() > limit { Err(NotInflated::TooLarge) } else { Ok(plain.into()) }
 }
 
-/// Compresses an answer that is at hand, where its client takes that and it is worth while.
+/// Whether an answer is at hand, and gets smaller by compression.
+pub(crate) fn is_worth_it(answer: &Answer) -> bool {
+    let AnswerBody::Whole(body) = answer.body() else { return false };
+    let media = || answer.headers().get(header::CONTENT_TYPE)?.to_str().ok();
+    body.size_hint().lower() >= LEAST as u64
+        && media().is_some_and(is_compressible)
+        && !answer.headers().contains_key(header::CONTENT_ENCODING)
+}
+
+/// Compresses an answer for which that [is worth it](is_worth_it), where its client takes that.
 pub(crate) async fn compress(request: &HeaderMap, answer: &mut Answer) {
-    let AnswerBody::Whole(body) = answer.body_mut() else { return };
-    let size = body.size_hint().exact().unwrap_or_default() as usize;
-    let media = answer.headers().get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok());
-    if size < LEAST
-        || !media.is_some_and(is_compressible)
-        || answer.headers().contains_key(header::CONTENT_ENCODING)
-    {
-        return;
-    }
     answer.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
     if !takes_gzip(request) {
         return;
@@ -82,11 +101,11 @@ pub(crate) async fn compress(request: &HeaderMap, answer: &mut Answer) {
     let AnswerBody::Whole(body) = std::mem::take(answer.body_mut()) else { return };
     let Ok(collected) = body.collect().await;
     let plain = collected.to_bytes();
-    let zipped = match size {
+    let zipped = match plain.len() {
         ..LONG => deflate(&plain),
         _ => {
             let work = plain.clone();
-            tokio::task::spawn_blocking(move || deflate(&work)).await.unwrap_or(None)
+            elsewhere(move || deflate(&work)).await.flatten()
         }
     };
     let Some(zipped) = zipped.filter(|zipped| zipped.len() < plain.len()) else {

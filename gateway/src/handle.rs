@@ -84,67 +84,79 @@ impl Front {
     }
 
     /// Answers a request. Dropping the future gives the request up, in the service as well.
-    pub(crate) async fn handle(&self, request: Request<Source>, origin: Origin) -> Answer {
+    pub(crate) fn handle(
+        &self,
+        request: Request<Source>,
+        origin: Origin,
+    ) -> impl Future<Output = Answer> + Send {
         let now = Instant::now();
+        // Taken apart here, or the future would have room for the whole and for the parts.
         let (mut head, body) = request.into_parts();
         let mut body = RequestBody::new(&head, body);
-        let table = self.catalogue.current(&*self.services, now);
-        let mut visit = self.door.visit(&self.metrics, &head, origin, now);
-        let found = table.find(&head.method, head.uri.path());
-        let of_ancestor = self.config.ancestor && ancestor::concerns(&head);
-        let entry = match &found {
-            _ if of_ancestor => ancestor::entry(&table, head.uri.path()),
-            Found::Hit(endpoint, _) | Found::Other(endpoint, _) => Some(&endpoint.entry),
-            Found::Missing => None,
-        };
-        if let Some(entry) = entry {
-            visit.of_message(&entry.name);
-        }
-
-        let limits = Limits {
-            uri: self.config.uri_limit,
-            body: self.config.body_limit,
-            blob: self.config.blob_limit,
-            upload: self.config.upload_limit,
-        };
-        let page = self.page.as_ref().filter(|_| Page::has(head.uri.path()));
-        let outcome = if let Some(page) = page {
-            page.answer(&head, &mut body).await
-        } else if of_ancestor {
-            let entry = entry.map(|entry| &**entry);
-            let request = ancestor::Request { head: &head, body: &mut body, visit: &visit, now };
-            Ok(ancestor::handle(self, &table, entry, request).await)
-        } else {
-            let upgrade = Upgrade::of(&mut head);
-            match (route::route(found, &head, body.is_end(), &limits), upgrade) {
-                (Ok(Route::Call { endpoint, values, form }), Ok(upgrade)) => {
-                    let (head, body, visit) = (&head, &mut body, &visit);
-                    let asking = Asking { endpoint, values, form, head, body, upgrade, visit, now };
-                    self.ask(asking).await
-                }
-                (Ok(Route::Call { .. }), Err(problem)) => Err(problem),
-                (Ok(route), _) => self.own(route, &table, &head),
-                (Err(problem), _) => Err(self.or_unavailable(problem, &table)),
+        async move {
+            let table = self.catalogue.current(&*self.services, now);
+            let mut visit = self.door.visit(&self.metrics, &head, origin, now);
+            let found = table.find(&head.method, head.uri.path());
+            let of_ancestor = self.config.ancestor && ancestor::concerns(&head);
+            let entry = match &found {
+                _ if of_ancestor => ancestor::entry(&table, head.uri.path()),
+                Found::Hit(endpoint, _) | Found::Other(endpoint, _) => Some(&endpoint.entry),
+                Found::Missing => None,
+            };
+            if let Some(entry) = entry {
+                visit.of_message(&entry.name);
             }
-        };
-        let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
-        if page.is_some() {
-            mesh_page::guard(answer.headers_mut());
+
+            let limits = Limits {
+                uri: self.config.uri_limit,
+                body: self.config.body_limit,
+                blob: self.config.blob_limit,
+                upload: self.config.upload_limit,
+            };
+            let page = self.page.as_ref().filter(|_| Page::has(head.uri.path()));
+            // What is seldom is boxed: its size would be carried, and moved, by each request.
+            let outcome = if let Some(page) = page {
+                Box::pin(page.answer(&head, &mut body)).await
+            } else if of_ancestor {
+                let entry = entry.map(|entry| &**entry);
+                let request =
+                    ancestor::Request { head: &head, body: &mut body, visit: &visit, now };
+                Ok(Box::pin(ancestor::handle(self, &table, entry, request)).await)
+            } else {
+                let upgrade = Upgrade::of(&mut head);
+                match (route::route(found, &head, body.is_end(), &limits), upgrade) {
+                    (Ok(Route::Call { endpoint, values, form }), Ok(upgrade)) => {
+                        let (head, body, visit) = (&head, &mut body, &visit);
+                        let mut asking =
+                            Asking { endpoint, values, form, head, body, upgrade, visit, now };
+                        self.ask(&mut asking).await
+                    }
+                    (Ok(Route::Call { .. }), Err(problem)) => Err(problem),
+                    (Ok(route), _) => self.own(route, &table, &head),
+                    (Err(problem), _) => Err(self.or_unavailable(problem, &table)),
+                }
+            };
+            let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
+            if page.is_some() {
+                mesh_page::guard(answer.headers_mut());
+            }
+            let server = answer.headers_mut().entry(header::SERVER);
+            server.or_insert(HeaderValue::from_static("layer-cake"));
+            if self.config.ancestor {
+                ancestor::readable(&mut answer);
+            }
+            if coding::is_worth_it(&answer) {
+                Box::pin(coding::compress(&head.headers, &mut answer)).await;
+            }
+            if head.method == Method::HEAD {
+                without_body(&mut answer);
+            }
+            if head.version <= Version::HTTP_11 {
+                body.discard(); // an HTTP/2 stream is closed by itself
+            }
+            visit.answered(&mut answer, self.draining.load(Ordering::Relaxed));
+            answer
         }
-        let server = answer.headers_mut().entry(header::SERVER);
-        server.or_insert(HeaderValue::from_static("layer-cake"));
-        if self.config.ancestor {
-            ancestor::readable(&mut answer);
-        }
-        coding::compress(&head.headers, &mut answer).await;
-        if head.method == Method::HEAD {
-            without_body(&mut answer);
-        }
-        if head.version <= Version::HTTP_11 {
-            body.discard(); // an HTTP/2 stream is closed by itself
-        }
-        visit.answered(&mut answer, self.draining.load(Ordering::Relaxed));
-        answer
     }
 
     /// Answers for what is the gateway's own.
@@ -217,4 +229,20 @@ fn options(allow: String) -> Answer {
         .headers_mut()
         .extend(HeaderValue::try_from(allow).ok().map(|allow| (header::ALLOW, allow)));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_under_way_is_small() {
+        /// How large the future is that a function makes.
+        fn size<'f, F>(_: impl FnOnce(&'f Front, Request<Source>, Origin) -> F) -> usize {
+            size_of::<F>()
+        }
+        // It is moved several times before it is first polled.
+        let size = size(Front::handle);
+        assert!(size <= 2_400, "{size} bytes: box what is seldom");
+    }
 }

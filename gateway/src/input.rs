@@ -75,7 +75,7 @@ pub(crate) fn message(
     }
 
     let mut wrong = Vec::new();
-    let mut given: Vec<Parameter<'_>> = Vec::new();
+    let mut given: Vec<Parameter<'_>> = Vec::with_capacity(route.parameters.len());
     for (member, value) in holes(&route.template).zip(values) {
         given.push((member.into(), value.as_str().into()));
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http::{HeaderValue, Response, header};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
@@ -18,8 +19,14 @@ pub(crate) enum AnswerBody {
     /// At hand as a whole.
     Whole(Full<Bytes>),
     /// Still to come.
-    Coming(Pin<Box<dyn Body<Data = Bytes, Error = BrokenOff> + Send>>),
+    Coming(Pin<Box<dyn Stream<Item = Result<Bytes, BrokenOff>> + Send>>),
+    /// None: after the head the connection goes on as something else.
+    GoesOn(GoesOn),
 }
+
+/// What a connection does after its last answer. It is done by the task of the connection, so that it
+/// counts as one, and ends as one.
+pub(crate) type GoesOn = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A body did not come to its end: the connection has to say so, by ending.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +37,17 @@ impl AnswerBody {
     /// One that is at hand.
     pub(crate) fn whole(bytes: impl Into<Bytes>) -> Self {
         Self::Whole(Full::new(bytes.into()))
+    }
+
+    /// Takes away what the connection goes on as.
+    pub(crate) fn goes_on(&mut self) -> Option<GoesOn> {
+        match self {
+            Self::GoesOn(_) => match std::mem::take(self) {
+                Self::GoesOn(work) => Some(work),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 
@@ -51,21 +69,26 @@ impl Body for AnswerBody {
             Self::Whole(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
-            Self::Coming(body) => body.as_mut().poll_frame(cx),
+            Self::Coming(pieces) => {
+                pieces.as_mut().poll_next(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
+            Self::GoesOn(_) => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Coming(body) => body.is_end_stream(),
+            Self::Coming(_) => false,
+            Self::GoesOn(_) => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Coming(body) => body.size_hint(),
+            Self::Coming(_) => SizeHint::default(),
+            Self::GoesOn(_) => SizeHint::with_exact(0),
         }
     }
 }

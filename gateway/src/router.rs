@@ -98,8 +98,11 @@ impl<T> Router<T> {
         others: &mut Vec<&'t (Method, T)>,
     ) -> Option<&'t T> {
         let Some(path) = path else {
-            others.extend(&self.here);
-            return self.here.iter().find(|(known, _)| known == method).map(|(_, value)| value);
+            let hit = self.here.iter().find(|(known, _)| known == method);
+            if hit.is_none() {
+                others.extend(&self.here);
+            }
+            return hit.map(|(_, value)| value);
         };
         let (segment, rest) = match path.split_once('/') {
             Some((segment, rest)) => (segment, Some(rest)),

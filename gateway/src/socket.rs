@@ -75,13 +75,13 @@ impl Upgrade {
         closing: CancellationToken,
     ) -> Answer {
         let Self { on, accept } = self;
-        tokio::spawn(async move {
+        let work = async move {
             match on.await {
                 Ok(upgraded) => serve(TokioIo::new(upgraded), form, first, replies, closing).await,
                 Err(error) => tracing::debug!(%error, "no WebSocket"),
             }
-        });
-        let mut answer = Response::new(AnswerBody::default());
+        };
+        let mut answer = Response::new(AnswerBody::GoesOn(Box::pin(work)));
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = answer.headers_mut();
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

@@ -7,10 +7,10 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream::poll_fn;
 use http::{HeaderMap, HeaderValue, Response, header};
-use hyper::body::{Body, Frame};
 use layercake_node::{AskError, EncodedReplies};
-use layercake_wire::payload::{self, Encoding, Payload};
+use layercake_wire::payload::{Encoding, Payload};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
@@ -64,8 +64,9 @@ pub(crate) fn answer(
     let mut alive = interval(ALIVE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     alive.reset();
-    let body = Coming { form, first, replies, beside, alive, over: false, broken: None };
-    let mut answer = Response::new(AnswerBody::Coming(Box::pin(body)));
+    let mut body = Coming { form, first, replies, beside, alive, over: false, broken: None };
+    let pieces = poll_fn(move |cx| body.poll_bytes(cx));
+    let mut answer = Response::new(AnswerBody::Coming(Box::pin(pieces)));
     let headers = answer.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -183,31 +184,19 @@ fn written(form: Form, payload: Payload) -> Result<Bytes, String> {
 
 /// The bytes that a part is.
 pub(crate) fn bytes_of(payload: &Payload) -> Result<Bytes, String> {
-    payload::decode(payload.encoding, &payload.bytes).map_err(|error| error.to_string())
+    payload.decode().map_err(|error| error.to_string())
 }
 
 /// The JSON that a part is, on one line.
 pub(crate) fn json_of(payload: Payload) -> Result<Bytes, String> {
     match payload.encoding {
         // A line break that is not escaped stands between the values of JSON written for people.
-        Encoding::Json if payload.bytes.contains(&b'\n') => {
+        Encoding::Json if payload.bytes.iter().any(|b| matches!(b, b'\n' | b'\r')) => {
             let value: serde_json::Value =
                 serde_json::from_slice(&payload.bytes).map_err(|error| error.to_string())?;
             Ok(value.to_string().into())
         }
         Encoding::Json => Ok(payload.bytes),
         other => Err(format!("a part came as {other:?}, not as JSON")),
-    }
-}
-
-impl Body for Coming {
-    type Data = Bytes;
-    type Error = BrokenOff;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        self.get_mut().poll_bytes(cx).map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
     }
 }

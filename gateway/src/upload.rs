@@ -5,7 +5,7 @@ use layercake_node::UploadSender;
 use tokio::time::Instant;
 
 use crate::{
-    body::{RequestBody, Unread},
+    body::{Pace, RequestBody, Unread},
     problem::{Kind, Problem},
     route,
 };
@@ -33,10 +33,10 @@ pub(crate) async fn pump(
     bounds: Bounds,
 ) -> Result<(), Problem> {
     let Some(mut outlet) = to.wanted().await else { return Ok(()) };
-    let mut begun = Instant::now();
+    let mut pace = Pace { rate: bounds.rate, begun: Instant::now(), until: None };
     let mut count = 0;
     loop {
-        let problem = match body.next(count, bounds.rate, begun).await {
+        let problem = match body.next(count, pace).await {
             None => {
                 outlet.finish();
                 return Ok(());
@@ -52,7 +52,7 @@ pub(crate) async fn pump(
                         }
                     }
                     // That its reader was slow is not the client's fault.
-                    begun += waiting.elapsed();
+                    pace.begun += waiting.elapsed();
                     continue;
                 }
                 route::too_large(bounds.limit)

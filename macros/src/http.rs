@@ -25,7 +25,7 @@ pub(crate) struct Declared<'a> {
 impl Declared<'_> {
     /// The function that tells it; nothing where there is nothing to tell.
     pub(crate) fn expand(&self, args: &Args) -> Result<TokenStream> {
-        let Args { status, consumes, produces, etag, .. } = args;
+        let Args { status, consumes, produces, etag, stream, .. } = args;
         let silent = self.routes.is_empty()
             && self.places.is_empty()
             && status.is_none()
@@ -68,6 +68,14 @@ impl Declared<'_> {
         if let (Some(_), Some((method, _))) = (body, self.routes.iter().find(|(m, _)| m == "get")) {
             return Err(Error::new(method.span(), "a `GET` has no body, and a field is one"));
         }
+        let (taken, given) = (media_types(consumes)?, media_types(produces)?);
+        if let (Some(text), None) = (consumes, body) {
+            let why = "`consumes` is about the field with `#[arg(body)]`, and there is none";
+            return Err(Error::new(text.span(), why));
+        }
+        if let (Some(member), Some(_)) = (etag, stream) {
+            return Err(Error::new(member.span(), "a reply in parts has no field for an `etag`"));
+        }
         let body = match body {
             Some(member) => quote!(::std::option::Option::Some(#member.into())),
             None => quote!(::std::option::Option::None),
@@ -82,7 +90,6 @@ impl Declared<'_> {
             },
             None => quote!(0),
         };
-        let (consumes, produces) = (media_types(consumes)?, media_types(produces)?);
         let etag = match etag {
             Some(member) => quote!(::std::option::Option::Some(#member.into())),
             None => quote!(::std::option::Option::None),
@@ -95,8 +102,8 @@ impl Declared<'_> {
                     query: ::std::vec![#(#query.into()),*],
                     body: #body,
                     status: #status,
-                    consumes: ::std::vec![#(#consumes.into()),*],
-                    produces: ::std::vec![#(#produces.into()),*],
+                    consumes: ::std::vec![#(#taken.into()),*],
+                    produces: ::std::vec![#(#given.into()),*],
                     etag: #etag,
                 }
             }
@@ -229,6 +236,8 @@ mod tests {
         assert!(refused(quote!(get = "/a/{x}", get = "/a/{x}")).contains("given twice"));
         assert!(refused(quote!(status = 404)).contains("200 to 299"));
         assert!(refused(quote!(consumes = "png")).contains("no media type"));
+        assert!(refused(quote!(consumes = "image/png")).contains("there is none"));
+        assert!(refused(quote!(stream = u8, etag = "x")).contains("in parts"));
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
 #[derive(Default)]
 pub(crate) struct Args {
     reply: Option<Type>,
-    stream: Option<Type>,
+    pub(crate) stream: Option<Type>,
     name: Option<LitStr>,
     idempotent: Option<()>,
     deadline: Option<LitStr>,

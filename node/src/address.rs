@@ -551,7 +551,7 @@ async fn ask_unknown<M: Message>(
     let accept = M::describe().reply_fingerprint;
     let reply = ask_encoded_here(inlet, payload, accept, deadline).await?;
     // Addresses in it belong to this node, whoever asks.
-    here::within(inlet.node(), || payload::decode(reply.encoding, &reply.bytes))
+    here::within(inlet.node(), || reply.decode())
         .map_err(|error| AskError::BadReply { reason: error.to_string() })
 }
 

@@ -63,30 +63,14 @@ impl Checker {
         Self { schema }
     }
 
-    /// Turns the parameters of a query or form into the JSON of a message, by the types that the
-    /// schema declares, and checks it.
+    /// Turns the parameters of a query or form into members of the JSON of a message, by the types that
+    /// the schema declares: those that could be read, and what is wrong with the others. Nothing is
+    /// checked yet: see [`check_beside`](Self::check_beside).
     ///
     /// Numbers, booleans, texts and variants without fields stand bare (`x=2&mood=Foul`); a name that
     /// is repeated, or a single bare value, makes an array where one is declared; other arrays and
     /// objects are JSON (`points=[[1,2]]`). An optional value is null when it is `null`, or empty and
     /// no text.
-    ///
-    /// # Errors
-    /// All that is wrong, up to [`MAX_PROBLEMS`].
-    pub fn from_query<N: AsRef<str>, V: AsRef<str>>(
-        &self,
-        parameters: &[(N, V)],
-    ) -> Result<Value, Vec<Problem>> {
-        let (object, mut problems) = self.read(parameters);
-        let object = Value::Object(object);
-        let wrong = self.check_beside(&object, &problems);
-        problems.extend(wrong);
-        problems.truncate(MAX_PROBLEMS);
-        if problems.is_empty() { Ok(object) } else { Err(problems) }
-    }
-
-    /// Reads parameters as [`from_query`](Self::from_query) does and does not check them: the members
-    /// that could be read, and what is wrong with the others.
     pub fn read<N: AsRef<str>, V: AsRef<str>>(
         &self,
         parameters: &[(N, V)],

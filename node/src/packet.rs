@@ -355,8 +355,7 @@ impl Parcel {
     #[must_use]
     pub fn unpack<M: Message>(mut self) -> Option<Packet<M>> {
         let (payload, kind) = self.inner.take()?;
-        let decoded: Result<M, _> =
-            here::from_node(self.from, || payload::decode(payload.encoding, &payload.bytes));
+        let decoded: Result<M, _> = here::from_node(self.from, || payload.decode());
         match (decoded, kind) {
             (Ok(message), InboundKind::Tell(credit)) => {
                 Some(Packet::new(message, Back::Nobody { _credit: credit }))

@@ -163,11 +163,7 @@ impl Remote {
         &self,
         payload: &Payload,
     ) -> Result<R, AskError> {
-        let read = || {
-            crate::here::from_node(Some(self.addr.node.peer), || {
-                payload::decode(payload.encoding, &payload.bytes)
-            })
-        };
+        let read = || crate::here::from_node(Some(self.addr.node.peer), || payload.decode());
         let decoded = match &self.node {
             Some(node) => within(node, read),
             None => read(),

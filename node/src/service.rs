@@ -6,7 +6,7 @@
 use std::{future::Future, marker::PhantomData, panic::AssertUnwindSafe, pin::Pin, time::Instant};
 
 use futures_util::FutureExt;
-use layercake_wire::payload::{self, Fingerprint, Payload};
+use layercake_wire::payload::{Fingerprint, Payload};
 
 use crate::{
     actor::{Accepts, Actor, Running},
@@ -197,13 +197,15 @@ where
     Fut: Future<Output = Result<M::Reply, AskError>> + Send + 'static,
 {
     async fn answer(&self, call: Call) -> Result<Payload, AskError> {
-        let Call { payload: Payload { tag, encoding, bytes }, accept, deadline, .. } = call;
+        let Call { payload, accept, deadline, .. } = call;
+        let tag = payload.tag;
         if tag != M::TAG {
             return Err(AskError::Malformed { reason: format!("it is no `{}`", M::NAME) });
         }
         // What the function does before its first wait may panic, too.
         let work = async {
-            let message = payload::decode(encoding, &bytes)
+            let message = payload
+                .decode()
                 .map_err(|error| AskError::Malformed { reason: error.to_string() })?;
             (self.function)(message).await
         };

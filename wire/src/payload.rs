@@ -13,6 +13,9 @@ use serde::{Serialize, de::DeserializeOwned};
 /// The largest encoded message, in bytes, unless configured otherwise.
 pub const MAX_MESSAGE: usize = 32 << 20;
 
+/// How many values may stand beside the JSON of a message. Further ones stand in it.
+pub const MAX_BESIDE: usize = 1 << 12;
+
 /// How a payload is encoded. The numbers are the wire's; a retired number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -85,6 +88,22 @@ pub struct Payload {
     pub bytes: Bytes,
 }
 
+impl Payload {
+    /// Decodes the value. Bytes beside JSON are not copied.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
+        match self.encoding {
+            Encoding::Parts => {
+                let (json, beside) = split(&self.bytes)?;
+                decode_beside(&json, beside)
+            }
+            alone => decode(alone, &self.bytes),
+        }
+    }
+}
+
 /// Why a value cannot be put into or taken out of a payload.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -141,7 +160,8 @@ pub fn encode<T: Serialize + ?Sized>(encoding: Encoding, value: &T) -> Result<By
     Ok(bytes.into())
 }
 
-/// Decodes a value; the whole input must be used up.
+/// Decodes a value; the whole input must be used up. What is at hand as a [`Payload`] is decoded by
+/// [`Payload::decode`], which copies less.
 ///
 /// # Errors
 /// [`CodecError::Decode`] says what is wrong and, for JSON, where.
@@ -155,10 +175,24 @@ pub fn decode<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T
         Encoding::Json => serde_json::from_slice(bytes).map_err(|e| e.to_string()),
         Encoding::Parts => {
             let (json, beside) = split(&Bytes::copy_from_slice(bytes))?;
-            with_beside(beside, || serde_json::from_slice(&json)).0.map_err(|e| e.to_string())
+            return decode_beside(&json, beside);
         }
     }
     .map_err(|reason| CodecError::Decode { encoding, reason })
+}
+
+/// Decodes JSON with the bytes beside it, as [`split`] gives them.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_beside<T: DeserializeOwned>(
+    json: &[u8],
+    beside: Vec<Bytes>,
+) -> Result<T, CodecError> {
+    with_beside(beside, || serde_json::from_slice(json)).0.map_err(|error| CodecError::Decode {
+        encoding: Encoding::Parts,
+        reason: error.to_string(),
+    })
 }
 
 /// Encodes a value so that it describes itself: as [`Encoding::Parts`] where anything in it wants to
@@ -210,7 +244,7 @@ fn with_beside<R>(beside: Vec<Bytes>, work: impl FnOnce() -> R) -> (R, Vec<Bytes
 #[must_use]
 pub fn set_aside(bytes: &Bytes) -> Option<u32> {
     BESIDE.with_borrow_mut(|beside| {
-        let beside = beside.as_mut()?;
+        let beside = beside.as_mut().filter(|beside| beside.len() < MAX_BESIDE)?;
         beside.push(bytes.clone());
         u32::try_from(beside.len() - 1).ok()
     })
@@ -252,7 +286,7 @@ pub fn split(joined: &Bytes) -> Result<(Bytes, Vec<Bytes>), CodecError> {
             let bytes = joined.get(at..at.checked_add(4)?)?;
             usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
         };
-        let count = number(0)?;
+        let count = number(0).filter(|count| *count <= MAX_BESIDE)?;
         let mut at = count.checked_mul(4)?.checked_add(8).filter(|at| *at <= joined.len())?;
         let mut parts = Vec::with_capacity(count + 1);
         for part in 0..=count {
@@ -315,6 +349,8 @@ mod tests {
             hostile[at] = 0xff;
             assert!(split(&hostile.into()).is_err(), "at {at}");
         }
+        let many = join(b"{}", &vec![Bytes::new(); MAX_BESIDE + 1]).expect("joins");
+        assert!(split(&many).is_err(), "nobody sets so many aside");
         let large = Bytes::from(vec![0; MAX_MESSAGE]);
         assert!(matches!(join(b"{}", &[large]), Err(CodecError::TooLarge { .. })));
     }
@@ -322,6 +358,9 @@ mod tests {
     #[test]
     fn nothing_stands_beside_json_that_is_written_alone() {
         assert_eq!(set_aside(&Bytes::from_static(b"one")), None);
+        with_beside(vec![Bytes::new(); MAX_BESIDE], || {
+            assert_eq!(set_aside(&Bytes::new()), None, "there are enough");
+        });
         let (encoding, bytes) = describe(&[1, 2]).expect("encodes");
         assert_eq!((encoding, &bytes[..]), (Encoding::Json, &b"[1,2]"[..]));
         let parts = encode(Encoding::Parts, &[1, 2]).expect("encodes");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame};
+use futures_util::Stream;
 use tokio::sync::mpsc;
 
 use crate::reply::BrokenOff;
@@ -14,14 +14,10 @@ use crate::reply::BrokenOff;
 /// Events as they come, in pieces. Dropped, the viewer has gone.
 pub(super) struct Feed(pub(super) mpsc::Receiver<Bytes>);
 
-impl Body for Feed {
-    type Data = Bytes;
-    type Error = BrokenOff;
+impl Stream for Feed {
+    type Item = Result<Bytes, BrokenOff>;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        self.0.poll_recv(cx).map(|piece| Some(Ok(Frame::data(piece?))))
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|piece| Some(Ok(piece?)))
     }
 }

@@ -8,7 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,7 +29,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{proxy, stall::Stalling, tls::Tls};
-use crate::{body::Source, config::GatewayConfig, door::Origin, handle::Front, reply::Answer};
+use crate::{
+    body::Source,
+    config::GatewayConfig,
+    door::Origin,
+    handle::Front,
+    reply::{Answer, GoesOn},
+};
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -70,22 +76,26 @@ impl Shared {
     /// Tells clients from now on where else they can be served, or nothing any more.
     #[cfg(feature = "h3")]
     pub(super) fn offer(&self, alternative: Option<HeaderValue>) {
-        *self.alternative.write().unwrap_or_else(std::sync::PoisonError::into_inner) = alternative;
+        *self.alternative.write().unwrap_or_else(PoisonError::into_inner) = alternative;
     }
 
     /// Answers a request over TCP.
-    async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Answer {
-        #[cfg_attr(not(feature = "h3"), expect(unused_mut, reason = "nothing is added"))]
-        let mut answer = self.front.handle(request.map(Source::Tcp), origin).await;
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        origin: Origin,
+    ) -> impl Future<Output = Answer> + Send {
+        let answering = self.front.handle(request.map(Source::Tcp), origin);
         #[cfg(feature = "h3")]
-        {
+        let answering = futures_util::FutureExt::map(answering, |mut answer| {
             let alternative = self.alternative.read();
-            let alternative = alternative.unwrap_or_else(std::sync::PoisonError::into_inner);
+            let alternative = alternative.unwrap_or_else(PoisonError::into_inner);
             if let Some(alternative) = &*alternative {
                 answer.headers_mut().insert(header::ALT_SVC, alternative.clone());
             }
-        }
-        answer
+            answer
+        });
+        answering
     }
 }
 
@@ -195,11 +205,18 @@ async fn speak<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let spoken = Arc::new(Spoken { shared: shared.clone(), goes_on: Mutex::default() });
     let handle = {
-        let shared = shared.clone();
+        let spoken = spoken.clone();
         service_fn(move |request| {
-            let shared = shared.clone();
-            async move { Ok::<_, Infallible>(shared.answer(request, origin).await) }
+            let spoken = spoken.clone();
+            async move {
+                let mut answer = spoken.shared.answer(request, origin).await;
+                if let Some(work) = answer.body_mut().goes_on() {
+                    *spoken.goes_on.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+                }
+                Ok::<_, Infallible>(answer)
+            }
         })
     };
     let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
@@ -217,6 +234,17 @@ async fn speak<S>(
         // Clients go away and send nonsense; it is not for an operator to act on.
         tracing::debug!(%error, client = %origin.client, "connection ended");
     }
+    let goes_on = spoken.goes_on.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(work) = goes_on {
+        work.await;
+    }
+}
+
+/// What the requests of one connection share.
+struct Spoken {
+    shared: Arc<Shared>,
+    /// What the connection goes on as, after its last answer.
+    goes_on: Mutex<Option<GoesOn>>,
 }
 
 /// Sends who speaks HTTP to a port for HTTPS to the same place there.

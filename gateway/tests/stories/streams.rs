@@ -1,6 +1,6 @@
 //! Replies in parts: lines, events, a WebSocket; and clients that go away.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -111,6 +111,14 @@ async fn a_web_socket_has_a_frame_for_each_part() {
     // Nor is one waited for at the end of the gateway.
     let mut waiting = connect(format!("/count/{ENDLESS}")).await;
     soon("a part", waiting.next()).await.unwrap().unwrap();
+    // It is a connection as any other: besides it there is the one that asks.
+    drop((socket, failing, endless));
+    soon("two connections", async {
+        while !shop.say("GET", "/metrics", &[], "").await.text().contains("_connections 2\n") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     shop.shutdown.cancel();
     let away = async {
         loop {

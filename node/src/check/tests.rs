@@ -28,6 +28,19 @@ fn checker<T: JsonSchema>() -> Checker {
     checker_of(crate::schema::advertised::<T>())
 }
 
+impl Checker {
+    /// Reads parameters and checks what they make, as a gateway does.
+    fn read_and_check<N: AsRef<str>, V: AsRef<str>>(
+        &self,
+        parameters: &[(N, V)],
+    ) -> Result<Value, Vec<Problem>> {
+        let (object, mut problems) = self.read(parameters);
+        let object = Value::Object(object);
+        problems.extend(self.check_beside(&object, &problems));
+        if problems.is_empty() { Ok(object) } else { Err(problems) }
+    }
+}
+
 /// `pointer detail` of each problem.
 fn said(problems: Vec<Problem>) -> Vec<String> {
     problems.into_iter().map(|p| format!("{} {}", p.pointer, p.detail)).collect()
@@ -39,7 +52,7 @@ fn wrong<T: JsonSchema>(value: Value) -> Vec<String> {
 
 /// What a query decodes to, which shows that serde agrees with the checker.
 fn query<T: JsonSchema + DeserializeOwned>(parameters: &[(&str, &str)]) -> Result<T, Vec<String>> {
-    let value = checker::<T>().from_query(parameters).map_err(said)?;
+    let value = checker::<T>().read_and_check(parameters).map_err(said)?;
     Ok(serde_json::from_value(value).expect("what is checked can be decoded"))
 }
 
@@ -134,7 +147,8 @@ fn a_query_that_is_wrong_is_told_where() {
             "/y~1z is unknown: there are x, y",
         ]
     );
-    let problem = &checker::<Xy>().from_query(&[("x", "1"), ("a/b~", "")]).expect_err("unknown")[0];
+    let problem =
+        &checker::<Xy>().read_and_check(&[("x", "1"), ("a/b~", "")]).expect_err("unknown")[0];
     assert_eq!((&*problem.pointer, &*problem.parameter), ("/a~1b~0", "a/b~"));
 }
 
@@ -297,7 +311,7 @@ fn only_so_many_problems_are_reported() {
     let many: Vec<_> = (0..100).map(|_| json!("a")).collect();
     assert_eq!(wrong::<Many>(json!({ "numbers": many })).len(), MAX_PROBLEMS);
     let names: Vec<_> = (0..100).map(|n| (format!("z{n}"), "")).collect();
-    let problems = checker::<Xy>().from_query(&names).expect_err("unknown");
+    let problems = checker::<Xy>().read_and_check(&names).expect_err("unknown");
     assert_eq!(problems.len(), MAX_PROBLEMS);
 }
 
@@ -309,7 +323,7 @@ fn a_hostile_schema_neither_panics_nor_takes_forever() {
     });
     let forever = checker_of(doubling);
     assert_ne!(forever.check(&json!({ "x": 1 })), []);
-    let _ = forever.from_query(&[("x", "1")]);
+    let _ = forever.read_and_check(&[("x", "1")]);
     for odd in [
         json!(null),
         json!(7),
@@ -324,6 +338,6 @@ fn a_hostile_schema_neither_panics_nor_takes_forever() {
         for value in [json!({ "x": 1 }), json!({ "x": ["a"] }), json!([{}]), json!(null)] {
             let _ = odd.check(&value);
         }
-        let _ = odd.from_query(&[("x", "1"), ("x", "2"), ("y", "")]);
+        let _ = odd.read_and_check(&[("x", "1"), ("x", "2"), ("y", "")]);
     }
 }
