@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 const WINDOW: usize = 16;
 /// Answers to wait for before the next rise, over the limit; twice as many each time that it was too much.
 const HOLD: u32 = 256;
-/// How much longer than alone may an answer take: by this share of it, and this time.
+/// How much longer than alone may an answer take: by this share of it, and this time. So long a wait hurts
+/// nobody; and what is short is carried in batches, which are the larger the more a worker may have.
 const SHARE: f64 = 0.35;
-const TOLERANCE: Duration = Duration::from_millis(1);
+const TOLERANCE: Duration = Duration::from_millis(3);
 /// From this time on a worker gets the next request only after its answer, unless others wait: the way
 /// there and back is short beside it.
 const SLOW: Duration = Duration::from_millis(5);
