@@ -27,7 +27,7 @@ use crate::{
     reply::{Answer, AnswerBody},
     route::{self, Form},
     socket::Upgrade,
-    stream::{self, First},
+    stream::{self, Begun},
     table::Endpoint,
     upload::{self, Bounds},
 };
@@ -178,6 +178,10 @@ impl Front {
             _ => (stream::Form::wanted(&head.headers), Fingerprint::NONE, None),
         };
 
+        let Ok(place) = self.streams.clone().try_acquire_owned() else {
+            let detail = "as many replies in parts are under way as can be";
+            return Err(Problem::new(Kind::Overloaded, detail));
+        };
         let admitted = visit.enter()?;
         let call = visit.mark(Call::new(payload, accept, deadline));
         let call = visit.traced(entry.service.stream(call));
@@ -208,16 +212,16 @@ impl Front {
             Ok(_) => Ended::GivenUp,
             failed => Ended::of(failed),
         });
-        let (replies, mut first) = begun.map_err(|error| answer::problem(&error))?;
-        if let Some(Some(Err(_))) = &first
-            && let Some(First::Some(Err(error))) = first.take()
-        {
-            return Err(answer::problem(&error));
-        }
+        let (replies, first) = begun.map_err(|error| answer::problem(&error))?;
+        let first = match first {
+            Some(Some(Err(error))) => return Err(answer::problem(&error)),
+            first => first,
+        };
+        let begun = Begun { form, first, replies, place };
         if let Some(upgrade) = asking.upgrade.take() {
-            return Ok(upgrade.answer(form, first, replies, self.closing.clone()));
+            return Ok(upgrade.answer(begun, self.closing.clone()));
         }
-        let mut answer = stream::answer(form, media, first, replies, beside);
+        let mut answer = stream::answer(begun, media, beside);
         set_status(&mut answer, endpoint.route.status);
         Ok(answer)
     }

@@ -44,7 +44,8 @@ pub struct GatewayConfig {
     /// client that asks and does not read. Default 30 s. Linux only.
     pub write_timeout: Duration,
     /// How many connections are served at a time. Further ones wait in the backlog of the socket.
-    /// Default 16,384, at least 1.
+    /// So many replies in parts may be under way, too, over all of them: beyond it 503. Default 16,384, at
+    /// least 1.
     pub max_connections: usize,
     /// How many requests may be under way on one HTTP/2 connection. Default 256.
     pub max_streams: u32,

@@ -15,6 +15,7 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
 };
 use layercake_node::{AskError, Node};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -56,6 +57,8 @@ pub(crate) struct Front {
     pub(crate) draining: AtomicBool,
     /// Tells what outlives its connection, as a WebSocket does, to end.
     pub(crate) closing: CancellationToken,
+    /// Places for replies in parts: as many as there may be connections, however many each of them carries.
+    pub(crate) streams: Arc<Semaphore>,
 }
 
 impl Front {
@@ -73,6 +76,7 @@ impl Front {
             page: None,
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
+            streams: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
             services,
             config,
         })

@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use layercake_node::{AskError, EncodedReplies};
+use layercake_node::AskError;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -25,7 +25,7 @@ use crate::{
     answer,
     problem::{Kind, Problem},
     reply::{Answer, AnswerBody},
-    stream::{self, First, Form},
+    stream::{self, Begun, Form},
 };
 
 /// The largest message that a client may send, though nobody reads it.
@@ -67,17 +67,11 @@ impl Upgrade {
     }
 
     /// The answer that makes it one, after which the parts go out by it until `closing`.
-    pub(crate) fn answer(
-        self,
-        form: Form,
-        first: Option<First>,
-        replies: EncodedReplies,
-        closing: CancellationToken,
-    ) -> Answer {
+    pub(crate) fn answer(self, begun: Begun, closing: CancellationToken) -> Answer {
         let Self { on, accept } = self;
         let work = async move {
             match on.await {
-                Ok(upgraded) => serve(TokioIo::new(upgraded), form, first, replies, closing).await,
+                Ok(upgraded) => serve(TokioIo::new(upgraded), begun, closing).await,
                 Err(error) => tracing::debug!(%error, "no WebSocket"),
             }
         };
@@ -101,15 +95,11 @@ fn has(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
 /// How it ends.
 type End = (CloseCode, &'static str);
 
-async fn serve<S>(
-    stream: S,
-    form: Form,
-    first: Option<First>,
-    mut replies: EncodedReplies,
-    closing: CancellationToken,
-) where
+async fn serve<S>(stream: S, begun: Begun, closing: CancellationToken)
+where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
+    let Begun { form, mut first, mut replies, place: _place } = begun;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_INPUT))
         .max_frame_size(Some(MAX_INPUT))
@@ -118,7 +108,6 @@ async fn serve<S>(
     let mut ping = interval(PING);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ping.reset();
-    let mut first = first;
     // The client has to have said something since the last ping.
     let mut heard = true;
     let end: Option<End> = loop {

@@ -11,7 +11,10 @@ use futures_util::stream::poll_fn;
 use http::{HeaderMap, HeaderValue, Response, header};
 use layercake_node::{AskError, EncodedReplies};
 use layercake_wire::payload::{Encoding, Payload};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Interval, MissedTickBehavior, interval},
+};
 
 use crate::{
     answer,
@@ -53,18 +56,24 @@ pub(crate) type First = Option<Result<Payload, AskError>>;
 /// What is done while a reply comes: the rest of the request is passed on.
 pub(crate) type Beside = Pin<Box<dyn Future<Output = Result<(), Problem>> + Send>>;
 
-/// The answer whose body is those parts. `first` is what has come of them; nothing, where it has not yet.
-pub(crate) fn answer(
-    form: Form,
-    media: Option<HeaderValue>,
-    first: Option<First>,
-    replies: EncodedReplies,
-    beside: Option<Beside>,
-) -> Answer {
+/// A reply in parts that has begun.
+pub(crate) struct Begun {
+    pub(crate) form: Form,
+    /// What has come of it; nothing, where it has not yet.
+    pub(crate) first: Option<First>,
+    pub(crate) replies: EncodedReplies,
+    /// Is given back at its end.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// The answer whose body is those parts.
+pub(crate) fn answer(begun: Begun, media: Option<HeaderValue>, beside: Option<Beside>) -> Answer {
+    let Begun { form, first, replies, place } = begun;
     let mut alive = interval(ALIVE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     alive.reset();
-    let mut body = Coming { form, first, replies, beside, alive, over: false, broken: None };
+    let (over, broken) = (false, None);
+    let mut body = Coming { form, first, replies, beside, alive, over, broken, _place: place };
     let pieces = poll_fn(move |cx| body.poll_bytes(cx));
     let mut answer = Response::new(AnswerBody::Coming(Box::pin(pieces)));
     let headers = answer.headers_mut();
@@ -83,6 +92,7 @@ pub(crate) fn answer(
 }
 
 struct Coming {
+    _place: OwnedSemaphorePermit,
     form: Form,
     first: Option<First>,
     replies: EncodedReplies,

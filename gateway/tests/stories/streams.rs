@@ -6,6 +6,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::Request;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     client_async,
@@ -55,6 +57,27 @@ async fn a_reply_that_breaks_off_says_so() {
     let answer = shop.ask(request.body(Full::new(Bytes::new())).unwrap()).await;
     assert_eq!(answer.status(), 200);
     assert!(soon("the end", answer.into_body().collect()).await.is_err());
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn one_connection_does_not_carry_any_number_of_replies_in_parts() {
+    let shop = Open::with(&[""], |config| config.max_connections = 1).await;
+    let stream = TcpStream::connect(shop.addr).await.unwrap();
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = soon("handshake", handshake).await.unwrap();
+    tokio::spawn(connection);
+    let mut count = || {
+        let request = Request::get(format!("http://shop/count/{ENDLESS}"));
+        sender.send_request(request.body(Full::new(Bytes::new())).unwrap())
+    };
+    let first = soon("an answer", count()).await.unwrap();
+    assert_eq!(first.status(), 200);
+    assert_eq!(soon("an answer", count()).await.unwrap().status(), 503);
+    drop(first);
+    let gone = shop.gone.clone();
+    eventually("the end of the first", || gone.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(soon("an answer", count()).await.unwrap().status(), 200);
     shop.close().await;
 }
 
