@@ -113,8 +113,15 @@ fn cut_off(crew: &Crew<'_>, machines: &[Machine; 3], kind: &str) -> (usize, supp
     // The pool spreads requests by what it has seen of its workers: that is to be something.
     let_pass(Duration::from_secs(2));
     b.host.cable(false);
-    let had = load.in_flight(&id[..4]);
     let pulled = Instant::now();
+    // What was on its way when the cable was pulled is counted, too: until the number stays.
+    let (mut had, mut same) = (0, 0);
+    until("what it has in hand", || {
+        let now = load.in_flight(&id[..4]);
+        same = if now == had { same + 1 } else { 0 };
+        had = now;
+        same == 10
+    });
     until("the host is lost", || count(a) == 2);
     println!("cut off: noticed after {:?}, it had {had} requests", pulled.elapsed());
     // The cut is to last.
