@@ -11,7 +11,7 @@ use std::{
 use image::{ImageFormat, Rgb, RgbImage};
 use layercake_lab::{Program, eventually};
 use serde_json::{Value, json};
-use support::{Folders, SOON, curl, free_port, of_mesh, workers_of};
+use support::{Folders, SOON, built, curl, free_port, of_mesh, workers_of};
 
 /// An example that runs, and where.
 struct Example {
@@ -22,11 +22,8 @@ struct Example {
 
 impl Example {
     fn start(name: &str) -> Self {
-        // Beside the test's own binary, which is in `deps`.
-        let own: PathBuf = std::env::current_exe().expect("a path");
-        let built = own.ancestors().nth(2).expect("a target folder").join("examples");
         let (folders, listen) = (Folders::new(), format!("127.0.0.1:{}", free_port()));
-        let command = Command::new(built.join(name));
+        let command = Command::new(built(name));
         let program = Program::start(&mut of_mesh(command, &folders.mesh("host"), &[&listen]));
         let url = format!("http://{listen}");
         eventually(SOON, name, || {

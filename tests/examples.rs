@@ -2,10 +2,10 @@
 
 mod support;
 
-use std::{path::PathBuf, process::Command};
+use std::process::Command;
 
 use layercake_lab::{Program, eventually};
-use support::{Folders, SOON, assert_table, curl, free_port, layer_cake, of_mesh};
+use support::{Folders, SOON, assert_table, built, curl, free_port, layer_cake, of_mesh};
 
 const EXAMPLES: [&str; 4] = ["tasks", "threads", "processes", "hosts"];
 
@@ -30,16 +30,13 @@ fn one_argument_is_all_that_changes() {
 
 #[test]
 fn each_of_them_serves_tables() {
-    // Beside the test's own binary, which is in `deps`.
-    let own: PathBuf = std::env::current_exe().expect("a path");
-    let built = own.ancestors().nth(2).expect("a target folder").join("examples");
     for name in EXAMPLES {
         let folders = Folders::new();
         let mesh = folders.mesh("host");
         let _workers = (name == "hosts")
             .then(|| Program::start(&mut layer_cake(&mesh, &["demo", "worker", "--workers", "2"])));
         let listen = format!("127.0.0.1:{}", free_port());
-        let example = Command::new(built.join(name));
+        let example = Command::new(built(name));
         let example = Program::start(&mut of_mesh(example, &mesh, &[&listen]));
         let url = format!("http://{listen}/Xy?x=3&y=2");
         let body = eventually(SOON, name, || {

@@ -10,7 +10,7 @@ use std::{
 
 use layercake_lab::{Program, eventually};
 use serde_json::Value;
-use support::{Folders, SOON, curl, layer_cake, of_mesh, offer, offer::Offer};
+use support::{Folders, SOON, built, curl, layer_cake, of_mesh, offer::Offer};
 
 const KILL: i32 = 9;
 
@@ -22,7 +22,7 @@ fn gateway(folders: &Folders, arguments: &[&str]) -> (Program, String) {
 }
 
 fn greeter(folders: &Folders) -> Offer {
-    Offer::start(&mut of_mesh(Command::new(offer::path()), &folders.mesh("host"), &[]))
+    Offer::start(&mut of_mesh(Command::new(built("offer")), &folders.mesh("host"), &[]))
 }
 
 fn get(url: &str, path: &str) -> (u16, Value) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use layercake::{Address, AnyAddress, Node, NodeConfig};
 use program::{AskIt, Count, HandOn, Pid, Station, Take, WatchIt};
-use support::{Folders, kill_9};
+use support::{Folders, built, kill_9};
 
 #[tokio::test]
 async fn an_address_hops_from_a_to_d_and_the_death_of_a_is_heard_there() {
@@ -18,9 +18,7 @@ async fn an_address_hops_from_a_to_d_and_the_death_of_a_is_heard_there() {
     let mesh = Some(folders.mesh("host"));
     let node =
         Node::start_with(NodeConfig { mesh, ..NodeConfig::default() }).await.expect("a node");
-    let own = std::env::current_exe().expect("a path");
-    // Beside the test's own binary, which is in `deps`.
-    let binary = own.ancestors().nth(2).expect("a target folder").join("examples/hops");
+    let binary = built("hops");
     let mut stations = Vec::new();
     let mut running = Vec::new();
     for _ in 0..4 {

@@ -17,7 +17,9 @@ use std::{
 
 use layercake_lab::{Program, eventually};
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
-use support::{Folders, SOON, kill_9, machine::Machine, machine::join, workers_of};
+use support::{
+    Folders, SOON, kill_9, length, let_pass, machine::Machine, machine::join, resident, workers_of,
+};
 
 /// How long everything may take to be right again when the last fault is mended: a worker that was
 /// killed again and again stands down for up to 38 s.
@@ -27,19 +29,12 @@ fn from_env(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// The resident size of a process, in KiB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
 #[test]
 fn after_any_faults_the_mesh_is_whole_again() {
     let Some(lab) = layercake_lab::lab!("chaos") else { return };
     let soaking = std::env::var_os("LAYERCAKE_SOAK_SECONDS").is_some();
     let seed = from_env("LAYERCAKE_SOAK_SEED", if soaking { rand::random() } else { 7 });
-    let length = Duration::from_secs(from_env("LAYERCAKE_SOAK_SECONDS", 12));
+    let length = length(12);
     println!("LAYERCAKE_SOAK_SEED={seed}");
     let mut rng = SmallRng::seed_from_u64(seed);
 
@@ -97,8 +92,8 @@ fn after_any_faults_the_mesh_is_whole_again() {
             }
         }
         faults += 1;
-        // Chaos has no condition to wait for: the pause is part of the schedule.
-        std::thread::sleep(Duration::from_millis(rng.random_range(50..2500)));
+        // The pause is part of the schedule.
+        let_pass(Duration::from_millis(rng.random_range(50..2500)));
         if rng.random_bool(0.7) {
             for machine in &*machines {
                 machine.host.heal();

@@ -12,6 +12,7 @@ use std::{
 };
 
 use layercake_lab::{Program, eventually};
+use serde_json::Value;
 use support::{Folders, SOON, curl_by, machine::Machine, machine::join, of_mesh, run};
 
 #[test]
@@ -209,7 +210,15 @@ fn without_multicast_it_is_told_what_still_works() {
         println!("{told}");
         assert!(told.contains(why), "{told}");
     }
-    std::thread::sleep(Duration::from_secs(12));
+    eventually(SOON, "more attempts", || {
+        let shown: Value = serde_json::from_str(&a.run(&["network", "--json"])).expect("JSON");
+        let nodes = shown["hosts"][0]["nodes"].as_array()?;
+        let troubles = nodes.iter().filter_map(|node| node["troubles"].as_array()).flatten();
+        let again = |t: &&Value| t["last_ms"].as_u64() > t["since_ms"].as_u64();
+        let again: Vec<_> = troubles.filter(again).filter_map(|t| t["about"].as_str()).collect();
+        let all = ["nowhere.invalid", "192.0.2.1:54195"];
+        all.iter().all(|about| again.contains(about)).then_some(())
+    });
     let warnings = host.lines().iter().filter(|line| line.text.contains("WARN")).count();
     assert_eq!(warnings, 3, "each is told once: {:?}", host.lines());
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use layercake_lab::{Host, Program, eventually};
-use support::{Folders, SOON, machine::Machine, machine::join};
+use support::{Folders, SOON, let_pass, machine::Machine, machine::join};
 
 /// What is promised, and what a machine that is busy with other things may take.
 const BUSY: Duration = Duration::from_secs(3);
@@ -134,8 +134,8 @@ fn two_cables_between_two_hosts_are_one_link_that_outlives_either() {
     let view = a.start(&["ls", "--watch", "textures:worker"]);
     let worker = b.start(&["demo", "worker", "--workers", "1"]);
     view.wait_line(available, SOON);
-    // Both cables bring announcements all the time; more links would have been made by now.
-    std::thread::sleep(Duration::from_secs(2));
+    // Both cables bring announcements all the time; more links would have been made by then.
+    let_pass(Duration::from_secs(2));
     assert_eq!(links(&host), 1, "{:?}", host.lines());
 
     for pull in [|m: &Machine, up| m.host.cable(up), |m: &Machine, up| m.host.second_cable(up)] {
@@ -170,7 +170,8 @@ fn a_cable_that_was_out_for_long_is_found_at_once_when_it_is_back() {
     b.host.ip(&["link", "set", "eth0", "down"]);
     view.wait_line(|line| line.starts_with("dropped"), SOON);
     let seconds = std::env::var("LAYERCAKE_OUT_SECONDS").ok().and_then(|text| text.parse().ok());
-    std::thread::sleep(Duration::from_secs(seconds.unwrap_or(15)));
+    // So long that nobody tries often any more.
+    let_pass(Duration::from_secs(seconds.unwrap_or(15)));
     let back = Instant::now();
     b.host.ip(&["link", "set", "eth0", "up"]);
     b.host.ip(&["address", "replace", &address, "dev", "eth0"]);

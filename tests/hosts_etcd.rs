@@ -8,15 +8,12 @@
 mod support;
 
 use std::{
-    path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use layercake_lab::{Host, Lab, Program, eventually};
-use support::{
-    Folders, SOON, kill_9, machine::Machine, machine::gateway_and_workers, of_mesh, workers_of,
-};
+use support::{Folders, SOON, kill_9, machine::Machine, machine::gateway_and_workers, workers_of};
 
 /// The time to live of a host's lease.
 const TTL: Duration = Duration::from_secs(3);
@@ -63,11 +60,7 @@ impl Etcd {
 
 /// The program of `tests/programs/crown.rs` on a host.
 fn crown(machine: &Machine) -> Program {
-    // Beside the test's own binary, which is in `deps`.
-    let own: PathBuf = std::env::current_exe().expect("a path");
-    let built = own.ancestors().nth(2).expect("a target folder").join("examples/crown");
-    let command = machine.host.command(&built.to_string_lossy());
-    Program::start(of_mesh(command, &machine.mesh, &[]).envs(machine.env.clone()))
+    Program::start(&mut machine.program("crown", &[]))
 }
 
 fn fence(line: &str) -> u64 {

@@ -4,16 +4,12 @@
 
 mod support;
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use layercake_lab::{Program, eventually};
+use layercake_lab::Program;
 use support::{
     Folders, SOON, kill_9,
     machine::{Machine, join},
-    of_mesh, run,
 };
 
 /// What takes some milliseconds.
@@ -21,20 +17,13 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// The program of `tests/programs/fate.rs` on a host.
 fn fate(machine: &Machine, role: &str) -> Program {
-    // Beside the test's own binary, which is in `deps`.
-    let own: PathBuf = std::env::current_exe().expect("a path");
-    let built = own.ancestors().nth(2).expect("a target folder").join("examples/fate");
-    let command = machine.host.command(&built.to_string_lossy());
-    Program::start(&mut of_mesh(command, &machine.mesh, &[role]))
+    Program::start(&mut machine.program("fate", &[role]))
 }
 
 /// Two hosts of one mesh, on each of which `layer-cake host` runs.
 fn two_hosts(lab: &layercake_lab::Lab, folders: &Folders) -> ([Machine; 2], Vec<Program>) {
     let machines = ["a", "b"].map(|name| Machine::new(lab, folders, name));
     let first = machines[0].start(&["host"]);
-    eventually(SOON, "something that answers a joining host", || {
-        run(machines[0].command(&["mesh", "invite"])).0.then_some(())
-    });
     join(&machines[0], &[&machines[1]]);
     let second = machines[1].start(&["host"]);
     (machines, vec![first, second])

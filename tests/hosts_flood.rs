@@ -3,21 +3,12 @@
 
 mod support;
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use layercake_lab::{Program, eventually};
-use support::{Folders, SOON, machine::Machine, machine::join};
+use support::{Folders, SOON, built, let_pass, machine::Machine, machine::join, resident};
 
-/// The forger, built with the examples.
-fn flood() -> PathBuf {
-    let own = std::env::current_exe().expect("a path");
-    own.ancestors().nth(2).expect("a target folder").join("examples/flood")
-}
-
-/// Datagrams that a host has sent, and what a process has in memory, in bytes.
+/// Datagrams that a host has sent.
 fn sent(machine: &Machine) -> u64 {
     let output = machine.host.command("cat").arg("/proc/net/snmp").output().expect("cat is there");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -28,17 +19,15 @@ fn sent(machine: &Machine) -> u64 {
     values[at].parse().expect("a number")
 }
 
+/// What a program has in memory, in bytes.
 fn memory(program: &Program) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid()));
-    let status = status.expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-    line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("kB") * 1024
+    resident(program.pid()) * 1024
 }
 
 #[test]
 fn a_flood_of_forged_announcements_does_no_harm() {
     let Some(lab) = layercake_lab::lab!("flood") else { return };
-    let flood = flood();
+    let flood = built("flood");
     assert!(flood.exists(), "`cargo build --examples` makes it");
     let folders = Folders::new();
     let [a, b] = ["a", "b"].map(|name| Machine::new(&lab, &folders, name));
@@ -64,7 +53,7 @@ fn a_flood_of_forged_announcements_does_no_harm() {
     };
     let watch = |what: &str| {
         let (began, at_first) = (Instant::now(), sent(&a));
-        std::thread::sleep(Duration::from_secs(5));
+        let_pass(Duration::from_secs(5));
         let rate = (sent(&a) - at_first) as f64 / began.elapsed().as_secs_f64();
         let grown = memory(&host).saturating_sub(before);
         println!("{what}: {rate:.0} datagrams a second sent, {} MiB more memory", grown >> 20);

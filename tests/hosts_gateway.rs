@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use layercake_lab::eventually;
 use serde_json::Value;
-use support::{
-    Folders, SOON, curl_by, machine::Machine, machine::join, of_mesh, offer, offer::Offer, run,
-};
+use support::{Folders, SOON, curl_by, machine::Machine, machine::join, offer::Offer};
 
 #[test]
 fn a_new_service_of_another_host_is_served_within_milliseconds() {
@@ -18,13 +16,10 @@ fn a_new_service_of_another_host_is_served_within_milliseconds() {
     let [a, b] = ["a", "b"].map(|name| Machine::new(&lab, &folders, name));
     let gateway = a.start(&["gateway", "--listen", "0.0.0.0:5050"]);
     gateway.wait_line(|line| line.starts_with("ready: "), SOON);
-    eventually(SOON, "something that answers a joining host", || {
-        run(a.command(&["mesh", "invite"])).0.then_some(())
-    });
     join(&a, &[&b]);
 
     let address = format!("{}:5050", a.host.address());
-    let offers = Offer::start(&mut of_mesh(b.host.command(&offer::path()), &b.mesh, &[]));
+    let offers = Offer::start(&mut b.program("offer", &[]));
     // That the hosts know each other is another story.
     offers.publish(1, "meanwhile");
     eventually(SOON, "hosts that see each other", || {

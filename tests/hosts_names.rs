@@ -15,13 +15,7 @@ use std::{
 };
 
 use layercake_lab::{Lab, Program, eventually};
-use support::{Folders, SOON, machine::Machine, machine::join, of_mesh};
-
-/// How long the part of a story lasts that is to be long.
-fn length(short: u64) -> Duration {
-    let soak = std::env::var("LAYERCAKE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(soak.unwrap_or(short))
-}
+use support::{Folders, SOON, length, let_pass, machine::Machine, machine::join, now_ms, resident};
 
 /// A node that does as it is told.
 struct Herald {
@@ -30,10 +24,7 @@ struct Herald {
 
 impl Herald {
     fn start(machine: &Machine) -> Self {
-        let own = std::env::current_exe().expect("this test's path");
-        let built = own.ancestors().nth(2).expect("a target folder").join("examples/herald");
-        let program = built.to_str().expect("a path in UTF-8");
-        let mut command = of_mesh(machine.host.command(program), &machine.mesh, &[]);
+        let mut command = machine.program("herald", &[]);
         let program = Program::start_listening(&mut command);
         program.wait_line(|line| line == "ready", SOON);
         Self { program }
@@ -105,13 +96,6 @@ fn five(lab: &Lab, folders: &Folders) -> (Vec<Machine>, Vec<Herald>) {
 fn percentile(sorted: &[u128], share: f64) -> Duration {
     let at = ((sorted.len() as f64 * share) as usize).min(sorted.len() - 1);
     Duration::from_micros(u64::try_from(sorted[at]).expect("short"))
-}
-
-/// A number from a file of `/proc` of a process, in KiB: `VmRSS:` and the like.
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// Clock ticks that a process has used, in user mode and in the kernel: hundredths of a second.
@@ -195,8 +179,8 @@ fn loss_of_every_fifth_packet_drops_no_name() {
             herald.obey(&format!("publish more:{number}:{more}"), SOON);
         }
         more += 1;
-        // The loss is to last; there is nothing to wait for.
-        std::thread::sleep(Duration::from_millis(200));
+        // The loss is to last.
+        let_pass(Duration::from_millis(200));
     }
     for (number, herald) in heralds.iter().enumerate() {
         herald.obey(&format!("many 20 last{number}"), SOON);
@@ -254,7 +238,8 @@ fn partition_leaves_one_holder_of_each_exclusive_name() {
             let answer = heralds[side].obey(&format!("exclusive chief:{number}"), SOON);
             assert!(answer.starts_with("done exclusive"), "each side grants: {answer}");
             // Claims are dated by the millisecond; the next one is to be younger.
-            std::thread::sleep(Duration::from_millis(5));
+            let dated = now_ms();
+            eventually(SOON, "a later date", || (now_ms() > dated).then_some(()));
         }
         let third = &heralds[(number + 1) % 3];
         let name = format!("chief:{number}");
@@ -264,9 +249,8 @@ fn partition_leaves_one_holder_of_each_exclusive_name() {
         let refused = third.obey(&format!("exclusive {name}"), SOON);
         assert!(refused.starts_with("held "), "held on this side: {refused}");
     }
-    if let Some(rest) = length(3).checked_sub(began.elapsed()) {
-        std::thread::sleep(rest);
-    }
+    // The partition is to last.
+    let_pass(length(3).saturating_sub(began.elapsed()));
     let healed = Instant::now();
     for machine in &machines {
         machine.host.heal();
@@ -349,14 +333,14 @@ fn starved_and_sick_hosts_are_no_false_alarm() {
     let began = Instant::now();
     let load = burners(4);
     let length = length(10);
-    // Nothing happens, for so long.
-    std::thread::sleep(length / 2);
+    // Nothing is to happen while there is no processor to be had, for so long.
+    let_pass(length / 2);
     for herald in &heralds {
         assert_eq!(herald.said("dropped", began), Vec::<Vec<String>>::new(), "starved");
     }
     let (sick, sick_id) = (&machines[4], machines[4].id());
     sick.host.drop_input(0.5);
-    std::thread::sleep(length / 2);
+    let_pass(length / 2);
     for herald in &heralds[..4] {
         let mut dropped = herald.said("dropped", began);
         dropped.retain(|words| words[2] != sick_id);
@@ -387,10 +371,6 @@ fn idle_directories_cost_next_to_nothing() {
     let machines: Vec<_> =
         ["a", "b", "c", "d", "e"].map(|name| Machine::new(&lab, &folders, name)).into();
     let first = machines[0].start(&["host"]);
-    eventually(SOON, "a host that answers", || {
-        let (ok, ..) = support::run(machines[0].command(&["mesh", "invite"]));
-        ok.then_some(())
-    });
     join(&machines[0], &machines[1..].iter().collect::<Vec<_>>());
     let rest = machines[1..].iter().map(|machine| machine.start(&["host"]));
     let directories: Vec<_> = std::iter::once(first).chain(rest).collect();
@@ -403,7 +383,7 @@ fn idle_directories_cost_next_to_nothing() {
     }
     let used = || directories.iter().map(|d| ticks(d.pid())).sum::<u64>();
     let (before, bytes, began) = (used(), machines.iter().map(sent).sum::<u64>(), Instant::now());
-    std::thread::sleep(length(6));
+    let_pass(length(6));
     let seconds = began.elapsed().as_secs_f64();
     let share = (used() - before) as f64 / 5.0 / seconds;
     let bytes = (machines.iter().map(sent).sum::<u64>() - bytes) as f64 / 5.0 / seconds;

@@ -3,14 +3,12 @@
 
 mod support;
 
-use std::{
-    path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::path::PathBuf;
 
 use layercake_lab::{Program, eventually};
 use support::{
-    Folders, LAYER_CAKE, SOON, browser::Browser, kill_9, machine::Machine, of_mesh, run, workers_of,
+    Folders, LAYER_CAKE, SOON, browser::Browser, kill_9, machine::Machine, now_ms, of_mesh, run,
+    workers_of,
 };
 
 /// Where pictures are kept: beside other outcomes of tests, unless told otherwise.
@@ -38,11 +36,6 @@ fn set_up(a: &Machine, others: [&Machine; 2]) -> [Program; 3] {
     });
     gateway.wait_line(|line| line.starts_with("ready: "), SOON);
     [gateway, one, other]
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
-    u64::try_from(now.as_millis()).expect("not that far ahead")
 }
 
 #[test]

@@ -14,9 +14,10 @@ use std::{
 use layercake_lab::Program;
 use support::{
     Folders, SOON,
-    crew::{Load, crew, length, logs, until},
+    crew::{Load, logs, until},
+    length, let_pass,
     machine::{Machine, join},
-    of_mesh, workers_of,
+    workers_of,
 };
 
 const NAME: &str = "crew:worker";
@@ -24,8 +25,7 @@ const TERMINATE: i32 = 15;
 
 impl Crew<'_> {
     fn command(&self, machine: &Machine, arguments: &[&str]) -> Command {
-        let mut command =
-            of_mesh(machine.host.command(&crew().to_string_lossy()), &machine.mesh, arguments);
+        let mut command = machine.program("crew", arguments);
         command.env("CREW_LOG", self.logs);
         command
     }
@@ -51,9 +51,6 @@ fn joined(lab: &layercake_lab::Lab, folders: &Folders) -> ([Machine; 3], Program
     let machines = ["a", "b", "c"].map(|name| Machine::new(lab, folders, name));
     let [a, b, c] = &machines;
     let host = a.start(&["host"]);
-    until("something that answers a joining host", || {
-        support::run(a.command(&["mesh", "invite"])).0
-    });
     join(a, &[b, c]);
     (machines, host)
 }
@@ -112,16 +109,26 @@ fn cut_off(crew: &Crew<'_>, machines: &[Machine; 3], kind: &str) -> (usize, supp
     let [a, b, _] = machines;
     until("four workers in view", || count(a) == 4);
     let load = crew.load(a, kind);
-    std::thread::sleep(Duration::from_secs(2));
+    let id = b.id();
+    // The pool spreads requests by what it has seen of its workers: that is to be something.
+    let_pass(Duration::from_secs(2));
     b.host.cable(false);
-    let had = load.in_flight(&b.id()[..4]);
     let pulled = Instant::now();
+    // What was on its way when the cable was pulled is counted, too: until the number stays.
+    let (mut had, mut same) = (0, 0);
+    until("what it has in hand", || {
+        let now = load.in_flight(&id[..4]);
+        same = if now == had { same + 1 } else { 0 };
+        had = now;
+        same == 10
+    });
     until("the host is lost", || count(a) == 2);
     println!("cut off: noticed after {:?}, it had {had} requests", pulled.elapsed());
-    std::thread::sleep(length(4).saturating_sub(pulled.elapsed()));
+    // The cut is to last.
+    let_pass(length(4).saturating_sub(pulled.elapsed()));
     b.host.cable(true);
     until("four workers in view again", || count(a) == 4);
-    std::thread::sleep(Duration::from_secs(1));
+    until("its workers are asked again", || load.in_flight(&id[..4]) > 0);
     (had, load.end(crew.logs))
 }
 

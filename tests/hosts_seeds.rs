@@ -49,7 +49,7 @@ fn where_multicast_is_blocked_a_seed_finds_the_mesh_and_memory_finds_it_again() 
 fn seeds_come_from_a_file_too_and_each_way_can_be_switched_off() {
     let Some(lab) = layercake_lab::lab!("seedsfile") else { return };
     let folders = Folders::new();
-    let [a, b] = ["a", "b"].map(|name| Machine::new(&lab, &folders, name));
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| Machine::new(&lab, &folders, name));
     let with = |machine: &Machine, ways: &str| {
         let mut command = machine.command(&["host"]);
         let host = Program::start(command.env("LAYERCAKE_DISCOVERY", ways));
@@ -57,15 +57,21 @@ fn seeds_come_from_a_file_too_and_each_way_can_be_switched_off() {
         host
     };
     let first = with(&a, "seeds,peers");
-    join(&a, &[&b]);
+    join(&a, &[&b, &c, &d]);
     let view = a.start(&["ls", "--watch"]);
     let host = with(&b, "seeds");
     let _worker = b.start(&["demo", "worker", "--workers", "1"]);
     eventually(SOON, "the worker on its own host", || {
         (b.hosts_of("textures:worker").len() == 1).then_some(())
     });
-    // Multicast works here and nobody listens to it; there is no seed.
-    std::thread::sleep(Duration::from_secs(2));
+    // Multicast works here, as who comes later and listens to it sees; these two do not, and have no seed.
+    let listening = [&c, &d].map(|machine| with(machine, "mdns"));
+    let mut later = d.command(&["demo", "worker", "--workers", "1"]);
+    let later = Program::start(later.env("LAYERCAKE_DISCOVERY", "mdns"));
+    eventually(SOON, "a worker found by multicast", || {
+        (c.hosts_of("textures:worker") == [d.id()]).then_some(())
+    });
+    assert_eq!(b.hosts_of("textures:worker"), [b.id()]);
     assert_eq!(view.lines().len(), 0, "{:?}", view.lines());
     let written = Instant::now();
     let seeds = format!("# the first host\n{}\n", a.host.address());
@@ -75,7 +81,7 @@ fn seeds_come_from_a_file_too_and_each_way_can_be_switched_off() {
     assert!(seen - written < BUSY, "{:?}", seen - written);
     eventually(SOON, "a remembers it", || a.mesh.join("peers.json").exists().then_some(()));
     assert!(!b.mesh.join("peers.json").exists(), "b was told not to remember");
-    drop((first, host));
+    drop((first, host, listening, later));
 }
 
 #[test]

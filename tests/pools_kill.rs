@@ -13,21 +13,22 @@ use std::{
 
 use rand::seq::IndexedRandom;
 use support::{
-    Folders,
-    crew::{Load, Report, crew, length, logs},
-    kill_9, of_mesh, workers_of,
+    Folders, built,
+    crew::{Load, Report, logs},
+    kill_9, length, let_pass, of_mesh, workers_of,
 };
 
 /// Kills a worker every second while a pool of four is under load.
 fn killed_under_load(folders: &Folders, logs: &Path, kind: &str) -> Report {
     let mesh = folders.mesh(kind);
     let arguments = ["load", "processes", "4", "16", kind];
-    let mut command = of_mesh(Command::new(crew()), &mesh, &arguments);
+    let mut command = of_mesh(Command::new(built("crew")), &mesh, &arguments);
     let load = Load::start(command.env("CREW_LOG", logs));
     let end = Instant::now() + length(6);
     let mut killed = 0;
     while Instant::now() < end {
-        std::thread::sleep(Duration::from_secs(1));
+        // A pool that is killed faster than it starts workers is another story.
+        let_pass(Duration::from_secs(1));
         let alive = workers_of(&mesh, None);
         if let Some(victim) = alive.choose(&mut rand::rng()) {
             kill_9(*victim);

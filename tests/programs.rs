@@ -4,24 +4,19 @@
 mod support;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     time::{Duration, Instant},
 };
 
 use layercake_lab::{Program, eventually};
 use serde_json::{Value, json};
-use support::{Folders, SOON, kill_9, layer_cake, of_mesh};
+use support::{Folders, SOON, built, kill_9, layer_cake, of_mesh};
 
 /// Within which the death of a process is known.
 const NOTICED: u64 = 100;
 /// Within which everything below a dead process is gone.
 const GONE: Duration = Duration::from_secs(1);
-
-fn built(name: &str) -> PathBuf {
-    let own: PathBuf = std::env::current_exe().expect("a path");
-    own.ancestors().nth(2).expect("a target folder").join("examples").join(name)
-}
 
 fn program(name: &str, mesh: &Path, arguments: &[&str]) -> Command {
     of_mesh(Command::new(built(name)), mesh, arguments)

@@ -3,15 +3,10 @@
 
 mod support;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{path::Path, process::Command, thread, time::Duration};
 
 use layercake_lab::{Program, eventually};
-use support::{Folders, SOON, assert_table, curl, free_port, of_mesh};
+use support::{Folders, SOON, assert_table, built, curl, free_port, of_mesh};
 
 const STEPS: std::ops::RangeInclusive<usize> = 1..=11;
 /// Lines of a step, its head included.
@@ -30,11 +25,9 @@ fn step(number: usize) -> String {
 
 /// A step as a command of a mesh, listening at an address.
 fn command(number: usize, mesh: &Path, listen: &str, more: &[&str]) -> Command {
-    let own: PathBuf = std::env::current_exe().expect("a path");
-    let built = own.ancestors().nth(2).expect("a target folder").join("examples");
     let listen = format!("--listen={listen}");
     let arguments = [&[listen.as_str()], more].concat();
-    of_mesh(Command::new(built.join(step(number))), mesh, &arguments)
+    of_mesh(Command::new(built(&step(number))), mesh, &arguments)
 }
 
 fn address() -> String {

@@ -265,14 +265,11 @@ mod tests {
     impl Listener {
         async fn within(&mut self, seconds: u64) -> Vec<Told> {
             let mut all = Vec::new();
-            let over = tokio::time::sleep(Duration::from_secs(seconds));
-            tokio::pin!(over);
-            loop {
-                tokio::select! {
-                    () = &mut over => return all,
-                    told = self.0.recv() => all.extend(told),
-                }
+            let over = tokio::time::Instant::now() + Duration::from_secs(seconds);
+            while let Ok(told) = tokio::time::timeout_at(over, self.0.recv()).await {
+                all.push(told.expect("seeds are kept"));
             }
+            all
         }
     }
 

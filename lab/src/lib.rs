@@ -50,7 +50,7 @@ use namespace::Namespace;
 /// The most hosts one lab has: they share one /24 network.
 pub const HOSTS_MAX: u8 = 250;
 
-/// How often [`eventually`] looks.
+/// How often is looked at what is waited for.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Counts the labs of this process, so that their names and networks differ.
@@ -145,13 +145,32 @@ impl Drop for Lab {
 ///
 /// # Panics
 /// When `within` has passed without: the message says `what` was waited for.
-pub fn eventually<T>(within: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(within: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_or(within, || what.to_owned(), look)
+}
+
+/// As [`eventually`], where what to say of a wait in vain is only known then.
+///
+/// # Panics
+/// When `within` has passed without.
+pub fn eventually_or<T>(
+    within: Duration,
+    what: impl FnOnce() -> String,
+    look: impl FnMut() -> Option<T>,
+) -> T {
+    poll(within, look).unwrap_or_else(|| panic!("waited {within:?} in vain for: {}", what()))
+}
+
+/// Looks again and again until `look` finds something or the time is over.
+fn poll<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + within;
     loop {
         if let Some(found) = look() {
-            return found;
+            return Some(found);
         }
-        assert!(Instant::now() < deadline, "waited {within:?} in vain for: {what}");
+        if Instant::now() >= deadline {
+            return None;
+        }
         thread::sleep(POLL_INTERVAL);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{POLL_INTERVAL, tool};
+use crate::{poll, tool};
 
 /// What every name begins with; the pid and start time of the maker follow.
 const FAMILY: &str = "lclab";
@@ -82,20 +82,19 @@ impl Namespace {
 
     /// Kills every program inside and waits until they are gone.
     pub(crate) fn empty(&self) -> Result<(), String> {
-        let deadline = Instant::now() + EMPTYING_MAX;
-        loop {
-            let pids = self.pids()?;
-            if pids.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(format!("{pids:?} in {} survive SIGKILL", self.name));
-            }
-            for pid in pids.iter().filter_map(|&pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        let mut left = Vec::new();
+        let emptied = poll(EMPTYING_MAX, || {
+            left = match self.pids() {
+                Ok(pids) if pids.is_empty() => return Some(Ok(())),
+                Ok(pids) => pids,
+                Err(cause) => return Some(Err(cause)),
+            };
+            for pid in left.iter().filter_map(|&pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
                 let _ = kill_process(pid, Signal::KILL); // gone meanwhile is as good
             }
-            thread::sleep(POLL_INTERVAL);
-        }
+            None
+        });
+        emptied.unwrap_or_else(|| Err(format!("{left:?} in {} survive SIGKILL", self.name)))
     }
 
     fn remove(&self) {

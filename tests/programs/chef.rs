@@ -10,6 +10,7 @@ use std::{
 
 use kitchen::{Add, Allocate, Branch, Fall, Grouped, Hang, Level, Pay, Pid, Start, Till};
 use layercake::{DirectoryConfig, Limits, NodeConfig, prelude::*};
+use tokio::{io::AsyncReadExt, net::unix::pipe};
 
 #[data]
 enum Scene {
@@ -30,7 +31,7 @@ struct Args {
     /// The other binary.
     #[arg(default = "")]
     cook: String,
-    /// A file that is not there yet.
+    /// Where a named pipe can be made.
     #[arg(default = "")]
     mark: String,
 }
@@ -57,16 +58,22 @@ fn till(amount: u64) -> Start {
     Start { amount, label: "soup".to_owned() }
 }
 
-/// Waits until a file is there.
-async fn appears(mark: &str) -> Result<()> {
-    let since = Instant::now();
-    while !std::fs::exists(mark)? {
-        if since.elapsed() > Duration::from_secs(10) {
-            return Err(format!("`{mark}` did not appear").into());
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+/// A named pipe, into which a process writes when it has come so far.
+struct Mark {
+    pipe: pipe::Receiver,
+}
+
+impl Mark {
+    fn make(path: &str) -> Result<Self> {
+        std::process::Command::new("mkfifo").arg(path).status()?;
+        // Also for writing, so that it has no end while nobody writes.
+        Ok(Self { pipe: pipe::OpenOptions::new().read_write(true).open_receiver(path)? })
     }
-    Ok(())
+
+    async fn reached(&mut self) -> Result<()> {
+        tokio::time::timeout(Duration::from_secs(10), self.pipe.read_u8()).await??;
+        Ok(())
+    }
 }
 
 #[layercake::main]
@@ -118,8 +125,9 @@ async fn main(node: Node, Args { scene, cook, mark }: Args) -> Result<Vec<Outcom
             let grace = Duration::from_millis(300);
             let process = node.process::<Till>(till(1)).binary(&cook).grace(grace);
             let mut process = process.launch().await?;
-            process.tell(Hang { mark: mark.clone() }).await?;
-            appears(&mark).await?;
+            let mut hangs = Mark::make(&mark)?;
+            process.tell(Hang { mark }).await?;
+            hangs.reached().await?;
             let since = Instant::now();
             process.stop();
             let hung = outcome("hung", since, process.join().await.map(|bill| bill.label));
@@ -154,9 +162,10 @@ async fn main(node: Node, Args { scene, cook, mark }: Args) -> Result<Vec<Outcom
                 let left = left.map(|out| String::from_utf8_lossy(&out).into_owned());
                 outcomes.push(outcome(what, since, left));
             }
-            let script = format!("trap '' TERM; touch '{mark}'; while :; do sleep 0.05; done");
+            let mut is_deaf = Mark::make(&mark)?;
+            let script = format!("trap '' TERM; echo > '{mark}'; while :; do sleep 0.05; done");
             let mut deaf = sh(&script).grace(Duration::from_millis(300)).launch().await?;
-            appears(&mark).await?;
+            is_deaf.reached().await?;
             let since = Instant::now();
             deaf.stop();
             outcomes.push(outcome("deaf", since, deaf.join().await.map(|_| String::new())));

@@ -56,6 +56,7 @@ impl Worker {
         });
         // In one piece, so that a killed worker leaves whole lines.
         log.write_all(format!("{id}\n").as_bytes()).expect("there is room");
+        // Time is the work, so that there is always something in hand when a worker dies.
         tokio::time::sleep(Duration::from_millis(ms)).await;
         id
     }

@@ -1,8 +1,6 @@
 //! For `tests/hosts_etcd.rs`: wants to be the only holder of `crown` in the mesh, for as long as it
 //! runs. It prints `held FENCE` when it is, `lost` when it is not any more, and `refused: WHY` when
-//! somebody else is, once each time, and tries again.
-
-use std::time::Duration;
+//! somebody else is; then it gets in line.
 
 use layercake::prelude::*;
 
@@ -23,30 +21,21 @@ impl Monarch {
 async fn main(node: Node) -> Result<()> {
     let monarch = node.spawn(Monarch);
     let reign = async {
-        let mut told = String::new();
         loop {
-            match node.publish_exclusive("crown", &monarch, Scope::Lan).await {
-                Ok(mut crown) => {
-                    told.clear();
-                    println!("held {}", crown.record().fence);
-                    crown.lost().await;
-                    println!("lost");
-                }
+            let mut crown = match node.publish_exclusive("crown", &monarch, Scope::Lan).await {
+                Ok(crown) => crown,
                 Err(error) => {
-                    let why =
-                        format!("refused: {}", layercake::error_chain(&error).replace('\n', " "));
-                    if why != told {
-                        println!("{why}");
-                        told = why;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    println!("refused: {}", layercake::error_chain(&error).replace('\n', " "));
+                    node.claim("crown", &monarch, Scope::Lan).await?.granted().await?
                 }
-            }
+            };
+            println!("held {}", crown.record().fence);
+            crown.lost().await;
+            println!("lost");
         }
     };
     tokio::select! {
-        () = reign => {}
-        _ = node.stopping() => {}
+        ended = reign => ended,
+        _ = node.stopping() => Ok(()),
     }
-    Ok(())
 }

@@ -88,6 +88,7 @@ fn main() -> ExitCode {
             let host = if sent.is_multiple_of(2) { host } else { &forged };
             let _ = socket.send_to(&announcement(mesh, host, sent), GROUP);
         }
+        // A rate is what it keeps to.
         std::thread::sleep(Duration::from_millis(2));
     }
     println!("sent {sent}");

@@ -11,6 +11,8 @@
 //!
 //! Times are microseconds since 1970, by the one clock that all hosts of a lab have.
 
+mod input;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -21,7 +23,7 @@ use std::{
 };
 
 use layercake::{Publication, Subscription, prelude::*};
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 
 #[message]
 struct Nothing {}
@@ -54,15 +56,7 @@ struct Herald {
 async fn main(node: Node) -> Result<()> {
     let actor = node.spawn(Named);
     let mut herald = Herald { node, actor, held: HashMap::new(), counts: HashMap::new() };
-    let (sender, mut lines) = mpsc::channel(AT_A_TIME);
-    std::thread::spawn(move || {
-        let lines = std::io::stdin().lines().map_while(std::io::Result::ok);
-        for line in lines {
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
+    let mut lines = input::lines();
     println!("ready");
     loop {
         let line = tokio::select! {

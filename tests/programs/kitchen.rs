@@ -2,8 +2,6 @@
 //! binaries, `cook`, which has it, and `chef`, which starts it.
 #![allow(dead_code, unreachable_pub)]
 
-use std::time::Duration;
-
 use layercake::prelude::*;
 
 #[data]
@@ -48,7 +46,7 @@ pub struct Allocate {
     pub bytes: u64,
 }
 
-/// Blocks its process, so that nothing can stop it but a kill; makes a file when it does.
+/// Blocks its process, so that nothing can stop it but a kill; writes into a file when it does.
 #[message]
 pub struct Hang {
     pub mark: String,
@@ -94,8 +92,10 @@ impl Till {
     }
 
     async fn hang(&mut self, Hang { mark }: Hang) {
-        let _ = std::fs::write(mark, "");
-        std::thread::sleep(Duration::from_secs(600));
+        let _ = std::fs::write(mark, "hangs\n");
+        loop {
+            std::thread::park();
+        }
     }
 }
 

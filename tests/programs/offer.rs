@@ -10,6 +10,8 @@
 //! The last word of `done publish`, `done withdraw` and `status` is the time: microseconds since 1970, by the
 //! one clock that all hosts of a lab have.
 
+mod input;
+
 use std::{
     collections::HashMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,7 +21,7 @@ use layercake::{Publication, prelude::*};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
-    sync::mpsc,
+    time::MissedTickBehavior,
 };
 
 mod v1 {
@@ -70,15 +72,7 @@ fn micros() -> u128 {
 
 #[layercake::main]
 async fn main(node: Node) -> Result<()> {
-    let (sender, mut lines) = mpsc::channel(16);
-    std::thread::spawn(move || {
-        let lines = std::io::stdin().lines().map_while(std::io::Result::ok);
-        for line in lines {
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
+    let mut lines = input::lines();
     println!("ready");
     let mut published: HashMap<String, Publication> = HashMap::new();
     let (one, two) = (node.spawn(v1::Greeter), node.spawn(v2::Greeter));
@@ -117,7 +111,10 @@ async fn probe(stream: TcpStream, path: String) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let request = format!("GET {path} HTTP/1.1\r\nhost: probe\r\n\r\n");
     let mut last = String::new();
+    let mut beat = tokio::time::interval(Duration::from_millis(1));
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        beat.tick().await;
         stream.write_all(request.as_bytes()).await?;
         let mut line = String::new();
         stream.read_line(&mut line).await?;
@@ -136,6 +133,5 @@ async fn probe(stream: TcpStream, path: String) -> std::io::Result<()> {
             println!("status {status} {}", micros());
             last = status;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -1,13 +1,8 @@
 //! A real browser: Debian's chromium, driven by its own driver over WebDriver (plain HTTP, spoken by curl).
 
-use std::{
-    os::unix::fs::MetadataExt,
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{os::unix::fs::MetadataExt, path::Path, process::Command};
 
-use layercake_lab::Program;
+use layercake_lab::{Program, eventually_or};
 use serde_json::{Value, json};
 
 use super::{SOON, curl_by};
@@ -98,16 +93,15 @@ impl<'a> Browser<'a> {
 
     /// Waits until a script returns something that is true, and returns it.
     pub fn wait(&self, what: &str, script: &str) -> Value {
-        let deadline = Instant::now() + SOON;
-        loop {
-            let found = self.run(script);
-            if found != Value::Null && found != false && found != 0 {
-                return found;
-            }
-            let said = || (self.run("return document.body.innerText"), self.complaints());
-            assert!(Instant::now() < deadline, "waited {SOON:?} in vain for: {what}; {:?}", said());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let said = || (self.run("return document.body.innerText"), self.complaints());
+        eventually_or(
+            SOON,
+            || format!("{what}; {:?}", said()),
+            || {
+                let found = self.run(script);
+                (found != Value::Null && found != false && found != 0).then_some(found)
+            },
+        )
     }
 
     /// A command of Chrome's own protocol.
@@ -155,11 +149,10 @@ impl<'a> Browser<'a> {
 
 impl Drop for Browser<'_> {
     fn drop(&mut self) {
-        // So that chromium ends; the driver is ended with its process group.
+        // Answered when chromium has ended; the driver is ended with its process group.
         let mut command = (self.command)("curl");
         command.args(["-s", "--max-time", "5", "-X", "DELETE", &self.session]);
         let _ = command.output();
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -5,19 +5,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use layercake_lab::{Program, eventually};
 use serde::Deserialize;
 
 use super::{Folders, SOON};
-
-/// Where the program was built, beside the tests' own binaries, which are in `deps`.
-pub fn crew() -> PathBuf {
-    let own = std::env::current_exe().expect("a path");
-    own.ancestors().nth(2).expect("a target folder").join("examples/crew")
-}
 
 /// A folder for what workers write down.
 pub fn logs(folders: &Folders) -> PathBuf {
@@ -107,12 +100,6 @@ impl Report {
         );
         self.failed.len()
     }
-}
-
-/// For how long: what a soak was told, or so many seconds.
-pub fn length(seconds: u64) -> Duration {
-    let told = std::env::var("LAYERCAKE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(told.unwrap_or(seconds))
 }
 
 /// Waits until something is so; a story's way of saying it.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use layercake_lab::{Host, Lab, Program, eventually};
 
-use super::{Folders, LAYER_CAKE, SOON, curl_by, of_mesh, run};
+use super::{Folders, LAYER_CAKE, SOON, built, curl_by, of_mesh, run};
 
 /// Where the demo's gateway listens unless told otherwise.
 const URL: &str = "http://127.0.0.1:5050/Xy?x=2&y=2";
@@ -30,6 +30,14 @@ impl Machine {
 
     pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = of_mesh(self.host.command(LAYER_CAKE), &self.mesh, arguments);
+        command.envs(self.env.clone());
+        command
+    }
+
+    /// One of `tests/programs` on this host.
+    pub fn program(&self, name: &str, arguments: &[&str]) -> std::process::Command {
+        let command = self.host.command(&built(name).to_string_lossy());
+        let mut command = of_mesh(command, &self.mesh, arguments);
         command.envs(self.env.clone());
         command
     }
@@ -65,8 +73,11 @@ impl Machine {
     }
 }
 
-/// Joins hosts to the mesh of the first, on which something must run.
+/// Joins hosts to the mesh of the first, on which something must run or be about to.
 pub fn join(first: &Machine, others: &[&Machine]) {
+    eventually(SOON, "something that answers a joining host", || {
+        run(first.command(&["mesh", "invite"])).0.then_some(())
+    });
     for other in others {
         let token = first.run(&["mesh", "invite"]);
         other.run(&["mesh", "join", &token]);

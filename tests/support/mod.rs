@@ -12,7 +12,8 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// For what takes no time but may meet a machine that is busy.
@@ -20,6 +21,24 @@ pub const SOON: Duration = Duration::from_secs(15);
 
 /// The command under test.
 pub const LAYER_CAKE: &str = env!("CARGO_BIN_EXE_layer-cake");
+
+/// An example or a program for tests, built beside the test's own binary, which is in `deps`.
+pub fn built(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("this test's path");
+    own.ancestors().nth(2).expect("a target folder").join("examples").join(name)
+}
+
+/// Lets time pass where time itself is the story: a load, a fault or a measurement that is to last. The one
+/// place where a story waits for nothing else; every other wait is for a condition.
+pub fn let_pass(span: Duration) {
+    thread::sleep(span);
+}
+
+/// For how long the part of a story lasts that is to be long: what a soak was told, or so many seconds.
+pub fn length(seconds: u64) -> Duration {
+    let told = std::env::var("LAYERCAKE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(told.unwrap_or(seconds))
+}
 
 /// A place for mesh folders that goes with the test.
 pub struct Folders(tempfile::TempDir);
@@ -75,6 +94,12 @@ pub fn curl(arguments: &[&str]) -> (u16, String) {
     curl_by(Command::new("curl"), arguments)
 }
 
+/// Milliseconds since 1970, by the clock that all hosts of a lab have.
+pub fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(now.as_millis()).expect("not that late")
+}
+
 /// A port on loopback that is free now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
@@ -110,6 +135,14 @@ pub fn workers_of(mesh: &Path, among: Option<&[u32]>) -> Vec<u32> {
         is_worker && environment.split(|b| *b == 0).any(|v| v == wanted.as_bytes())
     });
     pids
+}
+
+/// The resident memory of a process that runs, in KiB.
+pub fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("process {pid} has memory: {status}"))
 }
 
 /// Kills a process that a test of ours has started.

@@ -9,13 +9,6 @@ use layercake_lab::Program;
 
 use super::SOON;
 
-/// The program itself.
-pub fn path() -> String {
-    let own = std::env::current_exe().expect("this test's path");
-    let built = own.ancestors().nth(2).expect("a target folder").join("examples/offer");
-    built.to_str().expect("a path in UTF-8").to_owned()
-}
-
 /// One that runs.
 pub struct Offer(pub Program);
 

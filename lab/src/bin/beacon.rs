@@ -34,6 +34,7 @@ fn send(address: &str) -> Result<(), Box<dyn Error>> {
     for _ in 0..GREETINGS_MAX {
         // A blocked or unplugged network is what some tests are about: go on.
         let _ = socket.send_to(address.as_bytes(), GROUP);
+        // A pace, not a wait: nobody answers.
         thread::sleep(Duration::from_millis(50));
     }
     Ok(())
