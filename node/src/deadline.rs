@@ -229,9 +229,11 @@ mod tests {
         let late = listed(&deadlines, Duration::from_secs(60));
         tokio::task::yield_now().await;
         let soon = listed(&deadlines, Duration::from_secs(1));
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::task::yield_now().await;
         assert!(!soon.is_open() && late.is_open());
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::task::yield_now().await;
         assert!(!late.is_open());
         task.abort();
     }

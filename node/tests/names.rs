@@ -121,7 +121,7 @@ async fn who_claimed_first_is_next_when_the_holder_goes_however_it_goes() {
     for node in [&third, &first, &third] {
         line.push(claim(node, "chef").await);
         // The clocks of hosts are only so exact: who is first should be clear.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::advance(Duration::from_millis(20)).await;
     }
     assert!(line.iter().all(Claim::is_waiting));
     assert!(seen.try_next().is_none(), "who waits is not shown");
@@ -265,11 +265,12 @@ async fn a_node_that_publishes_in_a_tight_loop_waits_and_the_others_do_not() {
     let working = async {
         let cook: Address<Cook> = other.spawn(Cook);
         let mut slowest = Duration::ZERO;
+        let mut now_and_then = tokio::time::interval(Duration::from_millis(30));
         for _ in 0..100 {
+            now_and_then.tick().await;
             let asked = tokio::time::Instant::now();
             drop(other.publish("order", &cook, Scope::Host).await.expect("publishes"));
             slowest = slowest.max(asked.elapsed());
-            tokio::time::sleep(Duration::from_millis(30)).await;
         }
         slowest
     };

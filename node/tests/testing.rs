@@ -14,6 +14,7 @@ use layercake::{
     },
 };
 use layercake_macros::{actor, message};
+use tokio::sync::Notify;
 
 #[message(reply = u64)]
 struct Add {
@@ -26,10 +27,12 @@ struct AddTo {
     amount: u64,
 }
 
+/// Is never answered.
 #[message(reply = ())]
-struct Sleep {
-    seconds: u64,
-}
+struct Brood {}
+
+/// Told when somebody broods.
+static BROODS: Notify = Notify::const_new();
 
 #[derive(Default)]
 struct Counter {
@@ -47,8 +50,9 @@ impl Counter {
         whom.ask(Add { amount }).await.expect("answers")
     }
 
-    async fn sleep(&mut self, Sleep { seconds }: Sleep) {
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    async fn brood(&mut self, Brood {}: Brood) {
+        BROODS.notify_one();
+        std::future::pending().await;
     }
 }
 
@@ -98,7 +102,7 @@ async fn deadlines_pass_in_a_moment_also_behind_a_stall() {
     let host = HostId::random();
     let (near, far) = (node(&network, host).await, node(&network, host).await);
     let (_there, remote) = introduced(&far, &near).await;
-    assert!(matches!(remote.ask(Sleep { seconds: 3600 }).await, Err(AskError::Deadline)));
+    assert!(matches!(remote.ask(Brood {}).await, Err(AskError::Deadline)));
     // Behind a stall nobody hears anything, and the ask ends all the same.
     network.stall(near.peer(), far.peer());
     let asked = tokio::time::Instant::now();
@@ -115,9 +119,9 @@ async fn a_killed_node_ends_its_actors_and_those_elsewhere_hear_of_it() {
     let host = HostId::random();
     let (near, far) = (node(&network, host).await, node(&network, host).await);
     let (there, remote) = introduced(&far, &near).await;
-    let asking = remote.ask(Sleep { seconds: 5 });
+    let asking = remote.ask(Brood {});
     let kill = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        BROODS.notified().await;
         network.kill(far.peer());
     };
     let (lost, ()) = tokio::join!(asking, kill);

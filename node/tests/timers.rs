@@ -166,11 +166,15 @@ async fn a_time_without_end_is_no_fault() {
 #[tokio::test]
 async fn a_timer_and_stop_overtake_a_full_mailbox() {
     let (node, clock, notes, gate) = clock(&Host::new()).await;
-    clock.tell(set("timer", 20, false)).await.expect("there");
+    clock.ask(set("timer", 20, false)).await.expect("there");
+    // One that nothing holds up, whose timer is due later.
+    let later = Clock::default();
+    let rung = later.notes.clone();
+    node.spawn(later).ask(set("later", 25, false)).await.expect("there");
     clock.tell(Wait {}).await.expect("there");
     let filled = async { while clock.try_tell(note("mail")).is_ok() {} };
     filled.await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("the timer is due", || !rung.lock().is_empty()).await;
     gate.add_permits(1);
     until("all is read", || notes.lock().len() > MAILBOX / 2).await;
     assert_eq!(texts(&notes)[0], "timer", "due while a message was handled, before any other");
@@ -192,11 +196,10 @@ async fn a_timer_and_stop_overtake_a_full_mailbox() {
 #[tokio::test(start_paused = true)]
 async fn with_a_paused_clock_an_hour_is_nothing() {
     let (node, clock, notes, _) = clock(&Host::new()).await;
-    clock.tell(set("hour", 3_600_000, true)).await.expect("there");
+    clock.ask(set("hour", 3_600_000, true)).await.expect("there");
     for hours in 1..=3 {
-        while notes.lock().len() < hours {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-        }
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        until("it has rung", || notes.lock().len() == hours).await;
     }
     assert_eq!(notes.lock().len(), 3);
     node.close().await;

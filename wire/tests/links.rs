@@ -2,10 +2,7 @@
 //! (two folders joined by token, as on two hosts).
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -429,30 +426,23 @@ async fn a_slow_taker_holds_the_producer_back() {
         let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
         let mut parts = ask_stream(&link, 2).await;
         let responder = held(&mut far).await;
-        let produced = Arc::new(AtomicUsize::new(0));
-        let produce = tokio::spawn({
-            let produced = produced.clone();
-            async move {
-                while responder.part(payload("part")).await.is_ok() {
-                    produced.fetch_add(1, Ordering::SeqCst);
-                }
+        let (counts, mut produced) = watch::channel(0);
+        let produce = tokio::spawn(async move {
+            while responder.part(payload("part")).await.is_ok() {
+                counts.send_modify(|count| *count += 1);
             }
         });
-        let reaches = async |count: usize| {
-            while produced.load(Ordering::SeqCst) < count {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
         let window = PART_UNITS as usize;
-        in_time(reaches(window)).await;
+        in_time(produced.wait_for(|count| *count >= window)).await.expect("goes on");
         for taken in 1..=1000 {
             in_time(parts.next()).await.expect("more").expect("a part");
-            let ahead = produced.load(Ordering::SeqCst);
+            let ahead = *produced.borrow();
             assert!(ahead <= taken + window, "{ahead} parts with {taken} taken");
             if taken % window == 0 {
                 // Others are not held back meanwhile, and what was taken makes room.
                 ask(&link, 1, "others go on").await.expect("answers");
-                in_time(reaches(taken + window / 2)).await;
+                let more = produced.wait_for(|count| *count >= taken + window / 2);
+                in_time(more).await.expect("goes on");
             }
         }
         assert!(!produce.is_finished());

@@ -27,8 +27,13 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// Waits until `holds`.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    found(what, async || holds()).await;
+}
+
+/// Waits until what is looked for is found: the one place where the stories look again and again.
+pub(crate) async fn found(what: &str, mut look: impl AsyncFnMut() -> bool) {
     soon(what, async {
-        while !holds() {
+        while !look().await {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })

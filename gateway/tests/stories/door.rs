@@ -165,9 +165,10 @@ async fn a_body_that_trickles_is_refused_and_a_slow_one_is_read() {
     let head = "POST /Xy HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n";
     let mut slow = Client::connect(gateway.addr).await;
     slow.send(head).await;
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
     for byte in r#"{"x":1}  "#.bytes() {
+        pace.tick().await;
         slow.send([byte]).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(slow.answer().await.body, "[1,8]", "within the first seconds any pace will do");
 

@@ -7,14 +7,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use layercake_gateway::{BindError, Gateway, GatewayConfig};
 use tokio::task::JoinSet;
 
 use crate::{
-    client::{Client, eventually, soon},
+    client::{Client, eventually, found, soon},
     fake::Running,
 };
 
@@ -129,12 +128,7 @@ async fn without_being_asked_nobody_takes_over() {
     let addr = running.addr;
     let fake = running.fake.clone();
     running.task.abort();
-    soon("the port", async {
-        while tokio::net::TcpStream::connect(addr).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    found("the port", async || tokio::net::TcpStream::connect(addr).await.is_err()).await;
     let left_over = folder.path().join(format!("http-{addr}"));
     assert!(!left_over.exists(), "the socket goes with its gateway");
     drop(std::os::unix::net::UnixListener::bind(&left_over).unwrap());

@@ -16,3 +16,4 @@ mod resources;
 mod secure;
 mod shop;
 mod streams;
+mod told;

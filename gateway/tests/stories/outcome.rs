@@ -1,15 +1,11 @@
 //! What comes out when the service cannot answer, and what the operator sees of it.
 
-use std::{
-    io,
-    sync::{Arc, Mutex, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use layercake_node::Api;
 use serde_json::Value;
 
-use crate::{client::eventually, fake::Running};
+use crate::{client::eventually, fake::Running, told::Told};
 
 #[tokio::test]
 async fn each_failure_has_its_status_and_problem() {
@@ -42,39 +38,16 @@ async fn each_failure_has_its_status_and_problem() {
     gateway.still_answers().await;
 }
 
-/// What was logged, as text.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_log_tells_the_operator_what_the_client_is_not_told() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_max_level(tracing::Level::WARN)
-        .with_writer(move || writer.clone())
-        .finish();
-    // Of this thread, on which the test's runtime runs everything.
-    let _guard = tracing::subscriber::set_default(subscriber);
-
+    let (told, _guard) = Told::here();
     let gateway = Running::start().await;
     let mut client = gateway.client().await;
     let lost = client.get("/Fail?with=lost").await.json();
     client.get("/Fail?with=busy").await;
     client.get("/Say?text=secret").await;
 
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = told.text();
     let lines: Vec<_> = text.lines().filter(|l| l.contains("request")).collect();
     assert_eq!(lines.len(), 1, "push-back is counted, not logged: {text}");
     let instance = lost["instance"].as_str().unwrap();

@@ -12,8 +12,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    client::{Client, over, soon},
+    client::{Client, eventually, found, over, soon},
     fake::Running,
+    told::Told,
 };
 
 /// Writes a certificate for `localhost` and its key.
@@ -92,18 +93,13 @@ async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
     // Only half of a new pair, as while it is being written: the old one stays.
     let half = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(folder.path().join("cert.pem"), half.cert.pem()).unwrap();
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        connect(&gateway, &old, "h2").await.expect("the old certificate");
-    }
+    let (told, guard) = Told::here();
+    eventually("a word to the operator", || told.text().contains("cannot be used")).await;
+    drop(guard);
+    connect(&gateway, &old, "h2").await.expect("the old certificate");
 
     let new = issue(folder.path());
-    soon("the new certificate", async {
-        while connect(&gateway, &new, "h2").await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    found("the new certificate", async || connect(&gateway, &new, "h2").await.is_ok()).await;
     assert!(connect(&gateway, &old, "h2").await.is_err(), "nobody is shown the old one any more");
     assert_eq!(open.get("/Xy?x=1").await.status, 200, "a connection outlives its certificate");
 }

@@ -1,6 +1,6 @@
 //! Replies in parts: lines, events, a WebSocket; and clients that go away.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    client::{eventually, soon},
+    client::{eventually, found, soon},
     shop::Open,
 };
 
@@ -136,10 +136,8 @@ async fn a_web_socket_has_a_frame_for_each_part() {
     soon("a part", waiting.next()).await.unwrap().unwrap();
     // It is a connection as any other: besides it there is the one that asks.
     drop((socket, failing, endless));
-    soon("two connections", async {
-        while !shop.say("GET", "/metrics", &[], "").await.text().contains("_connections 2\n") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    found("two connections", async || {
+        shop.say("GET", "/metrics", &[], "").await.text().contains("_connections 2\n")
     })
     .await;
     shop.shutdown.cancel();

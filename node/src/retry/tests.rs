@@ -201,11 +201,11 @@ async fn it_never_waits_past_the_end() {
     assert_eq!(failed.await.expect("at once"), Err(2));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_time_of_the_attempts_counts() {
     let retry = Retry::steps([ms(5); 8]).within(ms(20));
     let slow = |attempt| async move {
-        tokio::time::sleep(ms(20)).await;
+        tokio::time::advance(ms(20)).await;
         Err::<(), _>(attempt)
     };
     assert_eq!(retry.run(slow).await, Err(1));

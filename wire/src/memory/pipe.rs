@@ -275,19 +275,16 @@ mod tests {
     async fn a_full_pipe_makes_its_writer_wait_and_holds_no_more() {
         let (_pipe, mut writer, mut reader) = pipe(Fault::default());
         let all = vec![7; 3 * CAPACITY];
-        let write = async {
-            writer.write_all(&all).await.unwrap();
-            drop(writer);
-        };
-        let read = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+        {
+            let mut write = pin!(writer.write_all(&all));
+            let early = tokio::time::timeout(Duration::from_secs(1), &mut write).await;
+            assert!(early.is_err(), "nobody reads");
             assert!(reader.pipe.0.lock().filled <= CAPACITY);
-            let mut read = Vec::new();
-            reader.read_to_end(&mut read).await.unwrap();
-            read.len()
-        };
-        let ((), read) = tokio::join!(write, read);
-        assert_eq!(read, 3 * CAPACITY);
+            let mut read = vec![0; 3 * CAPACITY];
+            let (written, done) = tokio::join!(write, reader.read_exact(&mut read));
+            written.unwrap();
+            assert_eq!(done.unwrap(), 3 * CAPACITY);
+        }
         assert_eq!(reader.pipe.0.lock().filled, 0);
         let (_pipe, mut writer, reader) = pipe(Fault::default());
         let many = async {
