@@ -229,6 +229,8 @@ async fn a_pool_is_resized_mixed_and_given_further_workers_while_it_works() {
     squares(&pool).await;
 
     assert!(matches!(pool.resize(0), Err(PoolError::Count(0))));
+    let more = pool.resize(layercake::pool::MAX_WORKERS);
+    assert!(matches!(more, Err(PoolError::Count(_))), "the other kind counts: {more:?}");
     let none = node.pool::<Worker>().hosts("nobody", Scope::Host).start().await.expect("starts");
     assert!(matches!(none.resize(2), Err(PoolError::Foreign)));
     pool.stop().await;

@@ -52,7 +52,7 @@ impl Counter {
 
     async fn brood(&mut self, Brood {}: Brood) {
         BROODS.notify_one();
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 }
 

@@ -134,10 +134,12 @@ impl AnyPool {
         self.0.tasks.spawn(async move {
             membership.await;
             let classes = pool.0.classes.lock().clone();
-            for class in classes {
+            // All at once: each may take its grace.
+            let stopped = classes.iter().map(|class| async {
                 class.pool.stop().await;
                 class.pool.finish().await;
-            }
+            });
+            futures_util::future::join_all(stopped).await;
         });
         self.0.tasks.close();
         let shown: Arc<dyn Shown> = self.0.clone();
@@ -363,6 +365,9 @@ fn goes_on(error: &AskError) -> bool {
             | AskError::Overloaded { .. }
             | AskError::Stopped { .. }
             | AskError::Unreachable { .. }
+            // Another release may know it.
+            | AskError::Malformed { .. }
+            | AskError::NotHandled { .. }
     )
 }
 

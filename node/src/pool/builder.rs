@@ -271,13 +271,16 @@ impl<A: Actor + Default> PoolBuilder<A> {
             let within = first.own().unwrap_or(min).clamp(min, max);
             *first = first.clone().with(within);
         }
-        let mut own = 0_usize;
+        // What the first kind may grow to, and the others.
+        let mut own = self.bounds.map_or(0, |(_, max)| max);
+        let grown = self.bounds.and_then(|_| sources.iter().find_map(Workers::own)).unwrap_or(0);
         for n in sources.iter().filter_map(Workers::own) {
             if n == 0 {
                 return Err(PoolError::Count(0));
             }
             own = own.saturating_add(n);
         }
+        own -= grown;
         if own > MAX_WORKERS { Err(PoolError::Count(own)) } else { Ok(sources) }
     }
 }

@@ -545,8 +545,14 @@ fn outcome<A: Actor, T, C: Carry<A, T>>(carry: &C, answer: &Answer<C::Reply, T>)
         Ok(_) => Outcome::Answered,
         Err((AskError::Deadline, _)) => Outcome::TimedOut,
         Err((error, _)) if is_refusal(error) => Outcome::Refused,
-        // The asker's own fault.
-        Err((AskError::Unsendable { .. } | AskError::Unbound { .. }, _)) => Outcome::Cancelled,
+        // The asker's own fault, or a difference between two releases: says nothing of the worker's health.
+        Err((
+            AskError::Unsendable { .. }
+            | AskError::Unbound { .. }
+            | AskError::Malformed { .. }
+            | AskError::NotHandled { .. },
+            _,
+        )) => Outcome::Cancelled,
         Err(_) => Outcome::Failed,
     }
 }

@@ -56,7 +56,7 @@ pub use histogram::{Histogram, Quantiles};
 pub use terms::{
     Decision, Distance, Moves, Outcome, Priority, Rejection, Request, Ticket, WorkerId, WorkerInfo,
 };
-pub use view::{PoolView, Totals, WorkerState, WorkerView};
+pub use view::{Totals, WorkerState, WorkerView};
 
 /// What a newcomer is credited with while the pool has answered nothing yet.
 const FIRST_LATENCY: Duration = Duration::from_millis(1);

@@ -206,10 +206,10 @@ impl<A: Actor> Inner<A> {
 
 impl<A: Actor> State<A> {
     fn status(&self, now: Instant) -> PoolStatus {
-        let view = self.scheduler.view(now);
-        let known: HashMap<WorkerId, _> = view.workers.iter().map(|w| (w.worker, w)).collect();
+        let known: HashMap<WorkerId, _> =
+            self.scheduler.workers(now).map(|worker| (worker.worker, worker)).collect();
         let workers = self.seats.all.iter().take(MAX_SHOWN).map(|(number, seat)| {
-            let worker = seat.worker.and_then(|worker| known.get(&worker).copied());
+            let worker = seat.worker.and_then(|worker| known.get(&worker));
             seat.status(*number, worker, now)
         });
         PoolStatus {
@@ -218,12 +218,12 @@ impl<A: Actor> State<A> {
             ready: self.able(),
             workers: workers.collect(),
             omitted: self.seats.all.len().saturating_sub(MAX_SHOWN),
-            waiting: view.waiting.iter().sum(),
-            in_flight: view.in_flight,
-            expected_wait_ms: ms(view.expected_wait),
+            waiting: self.scheduler.pending(),
+            in_flight: self.scheduler.in_flight(),
+            expected_wait_ms: ms(self.scheduler.expected_wait(now)),
             latency: Times::with_buckets(self.scheduler.latencies()),
             queue_delay: Times::with_buckets(self.scheduler.queue_delays()),
-            totals: view.totals,
+            totals: self.scheduler.totals(),
             restarts: self.seats.restarts,
         }
     }

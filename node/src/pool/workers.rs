@@ -207,7 +207,11 @@ impl<A: Actor + Default> Pool<A> {
             return Err(PoolError::Stopped);
         }
         let mut crews = self.0.crews.lock();
-        let crew = crews.first_mut().ok_or(PoolError::Foreign)?;
+        let (crew, others) = crews.split_first_mut().ok_or(PoolError::Foreign)?;
+        let all = others.iter().map(|other| other.seats.len()).sum::<usize>() + workers;
+        if all > MAX_WORKERS {
+            return Err(PoolError::Count(all));
+        }
         self.fill(crew, workers, None);
         Ok(())
     }
@@ -238,7 +242,9 @@ impl<A: Actor + Default> Pool<A> {
             let Some(workers) = self.0.crews.lock().first().map(|crew| crew.seats.len()) else {
                 return;
             };
-            let seen = self.0.state.lock().seen(workers);
+            // Files are read before the lock that every request takes.
+            let machine = elastic::machine();
+            let seen = self.0.state.lock().seen(workers, machine);
             if let Advice::Resize(to) = sizer.step(clock::now(), &seen) {
                 tracing::info!(pool = self.name(), from = workers, to, "a pool changes its size");
                 if self.resize(to).is_err() {
@@ -250,7 +256,7 @@ impl<A: Actor + Default> Pool<A> {
 }
 
 impl<A: Actor> super::State<A> {
-    fn seen(&self, workers: usize) -> Seen {
+    fn seen(&self, workers: usize, machine: elastic::Machine) -> Seen {
         let now = clock::now();
         let (mut in_flight, mut busy, mut ready, mut latency) = (0, 0, 0, Duration::ZERO);
         let draining = |worker: &WorkerView| worker.state == WorkerState::Draining;
@@ -267,7 +273,7 @@ impl<A: Actor> super::State<A> {
             0 => Duration::ZERO,
             _ => self.scheduler.expected_wait(now),
         };
-        Seen { workers, ready, in_flight, busy, queued, latency, machine: elastic::machine() }
+        Seen { workers, ready, in_flight, busy, queued, latency, machine }
     }
 }
 
@@ -417,9 +423,7 @@ async fn serve<A: Actor>(
 impl<A: Actor> Pool<A> {
     /// How many requests a worker has answered.
     fn answered(&self, worker: WorkerId) -> u64 {
-        let state = self.0.state.lock();
-        let mut all = state.scheduler.workers(clock::now());
-        all.find(|stats| stats.worker == worker).map_or(0, |stats| stats.answered)
+        self.0.state.lock().scheduler.answered_by(worker)
     }
 
     /// Waits, within the grace, until a worker has answered what it has: of a pool that stops, until all

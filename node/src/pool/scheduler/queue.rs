@@ -62,11 +62,6 @@ impl Queue {
         self.classes.iter().map(|class| class.waiting).sum()
     }
 
-    /// How many wait, by urgency.
-    pub(super) fn waiting(&self) -> [usize; Priority::COUNT] {
-        self.classes.each_ref().map(|class| class.waiting)
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.deadlines.is_empty()
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Scheduler,
     histogram::{Histogram, Quantiles},
-    terms::{Distance, Priority, WorkerId},
+    terms::{Distance, WorkerId},
     worker::{Health, Why, Worker},
 };
 
@@ -92,26 +92,6 @@ impl Totals {
     }
 }
 
-/// How a pool is now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct PoolView {
-    /// How many requests wait, by urgency: high, normal, low.
-    pub waiting: [usize; Priority::COUNT],
-    /// How many requests workers have.
-    pub in_flight: usize,
-    /// How long a request of a new caller would wait that came now.
-    pub expected_wait: Duration,
-    /// From the start on a worker to its answer.
-    pub latency: Quantiles,
-    /// From arrival to start.
-    pub queue_delay: Quantiles,
-    /// Counts since the beginning.
-    pub totals: Totals,
-    /// Its workers, by number.
-    pub workers: Vec<WorkerView>,
-}
-
 /// Whether a worker is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -181,20 +161,11 @@ impl Scheduler {
         &self.queue_delay
     }
 
-    /// What is known of the pool and of each worker; in time proportional to the number of workers.
+    /// How many requests a worker has answered.
     #[must_use]
-    pub fn view(&self, now: Instant) -> PoolView {
-        let mut workers: Vec<_> = self.workers(now).collect();
-        workers.sort_unstable_by_key(|worker| worker.worker);
-        PoolView {
-            waiting: self.queue.waiting(),
-            in_flight: self.in_flight(),
-            expected_wait: self.expected_wait(now),
-            latency: self.times.quantiles(),
-            queue_delay: self.queue_delay.quantiles(),
-            totals: self.totals,
-            workers,
-        }
+    pub fn answered_by(&self, worker: WorkerId) -> u64 {
+        let known = self.ids.get(&worker).and_then(|at| self.worker(*at));
+        known.map_or(0, |known| known.counts.answered)
     }
 
     /// What is known of each worker, in no order.
