@@ -183,8 +183,10 @@ pub(crate) enum Refusal {
 /// Between host directories. Each speaks for the host that its link proves, and no other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToPeer {
-    /// Who is speaking. Answered in kind, once for each link, and followed by a snapshot.
-    Hello { incarnation: u64, renewal: u16, addr: NodeAddr, host_name: String },
+    /// Who is speaking, and whether it has `met` the other, that is heard its hello. Followed by a snapshot,
+    /// and answered in kind: the first time, and where it has not although the other has met it (what it
+    /// was sent went down with a link that was replaced).
+    Hello { incarnation: u64, renewal: u16, addr: NodeAddr, host_name: String, met: bool },
     /// The records of this host. One that is not complete only adds; parts are kept until the last.
     Snapshot {
         incarnation: u64,

@@ -218,6 +218,7 @@ mod tests {
             renewal: 0,
             addr: NodeAddr::new(them, &[]),
             host_name: "two".to_owned(),
+            met: false,
         };
         core.on_peer(them, hello, Duration::ZERO, &mut out);
         assert!(out.is_empty() && core.hosts().len() == 1, "{out:?}");

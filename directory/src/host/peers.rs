@@ -128,7 +128,7 @@ impl HostCore {
             return;
         }
         remote.greeted = Some(peer);
-        let hello = self.hello();
+        let hello = self.hello(peer);
         out.push(Effect::ToPeer { peer, message: hello });
     }
 
@@ -166,8 +166,8 @@ impl HostCore {
         self.now = now;
         self.heard(from, now);
         match message {
-            ToPeer::Hello { incarnation, renewal, addr, host_name } => {
-                self.on_hello(from, (incarnation, renewal), addr, host_name, now, out);
+            ToPeer::Hello { incarnation, renewal, addr, host_name, met } => {
+                self.on_hello(from, (incarnation, renewal), addr, (host_name, met), now, out);
                 return;
             }
             ToPeer::Elsewhere(addr) => {
@@ -297,12 +297,13 @@ impl HostCore {
         }
     }
 
-    fn hello(&self) -> ToPeer {
+    fn hello(&self, to: PeerId) -> ToPeer {
         ToPeer::Hello {
             incarnation: self.config.incarnation,
             renewal: self.membership.as_ref().map_or(0, |m| m.me().renewal),
             addr: self.config.addr.clone(),
             host_name: self.config.host_name.clone(),
+            met: self.remotes.get(&to.host).is_some_and(|remote| remote.link == Some(to)),
         }
     }
 
@@ -311,7 +312,7 @@ impl HostCore {
         from: PeerId,
         (incarnation, renewal): (u64, u16),
         addr: NodeAddr,
-        mut host_name: String,
+        (mut host_name, met): (String, bool),
         now: Duration,
         out: &mut Vec<Effect>,
     ) {
@@ -355,7 +356,8 @@ impl HostCore {
                 remote.acquaintance = Acquaintance::New;
             }
         }
-        if remote.link != Some(from) {
+        let again = remote.link == Some(from);
+        if !again {
             tracing::info!(host = %from.host, host_name, "linked to a host directory");
             remote.link = Some(from);
             remote.since = now;
@@ -372,8 +374,8 @@ impl HostCore {
         remote.addr = Some(addr);
         let answered = remote.greeted.replace(from) == Some(from);
         let identity = remote.identity.clone();
-        if !answered {
-            let hello = self.hello();
+        if !answered || (again && !met) {
+            let hello = self.hello(from);
             out.push(Effect::ToPeer { peer: from, message: hello });
         }
         if let Some(departed) = self.config.departed {
@@ -409,7 +411,7 @@ impl HostCore {
         let linked = self.linked();
         let greeted: BTreeSet<_> = self.remotes.values().filter_map(|r| r.greeted).collect();
         for peer in greeted.into_iter().chain(linked.iter().copied()).collect::<BTreeSet<_>>() {
-            let hello = self.hello();
+            let hello = self.hello(peer);
             out.push(Effect::ToPeer { peer, message: hello });
         }
         for peer in linked {

@@ -30,7 +30,13 @@ pub(crate) fn filled(hosts: u64, names: u64) -> HostCore {
     for host in 2..2 + hosts {
         let them = peer(host, 9);
         let addr = NodeAddr::new(them, &[([10, 0, 0, 2], 7).into()]);
-        let hello = ToPeer::Hello { incarnation: 5, renewal: 0, addr, host_name: "h".to_owned() };
+        let hello = ToPeer::Hello {
+            incarnation: 5,
+            renewal: 0,
+            addr,
+            host_name: "h".to_owned(),
+            met: false,
+        };
         let named = |n| Arc::new(record(them, n, &format!("service:{host}:{n}"), Scope::Lan));
         let snapshot = ToPeer::Snapshot {
             incarnation: 5,
@@ -87,9 +93,40 @@ fn publish(core: &mut HostCore, node: u64, record: Record) -> Vec<Effect> {
 fn meet(core: &mut HostCore, them: PeerId, incarnation: u64) -> Vec<Effect> {
     let mut out = Vec::new();
     let addr = NodeAddr::new(them, &[([10, 0, 0, 2], 7).into()]);
-    let hello = ToPeer::Hello { incarnation, renewal: 0, addr, host_name: "two".to_owned() };
+    let hello =
+        ToPeer::Hello { incarnation, renewal: 0, addr, host_name: "two".to_owned(), met: false };
     core.on_peer(them, hello, T0, &mut out);
     out
+}
+
+/// Whether a hello is among what is to be sent, and if so, whether it says that its sender has met the other.
+fn says_hello(out: &[Effect]) -> Option<bool> {
+    out.iter().find_map(|effect| match effect {
+        Effect::ToPeer { message: ToPeer::Hello { met, .. }, .. } => Some(*met),
+        _ => None,
+    })
+}
+
+#[test]
+fn who_says_hello_again_has_not_heard_ours() {
+    let (mut core, them) = (directory(), peer(2, 9));
+    let mut out = Vec::new();
+    core.greet(them, &mut out);
+    assert_eq!(says_hello(&out), Some(false), "ours, which goes down with its link");
+    assert_eq!(
+        says_hello(&meet(&mut core, them, 5)),
+        None,
+        "theirs is the answer, as far as we know"
+    );
+    // They look for us again: they have heard nothing.
+    assert_eq!(says_hello(&meet(&mut core, them, 5)), Some(true), "so they are answered");
+    // Who has met us is not answered for ever.
+    let addr = NodeAddr::new(them, &[([10, 0, 0, 2], 7).into()]);
+    let host_name = "two".to_owned();
+    let hello = ToPeer::Hello { incarnation: 5, renewal: 0, addr, host_name, met: true };
+    let mut out = Vec::new();
+    core.on_peer(them, hello, T0, &mut out);
+    assert_eq!(says_hello(&out), None);
 }
 
 fn snapshot(core: &mut HostCore, from: PeerId, sequence: u64, records: Vec<Record>) -> Vec<Effect> {

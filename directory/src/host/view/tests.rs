@@ -33,7 +33,8 @@ fn directory() -> HostCore {
         }
     }
     let addr = NodeAddr::new(peer(2, 9), &[([10, 0, 0, 2], 7).into()]);
-    let hello = ToPeer::Hello { incarnation: 5, renewal: 0, addr, host_name: "two".to_owned() };
+    let hello =
+        ToPeer::Hello { incarnation: 5, renewal: 0, addr, host_name: "two".to_owned(), met: false };
     core.on_peer(peer(2, 9), hello, T0, &mut Vec::new());
     core
 }
@@ -250,7 +251,13 @@ fn hosts_that_have_gone_are_shown_for_a_while_and_not_too_many() {
     for host in 100..300 {
         let them = peer(host, 1);
         let addr = NodeAddr::new(them, &[]);
-        let hello = ToPeer::Hello { incarnation: 1, renewal: 0, addr, host_name: String::new() };
+        let hello = ToPeer::Hello {
+            incarnation: 1,
+            renewal: 0,
+            addr,
+            host_name: String::new(),
+            met: false,
+        };
         let now = Duration::from_secs(host);
         core.on_peer(them, hello, now, &mut Vec::new());
         core.on_peer(them, ToPeer::Bye, now, &mut Vec::new());
