@@ -3,22 +3,20 @@
 extern crate layercake_node as layercake;
 
 mod common;
+#[path = "common/squares.rs"]
+mod squares;
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use common::{SOON, until};
-use layercake::{AskError, Node, NodeConfig, Pool, PoolError, directory::Scope, pool::Workers};
+use common::{Host, SOON, soon, until};
+use futures_util::{
+    future::{join, join_all},
+    stream::{FuturesUnordered, StreamExt},
+};
+use layercake::{AskError, Pool, PoolError, directory::Scope, pool::Workers};
 use layercake_macros::{actor, message};
-
-#[message(reply = u64)]
-struct Square {
-    n: u64,
-}
-
-#[message(reply = ())]
-struct Block {
-    ms: u64,
-}
+use squares::{Block, Gate, Square};
+use tokio::task::JoinHandle;
 
 #[message(reply = ())]
 struct Fall {}
@@ -32,9 +30,9 @@ impl Worker {
         n * n
     }
 
-    async fn block(&mut self, Block { ms }: Block) {
-        // A handler that burns its thread, as handlers do.
-        std::thread::sleep(Duration::from_millis(ms));
+    async fn block(&mut self, block: Block) {
+        // A handler that has its thread for itself, as handlers do that burn CPU.
+        block.wait();
     }
 
     async fn fall(&mut self, _: Fall) {
@@ -42,23 +40,23 @@ impl Worker {
     }
 }
 
-async fn node() -> (Node, tempfile::TempDir) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mesh = Some(folder.path().join("mesh"));
-    let config = NodeConfig { mesh, ..NodeConfig::default() };
-    (Node::start_with(config).await.expect("a node"), folder)
+/// Asks for something that takes until the gate opens.
+fn asked(pool: &Pool<Worker>, gate: &Gate) -> JoinHandle<Result<(), AskError>> {
+    let (pool, block) = (pool.clone(), gate.block());
+    tokio::spawn(async move { pool.ask(block).await })
 }
 
 async fn squares(pool: &Pool<Worker>) {
     let asks = (0..100).map(|n| async move { (n, pool.ask(Square { n }).await) });
-    for (n, answer) in futures_util::future::join_all(asks).await {
+    for (n, answer) in join_all(asks).await {
         assert_eq!(answer, Ok(n * n));
     }
 }
 
 #[tokio::test]
 async fn tasks_and_threads_answer_the_same() {
-    let (node, _folder) = node().await;
+    let host = Host::new();
+    let node = host.node().await;
     for threads in [false, true] {
         let pool = node.pool::<Worker>();
         let pool = if threads { pool.threads(3) } else { pool.tasks(3) };
@@ -73,37 +71,34 @@ async fn tasks_and_threads_answer_the_same() {
 
 #[tokio::test]
 async fn a_worker_that_burns_cpu_in_a_thread_stalls_nobody() {
-    let (node, _folder) = node().await;
+    let host = Host::new();
+    let node = host.node().await;
     let pool = node.pool::<Worker>().threads(2).start().await.expect("starts");
     pool.wait_for(2).await;
+    let (gate, other) = (Gate::shut(), node.spawn(Worker));
+    let blocked = join(pool.ask(gate.block()), pool.ask(gate.block()));
     // Both threads are busy; this one runtime thread of the test goes on all the while.
-    let blocked =
-        futures_util::future::join(pool.ask(Block { ms: 300 }), pool.ask(Block { ms: 300 }));
-    let ticking = async {
-        let mut clock = tokio::time::interval(Duration::from_millis(5));
-        for _ in 0..20 {
-            clock.tick().await;
+    let meanwhile = async {
+        until("both are busy", || gate.come() == 2).await;
+        for n in 0..20 {
+            assert_eq!(other.ask(Square { n }).await, Ok(n * n));
         }
+        gate.open();
     };
-    let first = tokio::select! {
-        _ = blocked => "blocked",
-        () = ticking => "ticking",
-    };
-    assert_eq!(first, "ticking");
+    let (answers, ()) = join(blocked, meanwhile).await;
+    assert_eq!(answers, (Ok(()), Ok(())));
     node.close().await;
 }
 
 #[tokio::test]
 async fn published_workers_are_found_by_name_from_another_node() {
-    let (there, folder) = node().await;
-    let mesh = Some(folder.path().join("mesh"));
-    let here =
-        Node::start_with(NodeConfig { mesh, ..NodeConfig::default() }).await.expect("a node");
+    let host = Host::new();
+    let (there, here) = (host.node().await, host.node().await);
     let pool = here.pool::<Worker>().hosts("square:.*", Scope::Host).start().await.expect("starts");
     assert_eq!(pool.ask(Square { n: 3 }).await, Err(AskError::Unavailable));
     let workers = there.pool::<Worker>().tasks(2).publish("square:worker", Scope::Host);
     let workers = workers.start().await.expect("starts");
-    tokio::time::timeout(SOON, pool.wait_for(2)).await.expect("found");
+    soon(pool.wait_for(2)).await;
     squares(&pool).await;
     workers.stop().await;
     until("they leave", || pool.size() == 0).await;
@@ -113,7 +108,8 @@ async fn published_workers_are_found_by_name_from_another_node() {
 
 #[tokio::test]
 async fn a_full_queue_says_overloaded_and_a_worker_that_panics_is_replaced() {
-    let (node, _folder) = node().await;
+    let host = Host::new();
+    let node = host.node().await;
     let pool = node
         .pool::<Worker>()
         .threads(1)
@@ -123,10 +119,17 @@ async fn a_full_queue_says_overloaded_and_a_worker_that_panics_is_replaced() {
         .start()
         .await
         .expect("starts");
-    let asks = (0..6).map(|_| pool.ask(Block { ms: 100 }));
-    let answers = futures_util::future::join_all(asks).await;
-    let overloaded = answers.iter().filter(|a| matches!(a, Err(AskError::Overloaded { .. })));
-    assert_eq!(overloaded.count(), 3, "{answers:?}: one runs, two wait");
+    let gate = Gate::shut();
+    let mut asks: FuturesUnordered<_> = (0..6).map(|_| pool.ask(gate.block())).collect();
+    for _ in 0..3 {
+        let answer = soon(asks.next()).await.expect("one of six");
+        assert!(matches!(answer, Err(AskError::Overloaded { .. })), "{answer:?}");
+    }
+    let status = pool.status();
+    assert_eq!((status.in_flight, status.waiting), (1, 2), "one runs, two wait");
+    gate.open();
+    let answers: Vec<_> = asks.collect().await;
+    assert_eq!(answers, [Ok(()), Ok(()), Ok(())]);
     assert_eq!(pool.ask(Fall {}).await, Err(AskError::Panicked));
     // It is expected back, so the next request waits for it.
     assert_eq!(pool.ask(Square { n: 4 }).await, Ok(16));
@@ -135,7 +138,8 @@ async fn a_full_queue_says_overloaded_and_a_worker_that_panics_is_replaced() {
 
 #[tokio::test]
 async fn a_pool_that_answers_too_slowly_is_busy_and_lets_a_share_through() {
-    let (node, _folder) = node().await;
+    let host = Host::new();
+    let node = host.node().await;
     let pool = node
         .pool::<Worker>()
         .threads(1)
@@ -144,7 +148,14 @@ async fn a_pool_that_answers_too_slowly_is_busy_and_lets_a_share_through() {
         .start()
         .await
         .expect("starts");
-    assert_eq!(pool.ask(Block { ms: 600 }).await, Ok(()));
+    let gate = Gate::shut();
+    {
+        let mut slow = pin!(pool.ask(gate.block()));
+        let early = tokio::time::timeout(Duration::from_millis(600), &mut slow).await;
+        assert!(early.is_err(), "it is too slow");
+        gate.open();
+        assert_eq!(slow.await, Ok(()));
+    }
     let mut answers = Vec::new();
     for n in 0..6 {
         answers.push(pool.ask(Square { n }).await);
@@ -163,25 +174,24 @@ async fn a_pool_that_answers_too_slowly_is_busy_and_lets_a_share_through() {
 
 #[tokio::test]
 async fn who_waits_in_vain_gives_the_place_in_the_queue_back() {
-    let (node, _folder) = node().await;
+    let host = Host::new();
+    let node = host.node().await;
     let pool = node.pool::<Worker>().threads(1).concurrency(1).queue(2).start().await;
     let pool = pool.expect("starts");
-    let blocked = tokio::spawn({
-        let pool = pool.clone();
-        async move { pool.ask(Block { ms: 400 }).await }
-    });
+    let gate = Gate::shut();
+    let blocked = asked(&pool, &gate);
+    until("it is busy", || gate.come() == 1).await;
     let brief = Duration::from_millis(20);
     for round in 0..4 {
         // One more than there is room for would be `Overloaded`.
-        let both = futures_util::future::join(
-            pool.ask_within(Square { n: 1 }, brief),
-            pool.ask_within(Square { n: 2 }, brief),
-        );
+        let both =
+            join(pool.ask_within(Square { n: 1 }, brief), pool.ask_within(Square { n: 2 }, brief));
         let answers = both.await;
         let full =
             |answer: &Result<u64, AskError>| matches!(answer, Err(AskError::Overloaded { .. }));
         assert!(!full(&answers.0) && !full(&answers.1), "round {round}: {answers:?}");
     }
+    gate.open();
     assert_eq!(blocked.await.expect("no panic"), Ok(()));
     assert_eq!(pool.ask(Square { n: 5 }).await, Ok(25));
     node.close().await;
@@ -189,7 +199,8 @@ async fn who_waits_in_vain_gives_the_place_in_the_queue_back() {
 
 #[tokio::test]
 async fn improbable_settings_are_refused_with_a_reason() {
-    let (node, _folder) = node().await;
+    let host = Host::new();
+    let node = host.node().await;
     let none = node.pool::<Worker>().tasks(0).start().await.expect_err("no workers");
     assert!(matches!(none, PoolError::Count(0)), "{none}");
     let queue = node.pool::<Worker>().queue(0).start().await.expect_err("no queue");
@@ -202,7 +213,8 @@ async fn improbable_settings_are_refused_with_a_reason() {
 
 #[tokio::test]
 async fn a_pool_is_resized_mixed_and_given_further_workers_while_it_works() {
-    let (node, _folder) = node().await;
+    let host = Host::new();
+    let node = host.node().await;
     let pool = node.pool::<Worker>().tasks(2).and(Workers::Threads(1)).named("squares");
     let pool = pool.start().await.expect("starts");
     assert_eq!(pool.name(), "squares");
@@ -242,33 +254,28 @@ async fn a_pool_is_resized_mixed_and_given_further_workers_while_it_works() {
 
 #[tokio::test]
 async fn a_worker_that_is_removed_finishes_what_it_has() {
-    let (node, _folder) = node().await;
+    let host = Host::new();
+    let node = host.node().await;
     let pool = node.pool::<Worker>().threads(1).start().await.expect("starts");
-    let busy = tokio::spawn({
-        let pool = pool.clone();
-        async move { pool.ask(Block { ms: 300 }).await }
-    });
+    let gate = Gate::shut();
+    let busy = asked(&pool, &gate);
     pool.resize(2).expect("another");
     until("it is there", || pool.size() == 2).await;
-    let ahead: Vec<_> = (0..4)
-        .map(|_| {
-            tokio::spawn({
-                let pool = pool.clone();
-                async move { pool.ask(Block { ms: 50 }).await }
-            })
-        })
-        .collect();
+    let ahead: Vec<_> = (0..4).map(|_| asked(&pool, &gate)).collect();
+    until("both have something", || gate.come() == 2).await;
     pool.resize(1).expect("one less");
-    for ask in ahead {
+    until("it is on its way out", || pool.size() == 1).await;
+    gate.open();
+    for ask in ahead.into_iter().chain([busy]) {
         assert_eq!(ask.await.expect("no panic"), Ok(()));
     }
-    assert_eq!(busy.await.expect("no panic"), Ok(()));
     node.close().await;
 }
 
 #[tokio::test]
 async fn a_pool_within_bounds_grows_under_load() {
-    let (node, _folder) = node().await;
+    let host = Host::new();
+    let node = host.node().await;
     let pool = node
         .pool::<Worker>()
         .threads(1)
@@ -277,18 +284,26 @@ async fn a_pool_within_bounds_grows_under_load() {
         .start()
         .await
         .expect("starts");
+    let gate = Gate::shut();
     let load = async {
         loop {
-            let asks = (0..16).map(|_| pool.ask(Block { ms: 25 }));
-            for answer in futures_util::future::join_all(asks).await {
-                assert_eq!(answer, Ok(()));
-            }
+            let answers = join_all((0..16).map(|_| pool.ask(gate.block()))).await;
+            assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         }
     };
-    let grown = tokio::time::timeout(SOON, pool.wait_for(2));
+    // How fast a worker is, is up to the test: an answer each 25 ms.
+    let pace = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(25));
+        loop {
+            pace.tick().await;
+            gate.let_one_pass();
+        }
+    };
     tokio::select! {
         () = load => {}
-        grown = grown => grown.expect("it grows"),
+        () = pace => {}
+        () = soon(pool.wait_for(2)) => {}
     }
+    gate.open();
     node.close().await;
 }

@@ -3,8 +3,10 @@
 extern crate layercake_node as layercake;
 
 mod common;
+#[path = "common/squares.rs"]
+mod squares;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::{Host, SOON, soon, until};
 use layercake::{
@@ -15,16 +17,7 @@ use layercake::{
     wire::payload::{Encoding, Fingerprint, Payload},
 };
 use layercake_macros::{actor, message};
-
-#[message(reply = u64)]
-struct Square {
-    n: u64,
-}
-
-#[message(reply = ())]
-struct Block {
-    ms: u64,
-}
+use squares::{Block, Gate, Square};
 
 #[message(reply = ())]
 struct Note {}
@@ -43,8 +36,8 @@ impl Worker {
         n * n
     }
 
-    async fn block(&mut self, Block { ms }: Block) {
-        std::thread::sleep(Duration::from_millis(ms));
+    async fn block(&mut self, block: Block) {
+        block.wait();
     }
 
     async fn note(&mut self, _: Note) {}
@@ -122,13 +115,14 @@ async fn what_one_pool_turns_away_another_one_answers() {
     let roomy = large.pool::<Worker>().tasks(4).start().await.expect("starts");
     let _one = full.publish("racks:full", Scope::Host).await.expect("published");
     soon(upper.wait_for(1)).await;
+    let gate = Gate::shut();
     let busy: Vec<_> = (0..2)
         .map(|_| {
-            let full = full.clone();
-            tokio::spawn(async move { full.ask(Block { ms: 1500 }).await })
+            let (full, block) = (full.clone(), gate.block());
+            tokio::spawn(async move { full.ask(block).await })
         })
         .collect();
-    until("it is full", || full.status().waiting == 1).await;
+    until("it is full", || gate.come() == 1 && full.status().waiting == 1).await;
     // Alone, its push-back comes through as what it is.
     let answer = upper.ask(Square { n: 3 }).await;
     assert!(
@@ -140,6 +134,7 @@ async fn what_one_pool_turns_away_another_one_answers() {
     for n in 0..20 {
         assert_eq!(upper.ask(Square { n }).await, Ok(n * n));
     }
+    gate.open();
     for ask in busy {
         assert_eq!(ask.await.expect("no panic"), Ok(()));
     }

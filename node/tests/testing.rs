@@ -2,7 +2,10 @@
 
 extern crate layercake_node as layercake;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use layercake::{
     Address, AskError, Exit, Node,
@@ -31,12 +34,11 @@ struct AddTo {
 #[message(reply = ())]
 struct Brood {}
 
-/// Told when somebody broods.
-static BROODS: Notify = Notify::const_new();
-
 #[derive(Default)]
 struct Counter {
     total: u64,
+    /// Told when it broods.
+    broods: Arc<Notify>,
 }
 
 #[actor]
@@ -51,7 +53,7 @@ impl Counter {
     }
 
     async fn brood(&mut self, Brood {}: Brood) {
-        BROODS.notify_one();
+        self.broods.notify_one();
         std::future::pending::<()>().await;
     }
 }
@@ -69,8 +71,12 @@ async fn found(subscription: &mut Subscription, by: &Node) -> Address<Counter> {
 }
 
 /// A counter of one node, as another one finds it by its name.
-async fn introduced(from: &Node, to: &Node) -> (Address<Counter>, Address<Counter>) {
-    let there = from.spawn(Counter::default());
+async fn introduced(
+    from: &Node,
+    to: &Node,
+    counter: Counter,
+) -> (Address<Counter>, Address<Counter>) {
+    let there = from.spawn(counter);
     let _name = from.publish("counter", &there, Scope::Host).await.expect("publishes");
     let mut seen = to.subscribe_to("counter", Scope::Host).await.expect("subscribes");
     let remote = found(&mut seen, to).await;
@@ -101,7 +107,7 @@ async fn deadlines_pass_in_a_moment_also_behind_a_stall() {
     let (network, real) = (Network::new(), Instant::now());
     let host = HostId::random();
     let (near, far) = (node(&network, host).await, node(&network, host).await);
-    let (_there, remote) = introduced(&far, &near).await;
+    let (_there, remote) = introduced(&far, &near, Counter::default()).await;
     assert!(matches!(remote.ask(Brood {}).await, Err(AskError::Deadline)));
     // Behind a stall nobody hears anything, and the ask ends all the same.
     network.stall(near.peer(), far.peer());
@@ -118,10 +124,12 @@ async fn a_killed_node_ends_its_actors_and_those_elsewhere_hear_of_it() {
     let network = Network::new();
     let host = HostId::random();
     let (near, far) = (node(&network, host).await, node(&network, host).await);
-    let (there, remote) = introduced(&far, &near).await;
+    let counter = Counter::default();
+    let broods = counter.broods.clone();
+    let (there, remote) = introduced(&far, &near, counter).await;
     let asking = remote.ask(Brood {});
     let kill = async {
-        BROODS.notified().await;
+        broods.notified().await;
         network.kill(far.peer());
     };
     let (lost, ()) = tokio::join!(asking, kill);

@@ -212,6 +212,7 @@ mod tests {
         }
     }
 
+    /// The writer is a thread that tells nobody: there is only its file to look at.
     fn until(what: &str, holds: impl Fn() -> bool) {
         let end = Instant::now() + Duration::from_secs(20);
         while !holds() {

@@ -325,10 +325,16 @@ fn write_event(piece: &mut Vec<u8>, event: &str, data: &[u8]) {
 mod tests {
     use super::*;
 
+    /// So long on the paused clock: whatever is due within it happens at its time, which `advance` would
+    /// leap over.
+    async fn pass(time: Duration) {
+        sleep(time).await;
+    }
+
     async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         let waiting = async {
             while !is_so() {
-                sleep(Duration::from_millis(10)).await;
+                pass(Duration::from_millis(10)).await;
             }
         };
         assert!(timeout(Duration::from_secs(30), waiting).await.is_ok(), "not in time: {what}");
@@ -343,7 +349,7 @@ mod tests {
     async fn while_nobody_looks_nothing_is_gathered_and_who_comes_back_has_the_log() {
         let board = board().await;
         let rounds = || *board.changed.borrow();
-        sleep(Duration::from_secs(60)).await;
+        pass(Duration::from_secs(60)).await;
         assert_eq!(rounds(), 0, "nobody has come");
 
         let (one, other) = (board.feed().expect("a place"), board.feed().expect("a place"));
@@ -358,13 +364,13 @@ mod tests {
         until("nobody is left", || board.viewers() == 0).await;
         until("the last round", || board.state.lock().view.is_none()).await;
         let last = rounds();
-        sleep(LINGER / 2).await;
+        pass(LINGER / 2).await;
         assert_eq!(rounds(), last, "nobody looks");
         assert!(board.state.lock().gathers, "but events are followed");
         let again = board.feed().expect("a place");
         until("another round", || rounds() > last).await;
         drop(again);
-        sleep(LINGER).await;
+        pass(LINGER).await;
         until("events are not followed for ever", || !board.state.lock().gathers).await;
         assert_eq!(board.state.lock().picture.logged(), 0, "nor are old ones told for ever");
     }
@@ -380,7 +386,7 @@ mod tests {
         let first = piece().expect("one piece");
         assert!(first.starts_with(b"retry: 1000\nevent: begin"), "{first:?}");
         assert_eq!(piece(), None, "one at a time");
-        sleep(PERIOD).await;
+        pass(PERIOD).await;
         let next = piece().expect("the next one");
         assert_eq!(next.windows(11).filter(|w| w == b"event: view").count(), 1, "{next:?}");
     }
@@ -393,7 +399,7 @@ mod tests {
         let before = *board.changed.borrow();
         for _ in 0..1000 {
             board.change(|_| {});
-            sleep(Duration::from_millis(1)).await;
+            pass(Duration::from_millis(1)).await;
         }
         let written = *board.changed.borrow() - before;
         assert!((10..=52).contains(&written), "{written} times in a second");

@@ -7,9 +7,7 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use http::Request;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::net::TcpStream;
 
 use crate::{client::soon, shop::Open};
 
@@ -63,12 +61,8 @@ async fn bytes_above_the_limit_are_refused() {
     // One that does not say how long it is.
     let parts = (0..3).map(|_| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![1; 1_000]))));
     let body = StreamBody::new(futures_util::stream::iter(parts));
-    let stream = TcpStream::connect(shop.addr).await.unwrap();
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.unwrap();
-    tokio::spawn(connection);
     let request = Request::put("/sums").header("host", "shop").body(body).unwrap();
-    let answer = soon("an answer", sender.send_request(request)).await.unwrap();
+    let answer = shop.ask(request).await;
     assert_eq!(answer.status(), 413);
     shop.close().await;
 }
@@ -81,12 +75,8 @@ async fn a_body_of_any_length_passes_through_a_handler_and_back() {
     let parts =
         (0..PARTS).map(|n| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![n as u8; PART]))));
     let body = StreamBody::new(futures_util::stream::iter(parts));
-    let stream = TcpStream::connect(shop.addr).await.unwrap();
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.unwrap();
-    tokio::spawn(connection);
     let request = Request::put("/echo").header("host", "shop").body(body).unwrap();
-    let answer = soon("an answer", sender.send_request(request)).await.unwrap();
+    let answer = shop.ask(request).await;
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["content-type"]),
         (200, &"video/mp4".parse().unwrap())

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     client::{Client, eventually, soon},
     fake::Running,
+    shop::Open,
 };
 
 const LOOPBACK: &str = "127.0.0.0/8";
@@ -177,4 +178,17 @@ async fn a_body_that_trickles_is_refused_and_a_slow_one_is_read() {
     stuck.send("{").await;
     let answer = soon("refusal", stuck.answer()).await;
     answer.problem(408, "slow-body");
+}
+
+#[tokio::test]
+async fn the_trace_of_a_client_reaches_the_handler_of_an_actor() {
+    let shop = Open::now().await;
+    let traced = [("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")];
+    let trace = shop.say("GET", "/trace", &traced, "").await.value();
+    assert_eq!(trace, "4bf92f3577b34da6a3ce929d0e0e4736");
+    // Who brings none begins one, each time another.
+    let begun = async || shop.say("GET", "/trace", &[], "").await.value();
+    let (one, other) = (begun().await, begun().await);
+    assert!(one.is_string() && one != other && ![one, other].contains(&trace));
+    shop.close().await;
 }

@@ -30,13 +30,10 @@ async fn start(folder: &Path) -> Running {
     Running::with(|config| config.tls = Some(files)).await
 }
 
-async fn connect(
-    running: &Running,
-    trusted: &rcgen::CertifiedKey<rcgen::KeyPair>,
-    protocol: &str,
-) -> std::io::Result<TlsStream<TcpStream>> {
+/// A client that trusts one certificate and speaks one protocol.
+fn trusting(made: &rcgen::CertifiedKey<rcgen::KeyPair>, protocol: &str) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(trusted.cert.der().clone()).unwrap();
+    roots.add(made.cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -44,8 +41,16 @@ async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    config
+}
+
+async fn connect(
+    running: &Running,
+    trusted: &rcgen::CertifiedKey<rcgen::KeyPair>,
+    protocol: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(running.addr).await.unwrap();
-    let connector = TlsConnector::from(Arc::new(config));
+    let connector = TlsConnector::from(Arc::new(trusting(trusted, protocol)));
     soon("handshake", connector.connect("localhost".try_into().unwrap(), stream)).await
 }
 
@@ -157,16 +162,7 @@ mod http3 {
         addr: std::net::SocketAddr,
         trusted: &rcgen::CertifiedKey<rcgen::KeyPair>,
     ) -> (quinn::Endpoint, Sender) {
-        let mut roots = RootCertStore::empty();
-        roots.add(trusted.cert.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"h3".to_vec()];
-        let config = QuicClientConfig::try_from(config).unwrap();
+        let config = QuicClientConfig::try_from(trusting(trusted, "h3")).unwrap();
         let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
         let connection = soon("QUIC", endpoint.connect(addr, "localhost").unwrap()).await.unwrap();
@@ -239,7 +235,7 @@ mod http3 {
             let waiting = get("/Wait");
             async move { ask(&mut sender, waiting, "").await }
         });
-        crate::client::eventually("the call", || begun() > before).await;
+        eventually("the call", || begun() > before).await;
         let next = start(Some(gateway.addr)).await;
         gateway.fake.gate.add_permits(1);
         assert_eq!(waiting.await.unwrap(), (200, "\"done\"".to_owned()));

@@ -12,11 +12,12 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
 use hyper_util::rt::TokioIo;
 use layercake_gateway::{Drained, Gateway, GatewayConfig, Named};
 use layercake_macros::{actor, data, message};
 use layercake_node::{
-    Blob, Context, Node, NodeConfig, Outlet, Upload,
+    Blob, Context, Node, NodeConfig, Outlet, Upload, current_trace,
     service::{Service, of_actor},
 };
 use serde_json::Value;
@@ -118,6 +119,10 @@ struct Count {
     fail_at: Option<u32>,
 }
 
+/// Which trace the handler is part of.
+#[message(reply = Option<String>, get = "/trace")]
+struct Which {}
+
 #[derive(Clone, Default)]
 pub(crate) struct Shop {
     customers: BTreeMap<u32, Customer>,
@@ -174,6 +179,10 @@ impl Shop {
 
     async fn within(&mut self, _: Within) -> Pair {
         Pair { one: Blob::new("a/b", "bytes") }
+    }
+
+    async fn which(&mut self, _: Which) -> Option<String> {
+        current_trace().map(|trace| format!("{:032x}", trace.id))
     }
 
     async fn sum(&mut self, Sum { mut numbers }: Sum) -> u64 {
@@ -256,10 +265,10 @@ impl Open {
     }
 
     /// Sends a request over a connection of its own.
-    pub(crate) async fn ask(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Response<hyper::body::Incoming> {
+    pub(crate) async fn ask<B>(&self, request: Request<B>) -> Response<hyper::body::Incoming>
+    where
+        B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
         let stream = TcpStream::connect(self.addr).await.unwrap();
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, connection) = soon("handshake", handshake).await.unwrap();

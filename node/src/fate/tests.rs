@@ -94,7 +94,7 @@ async fn two_hosts() -> (tempfile::TempDir, Node, Node, PathBuf, Vec<SocketAddr>
     (folder, here, neighbour, there, addr.hints.to_vec())
 }
 
-/// Looks until something is so.
+/// Looks until something is so: what a directory holds, and what a dial comes to, is told to nobody.
 async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !is_so().await {
