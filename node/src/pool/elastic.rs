@@ -34,7 +34,7 @@ pub(super) struct Seen {
     pub(super) in_flight: usize,
     /// Of these workers, those that have any.
     pub(super) busy: usize,
-    /// How long the first of those that wait in the pool has done so, or those that were started last.
+    /// How long a request would wait in the pool that came now; before the first answer, how long one has.
     pub(super) queued: Duration,
     /// How long a worker takes to answer, its own queue included.
     pub(super) latency: Duration,

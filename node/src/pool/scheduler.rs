@@ -523,7 +523,12 @@ impl Scheduler {
             return Duration::ZERO;
         }
         let wait = self.pace.wait(self.queue.len(), self.in_flight, now);
-        Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX)
+        let wait = Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX);
+        // Before the first answer nothing is known but for how long somebody has waited.
+        match self.pace.last_latency() {
+            0.0 => wait.max(self.standing.map_or(wait, |at| now.saturating_duration_since(at))),
+            _ => wait,
+        }
     }
 
     fn worker(&self, at: u32) -> Option<&Worker> {

@@ -512,3 +512,11 @@ fn a_worker_that_waits_for_many_at_a_time_gets_as_many_as_it_may() {
         assert!(limit >= 24, "{service:?}: {limit}");
     }
 }
+
+#[test]
+fn before_the_first_answer_the_wait_is_what_somebody_has_waited() {
+    let (mut pool, now) = pool(config(), 1);
+    let later = now + ms(60_000);
+    while let Decision::Start(..) = pool.request(now, Request::by(later)).0 {}
+    assert_eq!(pool.expected_wait(now + ms(2000)), ms(2000));
+}
