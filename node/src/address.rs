@@ -612,6 +612,7 @@ pub(crate) fn from_ask_failure(to: impl FnOnce() -> ActorAddr, failure: AskFailu
         AskFailure::Failed(failure) => AskError::from_failure(to, failure),
         AskFailure::Deadline => AskError::Deadline,
         AskFailure::Lost(reason) => AskError::Lost { to: to(), reason },
+        AskFailure::Unbegun(reason) => AskError::Unreachable { to: to(), reason },
     }
 }
 

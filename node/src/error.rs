@@ -37,7 +37,7 @@ pub enum AskError {
         /// Who was asked.
         to: ActorAddr,
     },
-    /// No connection to the node could be made. Not run.
+    /// No connection to the node could be made, or it ended before the message was begun. Not run.
     #[error("{to} cannot be reached: {reason}")]
     Unreachable {
         /// Who was asked.

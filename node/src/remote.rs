@@ -105,7 +105,7 @@ impl Remote {
         }
     }
 
-    /// One ask: once more on another link where the first had ended before anything was sent.
+    /// One ask: once more on another link where the first had ended before it was begun.
     async fn exchange<R>(
         &self,
         encode: impl Fn(For<'_>) -> Result<Payload, AskError>,
@@ -134,9 +134,7 @@ impl Remote {
             let payload = encode(Some(&lane))?;
             match lane.ask(payload, accept, deadline, crate::here::trace()).await {
                 Ok(payload) => return decode(payload),
-                Err(AskFailure::Lost(reason)) if again && reason == layercake_wire::CLOSED => {
-                    again = false;
-                }
+                Err(AskFailure::Unbegun(_)) if again => again = false,
                 Err(failure) => return Err(from_ask_failure(|| self.addr.clone(), failure)),
             }
         }
@@ -180,7 +178,7 @@ impl Remote {
         self.exchange(|_| Ok(payload.clone()), accept, deadline, Ok).await
     }
 
-    /// One tell: once more on another link where the first had ended before anything was sent.
+    /// One tell: once more on another link where the first had ended before it was begun.
     async fn send(
         &self,
         encode: impl Fn(For<'_>) -> Result<Payload, CodecError>,

@@ -423,7 +423,7 @@ impl Remote {
             };
             match lane.ask_stream(encode(&lane)?, accept, deadline, crate::here::trace()).await {
                 Ok(parts) => return Ok(parts),
-                Err(AskFailure::Lost(_)) if again => again = false,
+                Err(AskFailure::Unbegun(_)) if again => again = false,
                 Err(failure) => {
                     let to: ActorAddr = self.addr.clone();
                     return Err(from_ask_failure(|| to, failure));

@@ -74,8 +74,8 @@ pub(crate) enum Frame {
     Types(Vec<Fingerprint>),
     /// A piece of a larger frame body (kind and fields) on a lane.
     Chunk { lane: u32, last: bool, body: Bytes },
-    /// The sender leaves on purpose.
-    Goodbye(Bytes),
+    /// The sender leaves on purpose; `idle` says that it has answered all asks that it ever began.
+    Goodbye { idle: bool, reason: Bytes },
     /// What QUIC would carry as a datagram, on a link that has none.
     Datagram(Bytes),
     /// A part of the answer to an ask that takes parts.
@@ -160,7 +160,9 @@ pub(crate) fn parse(mut body: Bytes) -> Result<Option<Frame>, FrameError> {
             last: body.try_get_u8().map_err(short)? != 0,
             body,
         },
-        kind::GOODBYE => Frame::Goodbye(body),
+        kind::GOODBYE => {
+            Frame::Goodbye { idle: body.try_get_u8().map_err(short)? != 0, reason: body }
+        }
         kind::DATAGRAM => Frame::Datagram(body),
         kind::PART => Frame::Part {
             id: body.try_get_u64_le().map_err(short)?,
@@ -256,8 +258,9 @@ impl Frame {
                 head.put_u8(u8::from(last));
                 body
             }
-            Self::Goodbye(reason) => {
+            Self::Goodbye { idle, reason } => {
                 head.put_u8(kind::GOODBYE);
+                head.put_u8(u8::from(idle));
                 reason
             }
             Self::Datagram(body) => {
@@ -298,7 +301,7 @@ impl Frame {
             | Self::Post { body, .. }
             | Self::Fail { detail: body, .. }
             | Self::Chunk { body, .. }
-            | Self::Goodbye(body)
+            | Self::Goodbye { reason: body, .. }
             | Self::Datagram(body) => body.len(),
             Self::Cancel { .. }
             | Self::Credit { .. }
@@ -474,7 +477,7 @@ mod tests {
             Frame::Credit { to: 1, units: 2 },
             Frame::Types(vec![Fingerprint(1), Fingerprint(2)]),
             Frame::Chunk { lane: 1, last: true, body: Bytes::from(vec![7; CHUNK]) },
-            Frame::Goodbye(Bytes::from_static(b"bye")),
+            Frame::Goodbye { idle: true, reason: Bytes::from_static(b"bye") },
             Frame::Datagram(Bytes::from_static(b"gram")),
         ];
         for frame in frames {

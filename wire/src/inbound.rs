@@ -110,8 +110,10 @@ impl Failure {
 pub enum AskFailure {
     /// The other side said why.
     Failed(Failure),
-    /// The link went away with the ask in flight.
+    /// The link went away with the ask in flight: the peer may have begun it.
     Lost(String),
+    /// The link went away, and the peer has not begun it and never will.
+    Unbegun(String),
     /// The deadline passed.
     Deadline,
 }

@@ -29,6 +29,6 @@ pub use inbound::{
 };
 pub use interfaces::{INTERFACES_VARIABLE, Interfaces, InterfacesError};
 pub use link::{
-    CLOSED, Closed, LANE_UNITS, LINK_UNITS, Lane, LaneError, Link, MAX_POSTS, PART_UNITS, Parts,
-    Service, UNIT,
+    Closed, LANE_UNITS, LINK_UNITS, Lane, LaneError, Link, MAX_POSTS, PART_UNITS, Parts, Service,
+    UNIT,
 };

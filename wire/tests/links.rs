@@ -18,7 +18,8 @@ use tokio::sync::{mpsc, watch};
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// Echoes asks for actor 1, holds those for actor 2, and reports everything else.
+/// Echoes asks for actor 1, holds those for actor 2, notes and echoes those for actor 3, and reports
+/// everything else.
 struct Echo {
     seen: mpsc::UnboundedSender<Seen>,
 }
@@ -28,6 +29,7 @@ enum Seen {
     Down(LinkDown),
     Post(Bytes),
     Held(Inbound),
+    Begun(Bytes),
 }
 
 impl Receive for Echo {
@@ -46,6 +48,10 @@ impl Receive for Echo {
     fn on_message(&self, message: Inbound) {
         match (message.to, message.kind) {
             (1, InboundKind::Ask(responder)) => responder.reply(message.payload),
+            (3, InboundKind::Ask(responder)) => {
+                let _ = self.seen.send(Seen::Begun(message.payload.bytes.clone()));
+                responder.reply(message.payload);
+            }
             (2, kind) => {
                 let _ = self.seen.send(Seen::Held(Inbound { kind, ..message }));
             }
@@ -351,6 +357,71 @@ async fn an_ask_fails_at_once_when_its_link_is_closed() {
         // And the next use makes another one.
         let again = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
         assert_eq!(ask(&again, 1, "x").await.expect("answers").bytes, "x");
+    }
+}
+
+#[tokio::test]
+async fn an_ask_that_crosses_a_goodbye_has_its_answer_or_was_never_begun() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let mut crossed = 0;
+        for round in 0..40_u64 {
+            let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+            let asking: Vec<_> = (0..8_u64)
+                .map(|asker| {
+                    let link = link.clone();
+                    tokio::spawn(async move {
+                        for n in 0.. {
+                            let id = (round << 40 | asker << 32 | n).to_le_bytes();
+                            if let Err(failure) = ask(&link, 3, id.to_vec()).await {
+                                return (Bytes::from(id.to_vec()), failure);
+                            }
+                        }
+                        unreachable!("the link is closed before")
+                    })
+                })
+                .collect();
+            // While all are at it.
+            let mut begun = std::collections::HashSet::new();
+            while begun.len() < 100 {
+                if let Seen::Begun(id) = next(&mut far).await {
+                    begun.insert(id);
+                }
+            }
+            far.endpoint.close_link(near.endpoint.peer().node, "it leaves");
+            let failed: Vec<_> = futures_util::future::join_all(asking).await;
+            loop {
+                match next(&mut far).await {
+                    Seen::Begun(id) => drop(begun.insert(id)),
+                    Seen::Down(_) => break,
+                    _ => {}
+                }
+            }
+            for (id, failure) in failed.into_iter().map(|asker| asker.expect("no panic")) {
+                crossed += usize::from(
+                    matches!(&failure, AskFailure::Unbegun(why) if why.contains("left")),
+                );
+                assert!(matches!(failure, AskFailure::Unbegun(_)), "{failure:?}");
+                assert!(!begun.contains(&id), "round {round}: it was begun");
+            }
+        }
+        // Some were on their way, the others had not been sent.
+        assert!(crossed > 0, "nothing has crossed");
+    }
+}
+
+#[tokio::test]
+async fn an_ask_that_the_peer_had_begun_is_lost_when_it_leaves() {
+    for (near, mut far) in [neighbours(), hosts().await] {
+        let link = near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        let pending = tokio::spawn(async move { ask(&link, 2, "held").await });
+        let _held = loop {
+            if let Seen::Held(held) = next(&mut far).await {
+                break held;
+            }
+        };
+        far.endpoint.close_link(near.endpoint.peer().node, "it leaves");
+        let failure = pending.await.expect("no panic").expect_err("nobody answers");
+        assert!(matches!(failure, AskFailure::Lost(_)), "{failure:?}");
     }
 }
 

@@ -298,7 +298,7 @@ async fn a_killed_node_is_gone_without_a_goodbye() {
     network.kill(far.id());
     let down = near.down().await;
     assert!(matches!(down, LinkDown::Lost(_)), "{down:?}");
-    assert!(matches!(ask(&link, "x").await, Err(AskFailure::Lost(_))));
+    assert!(matches!(ask(&link, "x").await, Err(AskFailure::Unbegun(_))));
     assert!(matches!(near.endpoint.link(&addr).await, Err(DialError::Gone(_))));
     let own = far.link(&near).await;
     assert!(matches!(own, Err(DialError::Closed)), "{own:?}");

@@ -82,7 +82,11 @@ pub(crate) enum Event {
     },
     Datagram(Bytes),
     Types(Vec<Fingerprint>),
-    Goodbye(String),
+    /// The peer leaves; `idle` where it has answered all that it ever began.
+    Goodbye {
+        idle: bool,
+        reason: String,
+    },
 }
 
 /// A breach of the protocol by the peer; the link ends.
@@ -462,7 +466,9 @@ impl Core {
             },
             Frame::Datagram(body) => Event::Datagram(body),
             Frame::Types(types) => Event::Types(types),
-            Frame::Goodbye(reason) => Event::Goodbye(String::from_utf8_lossy(&reason).into_owned()),
+            Frame::Goodbye { idle, reason } => {
+                Event::Goodbye { idle, reason: String::from_utf8_lossy(&reason).into_owned() }
+            }
             Frame::Hello(_) => return Err(ProtocolError::Misplaced("a hello")),
             Frame::Refuse { .. } => return Err(ProtocolError::Misplaced("a refusal")),
             Frame::Chunk { .. } => return Err(ProtocolError::Misplaced("a chunk")),
@@ -516,19 +522,19 @@ impl Core {
         }
     }
 
-    /// Answers each ask in flight with `Lost`, and tells streams that are answered here that nobody
-    /// waits for them.
-    pub(crate) fn fail_asks(&mut self, reason: &str) {
+    /// Answers each ask in flight with that failure, and tells streams that are answered here that
+    /// nobody waits for them.
+    pub(crate) fn fail_asks(&mut self, failure: &AskFailure) {
         self.deliver();
         for ask in self.asks.drain() {
-            ask.waiting.give(Err(AskFailure::Lost(reason.to_owned())));
+            ask.waiting.give(Err(failure.clone()));
         }
         self.serving.clear();
     }
 
-    /// Ends everything.
+    /// Ends everything: what is in flight is lost.
     pub(crate) fn on_close(&mut self, reason: &str) {
-        self.fail_asks(reason);
+        self.fail_asks(&AskFailure::Lost(reason.to_owned()));
         self.bulk.clear();
         self.turns.clear();
         self.inbound.clear();

@@ -3,7 +3,15 @@
 //! One task for each link; its three parts share the core through a [`CoreCell`], which is never held
 //! across an `.await`. The reading part never waits on anything but the socket.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -16,7 +24,8 @@ use crate::{
     clock,
     frame::{self, Frame},
     inbound::{
-        CreditReturn, Failure, FailureCode, Inbound, InboundKind, LinkDown, Receive, Responder,
+        AskFailure, CreditReturn, Failure, FailureCode, Inbound, InboundKind, LinkDown, Receive,
+        Responder,
     },
 };
 
@@ -60,7 +69,16 @@ where
                 let event = core.borrow_mut().on_body(body);
                 match event {
                     Ok(None) => {}
-                    Ok(Some(Event::Goodbye(reason))) => return LinkDown::Closed(reason),
+                    Ok(Some(Event::Goodbye { idle, reason })) => {
+                        let down = LinkDown::Closed(reason);
+                        if idle {
+                            let failure = AskFailure::Unbegun(down.to_string());
+                            core.borrow_mut().fail_asks(&failure);
+                        }
+                        return down;
+                    }
+                    // Its answer would not be sent any more: the goodbye counts on this.
+                    Ok(Some(Event::Ask { .. })) if link.is_closed() => {}
                     Ok(Some(event)) => hand_up(event, link, &cancelled, receive),
                     Err(error) => return LinkDown::Lost(error.to_string()),
                 }
@@ -119,13 +137,26 @@ where
                 // Who waits for an answer hears at once; what was queued still has its chance. Closed first,
                 // for who hears it asks again, and must not get onto this link.
                 ends.now();
-                core.borrow_mut().fail_asks(&LinkDown::Ours(reason.clone()).to_string());
+                // Looked at before the queue is emptied: answers of those that are gone are in there.
+                let idle = Arc::strong_count(&cancelled) == 1;
+                fence(Ordering::Acquire);
+                {
+                    let mut core = core.borrow_mut();
+                    for command in rest(&mut commands) {
+                        core.on_command(command, clock::now());
+                    }
+                    let failure = AskFailure::Lost(LinkDown::Ours(reason.clone()).to_string());
+                    core.fail_asks(&failure);
+                    more = core.pump();
+                }
                 let farewell = async {
                     while more {
                         flush(&core, &mut writer, &mut pieces, link).await?;
                         more = core.borrow_mut().pump();
                     }
-                    core.borrow_mut().out.push(Frame::Goodbye(reason.clone().into()));
+                    core.borrow_mut()
+                        .out
+                        .push(Frame::Goodbye { idle, reason: reason.clone().into() });
                     flush(&core, &mut writer, &mut pieces, link).await?;
                     writer.shutdown().await?;
                     if let Some(quic) = &quic {
@@ -138,6 +169,9 @@ where
                 return LinkDown::Ours(reason);
             }
             if let Err(error) = flush(&core, &mut writer, &mut pieces, link).await {
+                // What the peer sent before it left says more: the reading part gets to its end.
+                ends.now();
+                tokio::time::sleep(GOODBYE).await;
                 return ended(quic.as_ref(), error);
             }
         }
@@ -196,11 +230,21 @@ where
         quic.close(0_u32.into(), down.to_string().as_bytes());
     }
     ends.now();
-    commands.close();
     core.borrow_mut().on_close(&down.to_string());
-    // Commands that were queued but not taken: their slots are dropped, which says `Lost`.
-    while commands.try_recv().is_ok() {}
+    rest(&mut commands).for_each(drop);
     down
+}
+
+/// Closes the queue and takes what is in it. Asks, which are not sent any more, are told so.
+fn rest(commands: &mut mpsc::UnboundedReceiver<Command>) -> impl Iterator<Item = Command> {
+    commands.close();
+    std::iter::from_fn(|| commands.try_recv().ok()).filter_map(|command| match command {
+        Command::Ask(ask) => {
+            ask.waiting.give(Err(AskFailure::Unbegun("the link has ended".to_owned())));
+            None
+        }
+        other => Some(other),
+    })
 }
 
 /// However the link's task ends, also dropped with its thread: nobody waits on the link afterwards.
@@ -282,6 +326,6 @@ fn hand_up(event: Event, link: &Link, cancelled: &Arc<Cancelled>, receive: &Arc<
         Event::Post { service, body } => receive.on_post(link, service, body),
         Event::Datagram(body) => receive.on_datagram(link, body),
         Event::Types(types) => link.learn(types),
-        Event::Goodbye(_) => {}
+        Event::Goodbye { .. } => {}
     }
 }

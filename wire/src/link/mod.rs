@@ -556,8 +556,7 @@ impl Lane {
     /// Sends an ask, part of a trace or not, and waits for its answer; waits for room first.
     ///
     /// # Errors
-    /// [`AskFailure`]; `Lost` before anything was sent has the reason `closed` and the caller may use
-    /// another link.
+    /// [`AskFailure`]; after `Unbegun` the caller may use another link.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the ask: the peer does not begin it if it has not begun it yet.
@@ -581,8 +580,8 @@ impl Lane {
     /// streams are open to one actor over one link.
     ///
     /// # Errors
-    /// [`AskFailure`] where nothing was sent: `Lost` with the reason `closed`, and the caller may use
-    /// another link, or `Deadline`. What fails later comes out of [`Parts`].
+    /// [`AskFailure`] where nothing was sent: `Unbegun`, and the caller may use another link, or
+    /// `Deadline`. What fails later comes out of [`Parts`].
     ///
     /// # Cancel safety
     /// Dropped before it is ready, nothing was sent. Dropping the [`Parts`] cancels the ask.
@@ -606,7 +605,7 @@ impl Lane {
         if !self.try_take(units) {
             match tokio::time::timeout_at(deadline.into(), self.take(units)).await {
                 Ok(true) => {}
-                Ok(false) => return Err(AskFailure::Lost(CLOSED.to_owned())),
+                Ok(false) => return Err(AskFailure::Unbegun("the link has ended".to_owned())),
                 Err(_) => return Err(AskFailure::Deadline),
             }
         }
@@ -615,9 +614,6 @@ impl Lane {
 
     fn push_ask(&self, ask: AskCommand) -> Result<(), AskFailure> {
         let sent = self.link.0.commands.send(Command::Ask(Box::new(ask)));
-        sent.map_err(|_| AskFailure::Lost(CLOSED.to_owned()))
+        sent.map_err(|_| AskFailure::Unbegun("the link has ended".to_owned()))
     }
 }
-
-/// The reason of [`AskFailure::Lost`] where nothing was sent.
-pub const CLOSED: &str = "closed";
