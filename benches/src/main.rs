@@ -85,6 +85,9 @@ fn serve(name: &str, args: &[String]) -> Result<()> {
     if name == names::PUBLISHER {
         return names::publish(args);
     }
+    if let (load::door::DOOR, [mesh]) = (name, args) {
+        return load::door::serve(mesh);
+    }
     ours::serve(name, args).unwrap_or_else(|| yard::serve(name, args))
 }
 

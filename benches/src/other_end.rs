@@ -39,6 +39,11 @@ impl OtherEnd {
         Ok(other_end)
     }
 
+    /// The number of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The word at this place of what it said.
     pub(crate) fn word(&self, place: usize) -> Result<&str> {
         self.reach.get(place).map(String::as_str).context("the server said too little")

@@ -44,6 +44,7 @@ pub struct GatewayConfig {
     /// client that asks and does not read. Default 30 s. Linux only.
     pub write_timeout: Duration,
     /// How many connections are served at a time. Further ones wait in the backlog of the socket.
+    /// The process's limit of open files is lifted as far as the system allows it.
     /// So many replies in parts may be under way, too, over all of them: beyond it 503. Default 16,384, at
     /// least 1.
     pub max_connections: usize,

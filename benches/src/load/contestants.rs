@@ -23,7 +23,7 @@ use super::{
 /// How long an asker waits.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type Asked<'a> = Pin<Box<dyn Future<Output = End> + Send + 'a>>;
+pub(super) type Asked<'a> = Pin<Box<dyn Future<Output = End> + Send + 'a>>;
 
 /// Gives a request to a worker.
 pub(super) trait Dispatch: Send + Sync {

@@ -5,6 +5,7 @@
 //! contestants of a run share the same worker processes, one after the other.
 
 mod contestants;
+pub(crate) mod door;
 mod report;
 mod scenarios;
 mod workers;
@@ -41,6 +42,12 @@ enum Scenario {
     Failing,
     /// A caller at ten times the rate of another.
     Callers,
+    /// Three times what the workers behind a front door can do, over HTTP, then half of it.
+    DoorOverload,
+    /// Twice what they can do, from clients that come back when they are told.
+    DoorRetry,
+    /// 10,000 connections without a request and 100 clients that send a byte a second, beside honest ones.
+    DoorIdle,
 }
 
 /// One stream of requests.
@@ -89,8 +96,8 @@ async fn offer(to: &Arc<dyn Dispatch>, arrivals: Arrivals, length: Duration) -> 
 /// Measures, and prints what it found.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let length = Duration::try_from_secs_f64(options.seconds)?;
-    let all = [Scenario::Slow, Scenario::Overload, Scenario::Failing, Scenario::Callers];
-    let chosen = if options.scenarios.is_empty() { &all[..] } else { &options.scenarios };
+    let all = Scenario::value_variants();
+    let chosen = if options.scenarios.is_empty() { all } else { &options.scenarios };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         for scenario in chosen {
@@ -99,6 +106,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 Scenario::Overload => scenarios::overload(length).await?,
                 Scenario::Failing => scenarios::failing(length).await?,
                 Scenario::Callers => scenarios::callers(length).await?,
+                Scenario::DoorOverload => door::overload(length).await?,
+                Scenario::DoorRetry => door::come_back(length).await?,
+                Scenario::DoorIdle => door::idle(length).await?,
             }
         }
         Ok(())

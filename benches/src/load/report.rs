@@ -40,6 +40,10 @@ impl Report {
         self.0.push((due, took, end));
     }
 
+    pub(super) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Those that were due within a span.
     pub(super) fn between(&self, from: Duration, to: Duration) -> Self {
         Self(self.0.iter().filter(|(due, ..)| (from..to).contains(due)).copied().collect())

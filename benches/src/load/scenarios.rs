@@ -70,9 +70,9 @@ pub(super) async fn slow(length: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Resident memory of this process in MiB.
-fn resident() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+/// Resident memory of a process in MiB.
+pub(super) fn resident_of(pid: &str) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: f64 = line.and_then(|l| l.split_whitespace().next()).context("VmRSS")?.parse()?;
     Ok(kib / 1024.0)
@@ -90,10 +90,10 @@ pub(super) async fn overload(length: Duration) -> Result<()> {
     let half = offer(&to, load(rate / 2.0), Duration::from_secs(3)).await;
     println!("overload: {able:.0} requests a second are possible, target {TIGHT:?}");
     println!("  at half:   {}", half.line());
-    let before = resident()?;
+    let before = resident_of("self")?;
     let twice = offer(&to, load(able * 2.0), length).await;
     // Without what this program notes of each request.
-    let after = resident()? - twice.size() / f64::from(1 << 20);
+    let after = resident_of("self")? - twice.size() / f64::from(1 << 20);
     let dropped = Instant::now();
     let normal = offer(&to, load(rate / 2.0), Duration::from_secs(4)).await;
     println!("  at double: {}", twice.line());

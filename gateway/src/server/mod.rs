@@ -23,6 +23,8 @@ use std::{
 
 use layercake_node::{Node, service::Service};
 use prometheus_client::registry::Registry;
+#[cfg(unix)]
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -54,6 +56,9 @@ use crate::{
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a gateway that takes over looks whether it can serve.
 const READY_PAUSE: Duration = Duration::from_millis(10);
+/// Open files of a process that are no connections.
+#[cfg(unix)]
+const OTHER_FILES: u64 = 512;
 
 /// How a gateway ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +102,7 @@ impl Gateway {
         let front = Front::new(config.clone(), services);
         let front = front.map_err(|(path, source)| BindError::AccessLog { path, source })?;
         let seat = bind::seat(&config).await?;
+        lift_file_limit(config.max_connections);
         let local_addr = seat.listener.local_addr();
         let local_addr = local_addr.map_err(|source| BindError::Other { listen, source })?;
         Ok(Self { seat, local_addr, front, tls })
@@ -208,6 +214,27 @@ impl Gateway {
         }
     }
 }
+
+/// Lets this process have as many open files as its connections need and the system allows: the usual
+/// 1,024 are there for programs that call `select`.
+#[cfg(unix)]
+fn lift_file_limit(connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = (connections as u64).saturating_add(OTHER_FILES);
+    let may = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if limit.current.is_none_or(|current| current >= may) {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(may), ..limit }) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
+    if may < wanted {
+        tracing::info!("{may} files may be open, which is less than {connections} connections need");
+    }
+}
+
+#[cfg(not(unix))]
+fn lift_file_limit(_connections: usize) {}
 
 /// Waits until a request would be answered.
 async fn until_ready(front: &Front) {
