@@ -324,6 +324,7 @@ pub(crate) fn run_worker(start: &str) -> Result<(), String> {
     let start: WorkerStart = serde_json::from_str(start)
         .map_err(|e| format!("`{WORKER_ARGUMENT}` is for worker processes only: {e}"))?;
     start.limits.apply()?;
+    wait_for_turns();
     // The standard input is a socket to the parent: its end is the parent's end.
     let control = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let control = control.map_err(|e| format!("cannot reach the parent process: {e}"))?;
@@ -381,6 +382,25 @@ pub(crate) fn run_worker(start: &str) -> Result<(), String> {
     // Work on other threads that does not end by itself is left behind.
     runtime.shutdown_background();
     result
+}
+
+/// Has this process wait for its turn on a processor instead of interrupting whoever runs there. Its share
+/// of them stays the same. A worker that interrupts who asks it is woken for each request; one that waits
+/// finds several, and where processors are scarce that is worth a fifth of all requests (`docs/performance.md`).
+/// What it starts inherits this.
+fn wait_for_turns() {
+    #[cfg(target_os = "linux")]
+    {
+        use preempt_rt::sched::{Pid, Scheduler, SchedulerParams, get_scheduler};
+        let usual = get_scheduler(Pid::current_thread());
+        // Whoever has chosen another policy for its processes keeps it.
+        if matches!(usual, Ok(Scheduler::SCHED_NORMAL)) {
+            let batch = Scheduler::SCHED_BATCH.with_params(SchedulerParams { priority: 0 });
+            if let Err(error) = batch.set_current() {
+                tracing::debug!(%error, "the worker keeps its scheduling policy");
+            }
+        }
+    }
 }
 
 /// Watches the parent on a thread of its own, so that no handler can delay it: a byte is an orderly

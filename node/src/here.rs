@@ -103,9 +103,9 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// Makes the asks of a future part of a trace.
-pub fn traced<F: Future>(trace: Trace, future: F) -> Traced<F> {
-    Traced { future, trace: Some(Arc::new(trace)) }
+/// Makes the asks of a future part of a trace, or of none.
+pub fn traced<F: Future>(trace: impl Into<Option<Trace>>, future: F) -> Traced<F> {
+    Traced { future, trace: trace.into().map(Arc::new) }
 }
 
 impl<F: Future> Future for Traced<F> {

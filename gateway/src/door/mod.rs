@@ -94,7 +94,8 @@ impl Door {
             door: self,
             observation: metrics.begin(&head.method, now),
             client: self.clients.of(origin.client, &head.headers),
-            trace: trace::of(&head.headers),
+            // One that nobody has begun and nobody writes down would be carried along for nothing.
+            trace: trace::of(&head.headers).or_else(|| logged.then(Trace::begin)),
             priority: priority.map_or_else(Priority::default, |(_, priority)| *priority),
             version: head.version,
             head: logged.then(|| (jiff::Timestamp::now(), head.method.clone(), head.uri.clone())),
@@ -117,7 +118,7 @@ pub(crate) struct Visit<'d> {
     door: &'d Door,
     observation: Observation<'d>,
     client: Client,
-    trace: Trace,
+    trace: Option<Trace>,
     priority: Priority,
     version: Version,
     /// What the access log says of it, where there is one.
@@ -136,7 +137,7 @@ impl<'d> Visit<'d> {
         Call { caller: Some(self.client.key), priority: self.priority, ..call }
     }
 
-    /// Makes what is asked on behalf of the request part of its trace.
+    /// Makes what is asked on behalf of the request part of its trace, if it has one.
     pub(crate) fn traced<F: Future>(&self, work: F) -> Traced<F> {
         traced(self.trace, work)
     }
@@ -202,7 +203,7 @@ impl Drop for Visit<'_> {
             status: self.observation.status(),
             bytes: self.bytes,
             ms: (self.observation.elapsed().as_secs_f64() * 1e6).round() / 1e3,
-            trace: &format!("{:032x}", self.trace.id),
+            trace: &self.trace.map_or_else(String::new, |trace| format!("{:032x}", trace.id)),
         });
     }
 }
