@@ -123,6 +123,11 @@ impl Door {
         Ok((head.status, after.and_then(|after| after.parse().ok()).map(Duration::from_secs)))
     }
 
+    /// How many connections the gateway has: its open files.
+    fn connections(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid))?.count())
+    }
+
     /// Resident memory of the gateway in MiB.
     fn resident(&self) -> Result<f64> {
         super::scenarios::resident_of(&self.pid.to_string())
@@ -143,7 +148,7 @@ fn end_of(outcome: &Result<(StatusCode, Option<Duration>)>) -> End {
 struct Once(Arc<Door>, AtomicU64);
 
 impl Once {
-    fn new(door: &Arc<Door>) -> Arc<dyn Dispatch> {
+    fn at(door: &Arc<Door>) -> Arc<dyn Dispatch> {
         Arc::new(Self(door.clone(), AtomicU64::new(0)))
     }
 }
@@ -198,7 +203,7 @@ async fn able(to: &Arc<dyn Dispatch>) -> f64 {
 /// Three times what the workers can do.
 pub(super) async fn overload(length: Duration) -> Result<()> {
     let door = Door::open()?;
-    let to = Once::new(&door);
+    let to = Once::at(&door);
     let able = able(&to).await;
     println!("door-overload: {able:.0} requests a second are possible, {CLIENTS} clients");
     let half = offer(&to, load(able / 2.0), Duration::from_secs(5)).await;
@@ -223,7 +228,7 @@ pub(super) async fn overload(length: Duration) -> Result<()> {
 /// Twice what the workers can do, from clients that come back when they are told.
 pub(super) async fn come_back(length: Duration) -> Result<()> {
     let door = Door::open()?;
-    let able = able(&Once::new(&door)).await;
+    let able = able(&Once::at(&door)).await;
     let again = Arc::new(Again { door, next: AtomicU64::new(0), tries: AtomicUsize::new(0) });
     let to: Arc<dyn Dispatch> = again.clone();
     println!("door-retry: {able:.0} requests a second are possible, twice as many come");
@@ -248,7 +253,7 @@ pub(super) async fn idle(length: Duration) -> Result<()> {
     // The door keeps a connection without a request for ten seconds.
     let length = length.min(Duration::from_secs(6));
     let door = Door::open()?;
-    let to = Once::new(&door);
+    let to = Once::at(&door);
     let honest = Arrivals { rate: 2_000.0, work: Duration::ZERO, caller: 0 };
     println!(
         "door-idle: {:.0} requests a second, {IDLE} idle connections, {SLOW} slow clients",
@@ -276,6 +281,10 @@ pub(super) async fn idle(length: Duration) -> Result<()> {
         );
         slow.shutdown().await;
         drop(connections);
+        // That many ends at once are work, which is not to count for the next.
+        while door.connections()? > CLIENTS as usize * 4 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
     println!("  alone:       {}", alone.line());
     println!("  beside them: {}", beside.line());

@@ -134,7 +134,8 @@ pub(super) struct Closing {
     pub(super) idle: CancellationToken,
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. What each kind of connection needs is boxed, or all would have room
+/// for the largest.
 pub(super) async fn serve(
     mut stream: TcpStream,
     peer: SocketAddr,
@@ -158,27 +159,41 @@ pub(super) async fn serve(
     };
     match (version, &shared.tls) {
         (Protocol::Tls, Some(tls)) => {
-            let accept = timeout(config.header_timeout, tls.acceptor().accept(stream));
-            let accepted = tokio::select! {
-                biased;
-                accepted = accept => accepted,
-                () = closing.idle.cancelled() => return,
-            };
-            let stream = match accepted {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!(%error, %client, "no TLS connection"),
-                Err(_) => return,
-            };
-            let version = match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => Protocol::Http2,
-                _ => Protocol::Http1,
-            };
-            speak(stream, version, Origin { client }, &shared, &closing).await;
+            Box::pin(secure(stream, tls, Origin { client }, &shared, &closing)).await;
         }
-        (Protocol::Http1, Some(_)) => redirect(stream, &shared, &closing).await,
+        (Protocol::Http1, Some(_)) => Box::pin(redirect(stream, &shared, &closing)).await,
         (_, Some(_)) => {} // HTTP/2 with prior knowledge, which nobody speaks by mistake
-        (version, None) => speak(stream, version, Origin { client }, &shared, &closing).await,
+        (version, None) => {
+            Box::pin(speak(stream, version, Origin { client }, &shared, &closing)).await;
+        }
     }
+}
+
+/// Begins TLS, and serves requests within it.
+async fn secure(
+    stream: TcpStream,
+    tls: &Tls,
+    origin: Origin,
+    shared: &Arc<Shared>,
+    closing: &Closing,
+) {
+    let accept = timeout(shared.front.config.header_timeout, tls.acceptor().accept(stream));
+    let accepted = tokio::select! {
+        biased;
+        accepted = accept => accepted,
+        () = closing.idle.cancelled() => return,
+    };
+    let client = origin.client;
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, %client, "no TLS connection"),
+        Err(_) => return,
+    };
+    let version = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    Box::pin(speak(stream, version, origin, shared, closing)).await;
 }
 
 /// Learns what is spoken, and who the client is.
@@ -190,7 +205,7 @@ async fn begin(
     let config = &shared.front.config;
     let mut client = peer;
     if config.proxy_protocol && config.proxies.iter().any(|proxy| proxy.contains(peer.ip())) {
-        client = proxy::read(stream).await?.unwrap_or(peer);
+        client = Box::pin(proxy::read(stream)).await?.unwrap_or(peer);
     }
     Ok((sniff(stream).await?, client))
 }
@@ -223,7 +238,8 @@ async fn speak<S>(
     let ended = match version {
         Protocol::Http2 => {
             let connection = shared.http2.serve_connection(io, handle);
-            drive(connection, http2::Connection::graceful_shutdown, &closing.gently).await
+            let shut_down = http2::Connection::graceful_shutdown;
+            Box::pin(drive(connection, shut_down, &closing.gently)).await
         }
         _ => {
             let connection = shared.http1.serve_connection(io, handle).with_upgrades();
@@ -362,6 +378,22 @@ fn protocol_of(first: &[u8]) -> Option<Protocol> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_is_small() {
+        /// How large the future is that a function makes.
+        fn size<F>(_: impl FnOnce(TcpStream, SocketAddr, Arc<Shared>, Closing) -> F) -> usize {
+            size_of::<F>()
+        }
+        fn spoken<'s, F>(
+            _: impl FnOnce(TcpStream, Protocol, Origin, &'s Arc<Shared>, &'s Closing) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let (size, spoken) = (size(serve), spoken(speak));
+        assert!(size <= 1_000, "{size} bytes: box what is seldom");
+        assert!(spoken <= 2_000, "{spoken} bytes: box what is seldom");
+    }
 
     #[test]
     fn the_first_bytes_tell_the_protocol() {

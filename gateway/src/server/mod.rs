@@ -229,7 +229,9 @@ fn lift_file_limit(connections: usize) {
         tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
     }
     if may < wanted {
-        tracing::info!("{may} files may be open, which is less than {connections} connections need");
+        tracing::info!(
+            "{may} files may be open, which is less than {connections} connections need"
+        );
     }
 }
 
