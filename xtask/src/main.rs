@@ -77,21 +77,23 @@ fn run() -> Result<()> {
     }
 }
 
-/// What can be soaked: its name, the test binary, what its test begins with, and for how many seconds.
-const SOAKS: [(&str, &str, &str, u32); 9] = [
-    ("chaos", "hosts_chaos", "", 300),
-    ("loss", "hosts_names", "loss", 60),
-    ("partition", "hosts_names", "partition", 30),
-    ("churn", "hosts_names", "churn", 300),
-    ("starved", "hosts_names", "starved", 600),
-    ("idle", "hosts_names", "idle", 60),
-    ("pools-kill", "pools_kill", "", 30),
-    ("pools-roll", "hosts_pools", "roll", 60),
-    ("pools-partition", "hosts_pools", "partition", 20),
+/// What can be soaked: its name, the test binary, the program that it starts beside `layer-cake`, what its
+/// test begins with, and for how many seconds.
+const SOAKS: [(&str, &str, &str, &str, u32); 9] = [
+    ("chaos", "hosts_chaos", "", "", 300),
+    ("loss", "hosts_names", "herald", "loss", 60),
+    ("partition", "hosts_names", "herald", "partition", 30),
+    ("churn", "hosts_names", "herald", "churn", 300),
+    ("starved", "hosts_names", "herald", "starved", 600),
+    ("idle", "hosts_names", "herald", "idle", 60),
+    ("pools-kill", "pools_kill", "crew", "", 30),
+    ("pools-roll", "hosts_pools", "crew", "roll", 60),
+    ("pools-partition", "hosts_pools", "crew", "partition", 20),
 ];
 
 fn soak(name: &str, seconds: Option<&str>) -> Result<()> {
-    let Some((_, binary, test, usual)) = SOAKS.iter().find(|(known, ..)| *known == name) else {
+    let Some((_, binary, program, test, usual)) = SOAKS.iter().find(|(known, ..)| *known == name)
+    else {
         let names: Vec<_> = SOAKS.iter().map(|(name, ..)| *name).collect();
         bail!("there is no soak `{name}`; there are {}", names.join(", "));
     };
@@ -101,8 +103,11 @@ fn soak(name: &str, seconds: Option<&str>) -> Result<()> {
     };
     let mut steps = Steps::default();
     steps.act("setup", setup::run)?;
-    let programs = ["build", "--locked", "--release", "-p", "layercake", "--bins", "--examples"];
-    steps.run("programs", cargo().args(programs))?;
+    let mut build = vec!["build", "--locked", "--release", "-p", "layercake", "--bins"];
+    if !program.is_empty() {
+        build.extend(["--example", program]);
+    }
+    steps.run("programs", cargo().args(build))?;
     let mut run = cargo();
     run.args(["test", "--locked", "--release", "-p", "layercake", "--test", binary]);
     run.args(["--", test, "--nocapture"]).env("LAYERCAKE_SOAK_SECONDS", seconds.to_string());

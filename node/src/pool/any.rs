@@ -257,10 +257,7 @@ impl AnyPool {
             Change::Leaves(Member { meta, worker, _seat: seat }) => {
                 let pool = self.find(&meta)?;
                 pool.drain(worker);
-                if pool.size() == 0 {
-                    // Those that wait in this class go on to another one.
-                    pool.turn_away();
-                }
+                send_on(&pool);
                 self.update();
                 let this = self.clone();
                 self.0.node.tasks().spawn(async move {
@@ -271,7 +268,9 @@ impl AnyPool {
                 None
             }
             Change::Gone(Member { meta, worker, .. }) => {
-                self.find(&meta)?.leave(worker);
+                let pool = self.find(&meta)?;
+                pool.leave(worker);
+                send_on(&pool);
                 self.part(&meta);
                 None
             }
@@ -378,6 +377,13 @@ impl Shown for Inner {
         }
         let classes = self.classes.lock();
         classes.iter().map(|class| class.pool.status()).collect()
+    }
+}
+
+/// Where nobody is left in a class that takes requests, those that wait there go on to another one.
+fn send_on(class: &Pool<Anything>) {
+    if class.size() == 0 {
+        class.turn_away();
     }
 }
 

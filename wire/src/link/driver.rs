@@ -72,6 +72,8 @@ where
                     Ok(Some(Event::Goodbye { idle, reason })) => {
                         let down = LinkDown::Closed(reason);
                         if idle {
+                            // Closed first, as where we say goodbye.
+                            ends.now();
                             let failure = AskFailure::Unbegun(down.to_string());
                             core.borrow_mut().fail_asks(&failure);
                         }
