@@ -1,6 +1,7 @@
 //! From the parts of a request to a checked, encoded message.
 //!
-//! A JSON body that is the whole message is parsed to be checked, and passed on as the bytes that came.
+//! A JSON body that is the whole message is parsed to be checked, and passed on as the bytes that came, unless
+//! a whole number in it is written with a fraction.
 //! Nesting is bounded by the parser (128 levels) and the check (64), size by the caller.
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use layercake_node::{
     check,
     http::{From, HttpBody, HttpParameter, holes},
 };
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -49,9 +51,7 @@ impl Message {
     pub(crate) fn encode(self) -> Result<Bytes, Problem> {
         match self {
             Self::Whole(bytes) => Ok(bytes),
-            Self::Made(object) => serde_json::to_vec(&object)
-                .map(Bytes::from)
-                .map_err(|error| Problem::new(Kind::Internal, error.to_string())),
+            Self::Made(object) => encode(&object),
         }
     }
 }
@@ -69,8 +69,9 @@ pub(crate) fn message(
     if let (true, true, Content::Json(body), HttpBody::Members(_)) =
         (route.parameters.is_empty(), query.is_empty(), &content, &route.body)
     {
-        let errors = checker.check(&json(body)?);
-        let body = body.clone();
+        let (value, changed) = json(body)?;
+        let errors = checker.check(&value);
+        let body = if changed { encode(&value)? } else { body.clone() };
         return finish(endpoint, Vec::new(), errors).map(|()| Message::Whole(body));
     }
 
@@ -104,7 +105,7 @@ pub(crate) fn message(
     let (mut object, mut unread) = checker.read(&given);
 
     match (content, &route.body) {
-        (Content::Json(body), HttpBody::Members(_)) => match json(&body)? {
+        (Content::Json(body), HttpBody::Members(_)) => match json(&body)?.0 {
             Value::Object(members) => {
                 for (member, value) in members {
                     match route.parameters.iter().find(|p| p.member == member) {
@@ -132,7 +133,7 @@ pub(crate) fn message(
             unread.extend(failed);
         }
         (Content::Json(body), HttpBody::Json(member)) => {
-            object.insert(member.clone(), json(&body)?);
+            object.insert(member.clone(), json(&body)?.0);
         }
         (Content::Value(value), HttpBody::Blob(member) | HttpBody::Upload(member)) => {
             object.insert(member.clone(), value);
@@ -152,9 +153,40 @@ pub(crate) fn message(
     }
 }
 
-fn json(body: &[u8]) -> Result<Value, Problem> {
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::new(Kind::InvalidBody, format!("the body is not JSON: {error}")))
+/// Reads JSON, and says whether its numbers had to be changed to what services read.
+fn json(body: &[u8]) -> Result<(Value, bool), Problem> {
+    let mut value = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(Kind::InvalidBody, format!("the body is not JSON: {error}"))
+    })?;
+    let changed = make_whole(&mut value);
+    Ok((value, changed))
+}
+
+fn encode(value: &impl Serialize) -> Result<Bytes, Problem> {
+    let bytes = serde_json::to_vec(value);
+    bytes.map(Bytes::from).map_err(|error| Problem::new(Kind::Internal, error.to_string()))
+}
+
+/// Writes numbers without a fraction, as `7.0` or `1e3`, as the whole numbers that they are: for a schema
+/// there is no difference, for a decoder there is. Says whether there were any.
+fn make_whole(value: &mut Value) -> bool {
+    /// Beyond it not every whole number can be told from its neighbour.
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() <= EXACT);
+            whole.is_some_and(|whole| {
+                *number = (whole as i64).into();
+                true
+            })
+        }
+        // All of them, so no short cut.
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| make_whole(item) | any),
+        Value::Object(members) => {
+            members.values_mut().fold(false, |any, member| make_whole(member) | any)
+        }
+        _ => false,
+    }
 }
 
 /// Refuses where anything is wrong: 400 what came by path, query or header, 422 what is in the body.
@@ -312,6 +344,19 @@ mod tests {
             assert_eq!(problem.errors[0].parameter, "x", "{query}");
         }
         assert!(parameters("%ff=1", "query").is_err());
+    }
+
+    #[test]
+    fn numbers_without_a_fraction_are_whole_however_they_are_written() {
+        let read =
+            |text: &str| json(text.as_bytes()).map(|(value, changed)| (value.to_string(), changed));
+        assert_eq!(
+            read(r#"{"x":7.0,"y":[1e3,-0.0]}"#).unwrap(),
+            (r#"{"x":7,"y":[1000,0]}"#.into(), true)
+        );
+        for same in [r#"{"x":7,"y":7.5}"#, "1e300", "[]", "18446744073709551615"] {
+            assert!(!read(same).unwrap().1, "{same}");
+        }
     }
 
     #[test]
