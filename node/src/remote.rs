@@ -178,7 +178,7 @@ impl Remote {
         self.exchange(|_| Ok(payload.clone()), accept, deadline, Ok).await
     }
 
-    /// One tell: once more on another link where the first had ended before it was begun.
+    /// One tell: once more on another link where the first had ended before anything was sent.
     async fn send(
         &self,
         encode: impl Fn(For<'_>) -> Result<Payload, CodecError>,

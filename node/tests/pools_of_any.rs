@@ -17,6 +17,7 @@ use layercake::{
     AnyPool, AskError, Message,
     directory::Scope,
     service::{Call, Service},
+    testing::{self, HostId, Network, NodeId},
     wire::payload::{Encoding, Fingerprint, Payload},
 };
 use layercake_macros::{actor, message};
@@ -104,6 +105,46 @@ async fn a_request_goes_only_to_members_that_advertise_its_message() {
     for node in [front, old, new] {
         node.close().await;
     }
+}
+
+/// Works until it is stopped.
+#[derive(Default)]
+struct Endless;
+
+#[actor]
+impl Endless {
+    async fn square(&mut self, _: Square) -> u64 {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_members_that_have_gone() {
+    let (network, host) = (Network::new(), HostId::random());
+    let node = async || testing::start_in(&network, host, NodeId::random()).await.expect("starts");
+    let (front, one, other) = (node().await, node().await, node().await);
+    let pool = front.pool_of("powers", Scope::Host).concurrency(1).start().await.expect("starts");
+    for node in [&one, &other] {
+        let workers = node.pool::<Endless>().tasks(1).publish("powers", Scope::Host);
+        workers.start().await.expect("starts");
+    }
+    pool.wait_for(2).await;
+    let begun = tokio::time::Instant::now();
+    let asks: Vec<_> = (0..3)
+        .map(|n| {
+            let pool = pool.clone();
+            tokio::spawn(async move { ask::<Square>(&pool, json!({ "n": n })).await })
+        })
+        .collect();
+    let waiting = || pool.status().iter().map(|class| class.waiting).sum::<usize>();
+    until("two are begun and one waits", || waiting() == 1).await;
+    // One leaves and has not finished, the other is lost.
+    one.begin_stop();
+    until("it is to finish", || pool.size() == 1).await;
+    network.kill(other.peer());
+    until("nobody waits", || waiting() == 0).await;
+    assert!(begun.elapsed() < SOON / 2, "{:?}", begun.elapsed());
+    asks.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

@@ -161,7 +161,7 @@ pub(crate) fn parse(mut body: Bytes) -> Result<Option<Frame>, FrameError> {
             body,
         },
         kind::GOODBYE => {
-            Frame::Goodbye { idle: body.try_get_u8().map_err(short)? != 0, reason: body }
+            Frame::Goodbye { idle: body.try_get_u8().map_err(short)? == 1, reason: body }
         }
         kind::DATAGRAM => Frame::Datagram(body),
         kind::PART => Frame::Part {

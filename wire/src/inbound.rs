@@ -118,6 +118,13 @@ pub enum AskFailure {
     Deadline,
 }
 
+impl AskFailure {
+    /// The link ended before the ask was sent.
+    pub(crate) fn unsent() -> Self {
+        Self::Unbegun("the link has ended".to_owned())
+    }
+}
+
 /// Where the answer to an ask goes.
 pub type AnswerSlot = oneshot::Sender<Result<Payload, AskFailure>>;
 

@@ -33,6 +33,8 @@ use super::{
     contestants::{Asked, Dispatch},
     offer,
     report::{End, Report},
+    scenarios::{capacity, load, resident_of},
+    workers::{Chore, Hand},
 };
 use crate::other_end::{self, OtherEnd};
 
@@ -40,8 +42,6 @@ use crate::other_end::{self, OtherEnd};
 pub(crate) const DOOR: &str = "load-door";
 /// Workers behind the door.
 const WORKERS: usize = 8;
-/// What a worker takes for a request.
-const WORK: Duration = Duration::from_millis(10);
 /// Connections without a request, and clients that send one byte a second.
 const IDLE: usize = 10_000;
 const SLOW: usize = 100;
@@ -51,36 +51,17 @@ const CLIENTS: u64 = 50;
 const PATIENCE: Duration = Duration::from_secs(120);
 const MIB: f64 = (1 << 20) as f64;
 
-/// Takes so long, by waiting.
-#[message(reply = u64, idempotent)]
-struct Rest {
-    micros: u64,
-}
-
-#[derive(Default)]
-struct Sleeper;
-
-#[actor]
-impl Sleeper {
-    async fn rest(&mut self, Rest { micros }: Rest) -> u64 {
-        if micros > 0 {
-            tokio::time::sleep(Duration::from_micros(micros)).await;
-        }
-        micros
-    }
-}
-
 /// The gateway's process. As a user has it, but for who its clients are: they say so themselves.
 pub(crate) fn serve(mesh: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mesh = Some(Path::new(mesh).to_owned());
         let node = Node::start_with(NodeConfig { mesh, ..NodeConfig::default() }).await?;
-        let pool = node.pool::<Sleeper>().processes(WORKERS).start().await?;
+        let pool = node.pool::<Hand>().processes(WORKERS).start().await?;
         pool.wait_for(WORKERS).await;
         let proxies = vec!["127.0.0.0/8".parse::<Cidr>()?];
         let door = node.http("127.0.0.1:0").configure(|config| config.proxies = proxies);
-        let door = door.bind::<Rest>(pool).await?;
+        let door = door.bind::<Chore>(pool).await?;
         other_end::ready(&[&door.local_addr().to_string()])?;
         let _ = door.run().await;
         Ok(())
@@ -113,7 +94,7 @@ impl Door {
     /// Asks once. The status, and when to come back if that was said.
     async fn once(&self, work: Duration, caller: u64) -> Result<(StatusCode, Option<Duration>)> {
         let request =
-            Request::get(format!("http://{}/Rest?micros={}", self.address, work.as_micros()))
+            Request::get(format!("http://{}/Chore?micros={}", self.address, work.as_micros()))
                 .header("x-forwarded-for", format!("10.0.{}.{}", caller / 256, caller % 256))
                 .body(Empty::new())?;
         let answer = self.client.request(request).await?;
@@ -130,7 +111,7 @@ impl Door {
 
     /// Resident memory of the gateway in MiB.
     fn resident(&self) -> Result<f64> {
-        super::scenarios::resident_of(&self.pid.to_string())
+        resident_of(&self.pid.to_string())
     }
 }
 
@@ -188,14 +169,9 @@ impl Dispatch for Again {
     }
 }
 
-fn load(rate: f64) -> Arrivals {
-    Arrivals { rate, work: WORK, caller: 0 }
-}
-
 /// How many requests a second come through with 1.5 times of what should be possible.
 async fn able(to: &Arc<dyn Dispatch>) -> f64 {
-    let rate = WORKERS as f64 / WORK.as_secs_f64();
-    let measured = offer(to, load(rate * 1.5), Duration::from_secs(5)).await;
+    let measured = offer(to, load(1.5 * capacity(WORKERS)), Duration::from_secs(5)).await;
     let late = measured.between(Duration::from_secs(2), Duration::from_secs(5));
     late.count(End::Answered) as f64 / 3.0
 }
@@ -307,7 +283,7 @@ async fn connect(to: SocketAddr) -> Result<Vec<TcpStream>> {
         }
         connecting.spawn(async move {
             let mut stream = TcpStream::connect(to).await?;
-            stream.write_all(b"GET /Rest?micros=0 HTTP/1.1\r\nhost: door\r\n\r\n").await?;
+            stream.write_all(b"GET /Chore?micros=0 HTTP/1.1\r\nhost: door\r\n\r\n").await?;
             let mut answer = [0; 4096];
             let count = stream.read(&mut answer).await?;
             ensure!(
@@ -332,7 +308,7 @@ fn is_open(stream: &TcpStream) -> bool {
 async fn drip(to: SocketAddr) -> Result<()> {
     loop {
         let mut stream = TcpStream::connect(to).await.context("cannot connect")?;
-        for byte in b"GET /Rest?micros=0 HTTP/1.1\r\nhost: door\r\nx-slowly: yes\r\n\r\n" {
+        for byte in b"GET /Chore?micros=0 HTTP/1.1\r\nhost: door\r\nx-slowly: yes\r\n\r\n" {
             if stream.write_all(&[*byte]).await.is_err() {
                 break;
             }

@@ -23,11 +23,11 @@ const RESPONSIVENESS: Duration = Duration::from_secs(5);
 const TIGHT: Duration = Duration::from_millis(500);
 
 /// Requests a second that so many workers can do.
-fn capacity(workers: usize) -> f64 {
+pub(super) fn capacity(workers: usize) -> f64 {
     workers as f64 / WORK.as_secs_f64()
 }
 
-fn load(rate: f64) -> Arrivals {
+pub(super) fn load(rate: f64) -> Arrivals {
     Arrivals { rate, work: WORK, caller: 1 }
 }
 

@@ -49,7 +49,9 @@ impl Hand {
             return Err("out of order".to_owned());
         }
         let time = Duration::from_micros(micros).mul_f64(self.factor);
-        tokio::time::sleep(time).await;
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
         Ok(())
     }
 

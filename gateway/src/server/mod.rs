@@ -221,16 +221,14 @@ impl Gateway {
 fn lift_file_limit(connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let wanted = (connections as u64).saturating_add(OTHER_FILES);
+    let Some(current) = limit.current.filter(|current| *current < wanted) else { return };
     let may = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    if limit.current.is_none_or(|current| current >= may) {
-        return;
-    }
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(may), ..limit }) {
-        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
-    }
-    if may < wanted {
-        tracing::info!(
-            "{may} files may be open, which is less than {connections} connections need"
+    let lifted = setrlimit(Resource::Nofile, Rlimit { current: Some(may), ..limit });
+    let files = if lifted.is_ok() { may } else { current };
+    if files < wanted {
+        tracing::warn!(
+            "only {files} files may be open, and {connections} connections need {wanted}: those beyond \
+             it wait. Raise the limit (`ulimit -Hn`, `LimitNOFILE=`) or lower `max_connections`"
         );
     }
 }

@@ -56,6 +56,10 @@ async fn a_json_body_is_checked_and_passed_on_as_it_came() {
         assert_eq!(problem["errors"][0]["in"], "body", "{problem}");
         names(&answer, "x");
     }
+    // For a schema `2.0` is a whole number; `2.5` is none.
+    let answer = client.post_json("/Xy", r#"{"x":2.0,"y":3e0}"#).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "[2,3]"));
+    names(&client.post_json("/Xy", r#"{"x":2.5,"y":3.0}"#).await, "x");
     for body in ["{\"x\":", "", "nonsense", "\"\\ud800\"", "{\"x\":1}{"] {
         client.post_json("/Xy", body).await.problem(400, "invalid-body");
     }

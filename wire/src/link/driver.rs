@@ -242,7 +242,7 @@ fn rest(commands: &mut mpsc::UnboundedReceiver<Command>) -> impl Iterator<Item =
     commands.close();
     std::iter::from_fn(|| commands.try_recv().ok()).filter_map(|command| match command {
         Command::Ask(ask) => {
-            ask.waiting.give(Err(AskFailure::Unbegun("the link has ended".to_owned())));
+            ask.waiting.give(Err(AskFailure::unsent()));
             None
         }
         other => Some(other),

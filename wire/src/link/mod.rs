@@ -605,7 +605,7 @@ impl Lane {
         if !self.try_take(units) {
             match tokio::time::timeout_at(deadline.into(), self.take(units)).await {
                 Ok(true) => {}
-                Ok(false) => return Err(AskFailure::Unbegun("the link has ended".to_owned())),
+                Ok(false) => return Err(AskFailure::unsent()),
                 Err(_) => return Err(AskFailure::Deadline),
             }
         }
@@ -614,6 +614,6 @@ impl Lane {
 
     fn push_ask(&self, ask: AskCommand) -> Result<(), AskFailure> {
         let sent = self.link.0.commands.send(Command::Ask(Box::new(ask)));
-        sent.map_err(|_| AskFailure::Unbegun("the link has ended".to_owned()))
+        sent.map_err(|_| AskFailure::unsent())
     }
 }
