@@ -37,9 +37,10 @@ pub struct GatewayConfig {
     pub header_limit: usize,
     /// How many headers a request may have; above it 431. Default 64.
     pub max_headers: usize,
-    /// How long a client may take to send the head of a request, and how long a connection without
-    /// a request is kept. Default 10 s.
+    /// How long a client may take to send the head of a request. Default 10 s.
     pub header_timeout: Duration,
+    /// How long an HTTP/1.1 connection without a request is kept. Default 75 s.
+    pub idle_timeout: Duration,
     /// How long sent data may stay unacknowledged by a client before its connection is cut: the
     /// client that asks and does not read. Default 30 s. Linux only.
     pub write_timeout: Duration,
@@ -58,7 +59,7 @@ pub struct GatewayConfig {
     pub stream_deadline: Duration,
     /// Whether messages are answered as the ancestor of this program answers, for programs that are
     /// written with its library: its envelope, its faults, its texts. Connections without a request are
-    /// then kept for ten minutes, since its client does not come back. Default no.
+    /// then kept for ten minutes at least, since its client does not come back. Default no.
     pub ancestor: bool,
     /// How long, once told to stop, to go on serving while `/readyz` already says 503, so that a
     /// load balancer looks elsewhere before the port closes. Default zero.
@@ -124,6 +125,7 @@ impl GatewayConfig {
             header_limit: 16 << 10,
             max_headers: 64,
             header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
             max_connections: 16_384,
             max_streams: 256,
@@ -156,6 +158,7 @@ impl GatewayConfig {
     pub(crate) fn within_bounds(mut self) -> Self {
         for span in [
             &mut self.header_timeout,
+            &mut self.idle_timeout,
             &mut self.write_timeout,
             &mut self.deadline,
             &mut self.stream_deadline,

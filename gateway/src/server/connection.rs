@@ -9,6 +9,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header, uri::Authority};
 use http_body_util::Full;
 use hyper::{
-    body::Incoming,
+    body::{Body, Frame, Incoming, SizeHint},
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -28,13 +29,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{proxy, stall::Stalling, tls::Tls};
+use super::{
+    proxy,
+    stall::{Ours, Silence, Stalling},
+    tls::Tls,
+};
 use crate::{
     body::Source,
     config::GatewayConfig,
     door::Origin,
     handle::Front,
-    reply::{Answer, GoesOn},
+    reply::{Answer, AnswerBody, BrokenOff, GoesOn},
 };
 
 /// What an HTTP/2 connection with prior knowledge begins with (RFC 9113, 3.4).
@@ -102,15 +107,20 @@ impl Shared {
 fn http1(config: &GatewayConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(match config.ancestor {
-            true => config.header_timeout.max(ANCESTOR_IDLE),
-            false => config.header_timeout,
-        })
+        .header_read_timeout(None) // see `silence`
         .title_case_headers(config.ancestor)
         .max_headers(config.max_headers)
         .max_header_size(config.header_limit);
     builder
+}
+
+/// For how long a client may be silent over HTTP/1.1.
+fn silence(config: &GatewayConfig) -> Arc<Silence> {
+    let idle = match config.ancestor {
+        true => config.idle_timeout.max(ANCESTOR_IDLE),
+        false => config.idle_timeout,
+    };
+    Silence::new(config.header_timeout, idle)
 }
 
 fn http2(config: &GatewayConfig) -> http2::Builder<TokioExecutor> {
@@ -220,21 +230,27 @@ async fn speak<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let spoken = Arc::new(Spoken { shared: shared.clone(), goes_on: Mutex::default() });
+    let config = &shared.front.config;
+    let silence = (version != Protocol::Http2).then(|| silence(config));
+    let io = TokioIo::new(Stalling::new(stream, config.write_timeout, silence.clone()));
+    let spoken = Arc::new(Spoken { shared: shared.clone(), silence, goes_on: Mutex::default() });
     let handle = {
         let spoken = spoken.clone();
         service_fn(move |request| {
             let spoken = spoken.clone();
             async move {
+                let ours = spoken.silence.as_ref().map(Silence::ours);
                 let mut answer = spoken.shared.answer(request, origin).await;
                 if let Some(work) = answer.body_mut().goes_on() {
+                    if let Some(silence) = &spoken.silence {
+                        silence.end();
+                    }
                     *spoken.goes_on.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
                 }
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(answer.map(|body| AnswerOfOurs { body, _ours: ours }))
             }
         })
     };
-    let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
     let ended = match version {
         Protocol::Http2 => {
             let connection = shared.http2.serve_connection(io, handle);
@@ -259,17 +275,47 @@ async fn speak<S>(
 /// What the requests of one connection share.
 struct Spoken {
     shared: Arc<Shared>,
+    silence: Option<Arc<Silence>>,
     /// What the connection goes on as, after its last answer.
     goes_on: Mutex<Option<GoesOn>>,
 }
 
+/// The body of an answer, and that it is our turn for as long as it takes.
+struct AnswerOfOurs {
+    body: AnswerBody,
+    _ours: Option<Ours>,
+}
+
+impl Body for AnswerOfOurs {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Sends who speaks HTTP to a port for HTTPS to the same place there.
 async fn redirect(stream: TcpStream, shared: &Arc<Shared>, closing: &Closing) {
+    let config = &shared.front.config;
+    let silence = silence(config);
+    // One request is all that is answered.
     let answer = service_fn(|request: Request<Incoming>| {
         let answer = elsewhere(&request);
         async move { Ok::<_, Infallible>(answer) }
     });
-    let io = TokioIo::new(Stalling::new(stream, shared.front.config.write_timeout));
+    let io = TokioIo::new(Stalling::new(stream, config.write_timeout, Some(silence)));
     let connection = shared.http1.serve_connection(io, answer);
     let _ = drive(connection, http1::Connection::graceful_shutdown, &closing.idle).await;
 }

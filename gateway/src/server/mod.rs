@@ -322,7 +322,7 @@ impl Connections {
 
     /// Leaves the port to a successor. A client may be sending its next request at any moment, so that an
     /// idle connection over HTTP/1.1 is not closed under its hands: it has one more answer, which says
-    /// that it is the last, or ends when it has been idle for as long as any may be.
+    /// that it is the last, or ends when nothing has come for as long as a head may take.
     async fn leave(mut self, successor: Successor) -> Drained {
         successor.go_on().await;
         let shared = self.shared.clone();

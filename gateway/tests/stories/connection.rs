@@ -74,6 +74,38 @@ async fn a_client_that_is_slow_with_its_head_is_cut_off() {
     gateway.still_answers().await;
 }
 
+/// Passes 50 ms: somebody is too slow with a head meanwhile.
+async fn a_slow_head(gateway: &Running) {
+    let mut slow = gateway.client().await;
+    slow.send("GET /Xy?x=2 HTTP/1.1\r\nhost:").await;
+    assert_eq!(slow.closed().await, "");
+}
+
+#[tokio::test]
+async fn a_client_may_wait_for_its_answer_and_pause_for_longer_than_a_head_may_take() {
+    let gateway = Running::with(|config| config.header_timeout = Duration::from_millis(50)).await;
+    let mut client = gateway.client().await;
+    client.send("GET /Wait HTTP/1.1\r\n\r\n").await;
+    a_slow_head(&gateway).await;
+    gateway.fake.gate.add_permits(1);
+    assert_eq!(client.answer().await.body, "\"done\"");
+    a_slow_head(&gateway).await;
+    assert_eq!(client.get("/Xy?x=1").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_in_the_end() {
+    let gateway = Running::with(|config| config.idle_timeout = Duration::from_millis(50)).await;
+    let mut client = gateway.client().await;
+    client.send("GET /Wait HTTP/1.1\r\n\r\n").await;
+    let mut idle = gateway.client().await;
+    assert_eq!(idle.get("/Xy?x=1").await.status, 200);
+    assert_eq!(idle.closed().await, "");
+    gateway.fake.gate.add_permits(1);
+    assert_eq!(client.answer().await.body, "\"done\"", "it was not without a request");
+    assert_eq!(client.closed().await, "");
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_their_turn() {
     let gateway = Running::with(|config| config.max_connections = 2).await;

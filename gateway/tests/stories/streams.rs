@@ -1,6 +1,6 @@
 //! Replies in parts: lines, events, a WebSocket; and clients that go away.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_tungstenite::{
     client_async,
     tungstenite::{Message, protocol::frame::coding::CloseCode},
@@ -151,6 +151,26 @@ async fn a_web_socket_has_a_frame_for_each_part() {
         }
     };
     assert_eq!(soon("the end", away).await, CloseCode::Away);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_web_socket_is_no_connection_without_a_request() {
+    let short = Duration::from_millis(50);
+    let shop = Open::with(&[""], |config| {
+        (config.header_timeout, config.idle_timeout) = (short, short);
+    })
+    .await;
+    let stream = TcpStream::connect(shop.addr).await.unwrap();
+    let url = format!("ws://shop/count/{ENDLESS}");
+    let mut socket = soon("a WebSocket", client_async(url, stream)).await.unwrap().0;
+    soon("a part", socket.next()).await.unwrap().unwrap();
+    // Another one that says nothing is closed meanwhile.
+    let mut silent = TcpStream::connect(shop.addr).await.unwrap();
+    assert_eq!(soon("the end", silent.read(&mut [0])).await.unwrap(), 0);
+    assert_eq!(shop.gone.load(Ordering::SeqCst), 0, "the parts are still wanted");
+    soon("goodbye", socket.close(None)).await.unwrap();
+    eventually("the end of the stream", || shop.gone.load(Ordering::SeqCst) == 1).await;
     shop.close().await;
 }
 
