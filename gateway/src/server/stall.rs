@@ -188,6 +188,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        // hyper, having looked during the answer, does not look again before something comes.
+        let _ = self.poll_silent(cx);
         self.headway(cx, outcome)
     }
 
