@@ -17,9 +17,13 @@ use std::{cmp::Ordering, collections::HashMap};
 
 use serde_json::{Map, Value};
 
-use self::words::{bare, kind_of, list, said, types_said, unknown};
-use crate::{message::MessageApi, schema::resolve};
+use self::{
+    keywords::Keywords,
+    words::{bare, kind_of, list, said, types_said, unknown},
+};
+use crate::message::MessageApi;
 
+mod keywords;
 mod query;
 mod words;
 
@@ -265,25 +269,25 @@ impl<'a> Run<'a> {
         }
         match schema {
             Value::Bool(false) => self.problem("is not allowed".to_owned()),
-            Value::Object(keywords) => self.keywords(keywords, value),
+            Value::Object(schema) => self.keywords(&Keywords::of(schema), value),
             _ => {}
         }
         self.stack -= 1;
     }
 
-    fn keywords(&mut self, schema: &'a Map<String, Value>, value: &'a Value) {
-        if let Some(expected) = schema.get("type")
+    fn keywords(&mut self, schema: &Keywords<'a>, value: &'a Value) {
+        if let Some(expected) = schema.types
             && !has_type(expected, value)
         {
             self.problem(format!("is {}, not {}", kind_of(value), types_said(expected)));
             return;
         }
-        if let Some(allowed) = schema.get("enum").and_then(Value::as_array)
+        if let Some(allowed) = schema.values.and_then(Value::as_array)
             && !allowed.contains(value)
         {
             self.problem(format!("is none of {}", list(allowed.iter().map(bare))));
         }
-        if let Some(only) = schema.get("const").filter(|only| *only != value) {
+        if let Some(only) = schema.only.filter(|only| *only != value) {
             self.problem(format!("is not {}", bare(only)));
         }
         match value {
@@ -293,50 +297,50 @@ impl<'a> Run<'a> {
             Value::Object(members) => self.object(schema, members),
             Value::Null | Value::Bool(_) => {}
         }
-        if let Some(target) = reference(self.root, schema) {
+        if let Some(target) = schema.reference(self.root) {
             self.schema(target, value);
         }
-        for all in schemas(schema, "allOf") {
+        for all in schema.all_of() {
             self.schema(all, value);
         }
         // serde takes the first that fits, so "one of" is no stricter than "any of".
-        for key in ["anyOf", "oneOf"] {
-            if let Some(Value::Array(alternatives)) = schema.get(key) {
+        for alternatives in [schema.any_of, schema.one_of] {
+            if let Some(Value::Array(alternatives)) = alternatives {
                 self.alternatives(alternatives, value);
             }
         }
     }
 
-    fn number(&mut self, schema: &'a Map<String, Value>, value: &Value) {
-        let beyond = |key: &str, is_beyond: fn(Ordering) -> bool| {
-            schema.get(key).filter(|limit| compare(value, limit).is_some_and(is_beyond))
+    fn number(&mut self, schema: &Keywords<'a>, value: &Value) {
+        let beyond = |limit: Option<&'a Value>, is_beyond: fn(Ordering) -> bool| {
+            limit.filter(|limit| compare(value, limit).is_some_and(is_beyond))
         };
-        if let Some(limit) = beyond("minimum", Ordering::is_lt) {
+        if let Some(limit) = beyond(schema.least, Ordering::is_lt) {
             self.problem(format!("is less than {limit}"));
         }
-        if let Some(limit) = beyond("maximum", Ordering::is_gt) {
+        if let Some(limit) = beyond(schema.most, Ordering::is_gt) {
             self.problem(format!("is more than {limit}"));
         }
-        if let Some(limit) = beyond("exclusiveMinimum", Ordering::is_le) {
+        if let Some(limit) = beyond(schema.more_than, Ordering::is_le) {
             self.problem(format!("is not more than {limit}"));
         }
-        if let Some(limit) = beyond("exclusiveMaximum", Ordering::is_ge) {
+        if let Some(limit) = beyond(schema.less_than, Ordering::is_ge) {
             self.problem(format!("is not less than {limit}"));
         }
     }
 
-    fn text(&mut self, schema: &Map<String, Value>, text: &str) {
-        self.size(schema, ["minLength", "maxLength"], || text.chars().count(), "character(s)");
+    fn text(&mut self, schema: &Keywords<'a>, text: &str) {
+        let limits = [schema.least_length, schema.most_length];
+        self.size(limits, || text.chars().count(), "character(s)");
     }
 
     fn size(
         &mut self,
-        schema: &Map<String, Value>,
-        [least, most]: [&str; 2],
+        [least, most]: [Option<&Value>; 2],
         size: impl Fn() -> usize,
         unit: &str,
     ) {
-        let limit = |key| schema.get(key).and_then(Value::as_u64);
+        let limit = |limit: Option<&Value>| limit.and_then(Value::as_u64);
         if let Some(least) = limit(least).filter(|least| (size() as u64) < *least) {
             self.problem(format!("has less than {least} {unit}"));
         }
@@ -345,10 +349,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn array(&mut self, schema: &'a Map<String, Value>, items: &'a [Value]) {
-        self.size(schema, ["minItems", "maxItems"], || items.len(), "element(s)");
-        let first = schema.get("prefixItems").and_then(Value::as_array).map_or(&[][..], |f| f);
-        let rest = schema.get("items");
+    fn array(&mut self, schema: &Keywords<'a>, items: &'a [Value]) {
+        self.size([schema.least_items, schema.most_items], || items.len(), "element(s)");
+        let first = schema.first_items.and_then(Value::as_array).map_or(&[][..], |f| f);
+        let rest = schema.items;
         for (at, item) in items.iter().enumerate() {
             if self.is_full() {
                 return;
@@ -359,28 +363,25 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn object(&mut self, schema: &'a Map<String, Value>, members: &'a Map<String, Value>) {
-        let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+    fn object(&mut self, schema: &Keywords<'a>, members: &'a Map<String, Value>) {
+        let required = schema.required.and_then(Value::as_array).into_iter().flatten();
         for name in required.filter_map(Value::as_str) {
             if !members.contains_key(name) {
                 self.problem_at(Step::Member(name), "is required".to_owned());
             }
         }
-        let properties = schema.get("properties").and_then(Value::as_object);
-        let others = schema.get("additionalProperties");
         for (name, value) in members {
             if self.is_full() {
                 return;
             }
-            if let Some(schema) = properties.and_then(|p| p.get(name)) {
+            if let Some(schema) = schema.property(name) {
                 self.step_in(Step::Member(name), schema, value);
-            } else if let Some(schema) = by_pattern(schema, name) {
+            } else if let Some(schema) = schema.by_pattern(name) {
                 self.step_in(Step::Member(name), schema, value);
-            } else if let Some(Value::Bool(false)) = others {
-                let known: Vec<_> =
-                    properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
+            } else if let Some(Value::Bool(false)) = schema.others {
+                let known: Vec<_> = schema.names().collect();
                 self.problem_at(Step::Member(name), unknown(&known));
-            } else if let Some(schema) = others {
+            } else if let Some(schema) = schema.others {
                 self.step_in(Step::Member(name), schema, value);
             }
         }
@@ -435,16 +436,15 @@ impl<'a> Run<'a> {
             declared.open = true;
             return;
         }
-        if let Value::Object(keywords) = schema {
-            let applied = ["allOf", "anyOf", "oneOf"].iter().flat_map(|key| schemas(keywords, key));
-            let applied: Vec<_> = applied.chain(reference(self.root, keywords)).collect();
-            let properties = keywords.get("properties").and_then(Value::as_object);
-            declared.names.extend(properties.into_iter().flat_map(Map::keys).map(String::as_str));
-            let others = keywords.get("additionalProperties");
-            declared.open |= others.is_some_and(|o| *o != Value::Bool(false));
-            declared.open |= keywords.contains_key("patternProperties");
-            let silent = properties.is_none() && others.is_none() && applied.is_empty();
-            let is_object = keywords.get("type").is_none_or(|ty| names_type(ty, "object"));
+        if let Value::Object(schema) = schema {
+            let schema = Keywords::of(schema);
+            let applied: Vec<_> = schema.applied(self.root).collect();
+            declared.names.extend(schema.names());
+            declared.open |= schema.others.is_some_and(|o| *o != Value::Bool(false));
+            declared.open |= schema.patterns.is_some();
+            let properties = schema.properties.and_then(Value::as_object);
+            let silent = properties.is_none() && schema.others.is_none() && applied.is_empty();
+            let is_object = schema.types.is_none_or(|ty| names_type(ty, "object"));
             declared.open |= silent && is_object;
             for schema in applied {
                 self.declared(schema, declared);
@@ -454,29 +454,6 @@ impl<'a> Run<'a> {
         }
         self.stack -= 1;
     }
-}
-
-/// The target of a schema's `$ref`, if it has one that leads somewhere.
-fn reference<'a>(root: &'a Value, schema: &Map<String, Value>) -> Option<&'a Value> {
-    resolve(root, schema.get("$ref")?.as_str()?)
-}
-
-fn schemas<'a>(schema: &'a Map<String, Value>, key: &str) -> impl Iterator<Item = &'a Value> {
-    schema.get(key).and_then(Value::as_array).into_iter().flatten()
-}
-
-/// The schema of a member by the pattern of its name: of patterns, only the two that are written for
-/// whole numbers are known. What another pattern would say is not checked.
-fn by_pattern<'a>(schema: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    schema.get("patternProperties")?.as_object()?.iter().find_map(|(pattern, schema)| {
-        let fits = match pattern.as_str() {
-            r"^\d+$" => digits(name),
-            r"^-?\d+$" => digits(name.strip_prefix('-').unwrap_or(name)),
-            _ => return Some(&Value::Bool(true)),
-        };
-        fits.then_some(schema)
-    })
 }
 
 fn names_type(types: &Value, name: &str) -> bool {
@@ -505,12 +482,13 @@ fn type_of(value: &Value) -> &'static str {
 }
 
 /// Whether a value is of a kind that a schema takes at all.
-fn could_be(root: &Value, schema: &Value, value: &Value, depth: usize) -> bool {
-    let Some(keywords) = schema.as_object().filter(|_| depth < query::MAX_HOPS) else {
+fn could_be<'a>(root: &'a Value, schema: &'a Value, value: &Value, depth: usize) -> bool {
+    let Some(schema) = schema.as_object().filter(|_| depth < query::MAX_HOPS) else {
         return true;
     };
-    keywords.get("type").is_none_or(|types| has_type(types, value))
-        && reference(root, keywords).is_none_or(|s| could_be(root, s, value, depth + 1))
+    let schema = Keywords::of(schema);
+    schema.types.is_none_or(|types| has_type(types, value))
+        && schema.reference(root).is_none_or(|s| could_be(root, s, value, depth + 1))
 }
 
 /// Compares numbers, exactly where both are whole.

@@ -104,12 +104,14 @@ pub(super) struct Stalling<S> {
     silence: Option<Arc<Silence>>,
     /// Fires at the limit of the silence, or earlier, and is then set anew.
     silent: Option<Pin<Box<Sleep>>>,
+    /// Whether it will wake the task.
+    armed: bool,
 }
 
 impl<S> Stalling<S> {
     /// Without a `silence`, the client may be silent for as long as it likes.
     pub(super) const fn new(stream: S, limit: Duration, silence: Option<Arc<Silence>>) -> Self {
-        Self { stream, limit, stuck: None, silence, silent: None }
+        Self { stream, limit, stuck: None, silence, silent: None, armed: false }
     }
 
     /// Passes on what a write came to, unless it has been stuck for too long.
@@ -136,8 +138,13 @@ impl<S> Stalling<S> {
             let timer = self.silent.get_or_insert_with(|| Box::pin(sleep_until(limit)));
             if limit < timer.deadline() {
                 timer.as_mut().reset(limit);
+            } else if self.armed && !timer.is_elapsed() {
+                return Poll::Pending; // it wakes the connection's task, which is always the same
             }
-            ready!(timer.as_mut().poll(cx));
+            self.armed = timer.as_mut().poll(cx).is_pending();
+            if self.armed {
+                return Poll::Pending;
+            }
             if limit <= timer.deadline() {
                 return Poll::Ready(());
             }

@@ -2,25 +2,25 @@
 
 use serde_json::{Number, Value};
 
-use super::{reference, schemas, words::clip};
+use super::{keywords::Keywords, words::clip};
 
 /// How many references and alternatives are followed to find out what a parameter may be.
 pub(super) const MAX_HOPS: usize = 8;
 
 /// The schema of a member of the message, if it declares it.
 pub(super) fn member<'a>(root: &'a Value, name: &str) -> Option<&'a Value> {
-    let mut schema = root.as_object()?;
+    let mut schema = Keywords::of(root.as_object()?);
     for _ in 0..MAX_HOPS {
-        let declared = schema.get("properties").and_then(|properties| properties.get(name));
+        let declared = schema.property(name);
         if declared.is_some() {
             return declared;
         }
-        match reference(root, schema).and_then(Value::as_object) {
-            Some(target) => schema = target,
+        match schema.reference(root).and_then(Value::as_object) {
+            Some(target) => schema = Keywords::of(target),
             None => break,
         }
     }
-    schema.get("additionalProperties")
+    schema.others
 }
 
 /// The value of a parameter that was given once or several times.
@@ -123,25 +123,26 @@ impl<'a> Kinds<'a> {
             return;
         };
         *steps -= 1;
-        self.items = self.items.or_else(|| schema.get("items"));
-        if let Some(types) = schema.get("type") {
+        let schema = Keywords::of(schema);
+        self.items = self.items.or(schema.items);
+        if let Some(types) = schema.types {
             self.types(types);
             return;
         }
-        if let Some(values) = schema.get("enum").and_then(Value::as_array) {
+        if let Some(values) = schema.values.and_then(Value::as_array) {
             values.iter().for_each(|value| self.value(value));
             return;
         }
-        if let Some(value) = schema.get("const") {
+        if let Some(value) = schema.only {
             self.value(value);
             return;
         }
-        let alternatives = ["anyOf", "oneOf", "allOf"].iter().flat_map(|key| schemas(schema, key));
-        let all: Vec<_> = alternatives.chain(reference(root, schema)).collect();
-        self.any |= all.is_empty();
-        for schema in all {
+        let mut said = false;
+        for schema in schema.applied(root) {
+            said = true;
             self.add(root, schema, steps, depth + 1);
         }
+        self.any |= !said;
     }
 
     fn types(&mut self, types: &Value) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{reference, type_of};
+use super::{keywords::Keywords, type_of};
 
 /// How many names or values a message lists, and how much it quotes of a text.
 const MAX_LISTED: usize = 8;
@@ -49,9 +49,9 @@ pub(super) fn types_said(types: &Value) -> String {
 }
 
 /// What an alternative is called in a list.
-pub(super) fn said(root: &Value, schema: &Value) -> Vec<String> {
+pub(super) fn said<'a>(root: &'a Value, schema: &'a Value) -> Vec<String> {
     let Some(keywords) = schema.as_object() else { return vec!["anything".to_owned()] };
-    let target = reference(root, keywords).and_then(Value::as_object);
+    let target = Keywords::of(keywords).reference(root).and_then(Value::as_object);
     let find = |key: &str| keywords.get(key).or_else(|| target?.get(key));
     if let Some(only) = find("const") {
         return vec![bare(only)];
