@@ -13,7 +13,7 @@ pub use layercake_directory::{
 };
 pub use layercake_gateway::{
     AccessLog, Allowed, Cidr, Drained, FollowError, GatewayConfig, KeyTooShort, MeshPage, NoCidr,
-    PageKey, Rate, TlsFiles,
+    NoWebOrigin, PageKey, Rate, TlsFiles, WebOrigin,
 };
 pub use layercake_macros::{actor, data, entry, machine, mail, main, message, states};
 #[doc(hidden)]

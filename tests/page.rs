@@ -1,4 +1,5 @@
-//! The mesh page on one machine: who is shown it, what it says, and how it looks to a real browser.
+//! The front door and a real browser on one machine: who is shown the mesh page, what it says and how it
+//! looks, and what pages of other sites may do.
 
 mod support;
 
@@ -84,6 +85,60 @@ fn a_page_on_loopback_is_shown_to_nobody_who_comes_from_elsewhere() {
     assert_eq!(curl(&[&within[..], &[&format!("{url}/mesh/events")]].concat()).0, 403);
     assert_eq!(curl(&[&format!("{url}/mesh/nothing")]).0, 404);
     assert_eq!(curl(&[&format!("{url}/meshes")]).0, 404);
+}
+
+#[test]
+fn a_page_of_another_site_needs_its_origin_declared() {
+    let folders = Folders::new();
+    let Some(browser) = Browser::start(|program| std::process::Command::new(program)) else {
+        return;
+    };
+    // A page of its own site: what another front door says at `/healthz`. Neighbouring ports are other origins.
+    let (_site, site) = start(&folders, &[]);
+    let other = Folders::new();
+    let (strict, asked) = start(&other, &[]);
+    let ask = |url: &str| {
+        let script = |method: &str, target: &str, more: &str| {
+            format!(
+                "fetch('{url}{target}', {{method: '{method}'{more}}})
+                    .then(answer => answer.text().then(text => answer.status + ' ' + text))
+                    .catch(error => 'kept: ' + error)"
+            )
+        };
+        let json = ", headers: {'content-type': 'application/json'}, body: '{\"x\":1,\"y\":1}'";
+        let form = ", body: new URLSearchParams({x: 1, y: 1})";
+        let all = [
+            script("POST", "/Xy", json),
+            script("POST", "/Xy", form),
+            script("GET", "/Xy?x=1&y=1", ""),
+        ];
+        browser.go(&format!("{site}/healthz"));
+        browser.run(&format!(
+            "window.told = null; Promise.all([{}]).then(told => window.told = told)",
+            all.join(", ")
+        ));
+        let told = browser.wait("the answers", "return window.told");
+        told.as_array()
+            .expect("three answers")
+            .iter()
+            .map(|t| t.as_str().unwrap_or("").to_owned())
+            .collect::<Vec<_>>()
+    };
+    for told in ask(&asked) {
+        assert!(told.starts_with("kept: "), "{told}");
+    }
+    // Not only was the answer kept from the page: nothing was done.
+    let metrics = |url: &str| curl(&[&format!("{url}/metrics")]).1;
+    let done = "layercake_http_requests_total{message=\"Xy\",method=\"POST\",status=\"200\"}";
+    assert!(!metrics(&asked).contains(done), "{}", metrics(&asked));
+    assert!(metrics(&asked).contains(&done.replace("200", "403")), "{}", metrics(&asked));
+    drop(strict);
+
+    let third = Folders::new();
+    let (_open, asked) = start(&third, &["--origin", &site]);
+    for told in ask(&asked) {
+        assert!(told.starts_with("200 [["), "{told}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use http::HeaderName;
 use layercake_node::Priority;
 
 use crate::{
-    door::{AccessLog, Cidr, Rate},
+    door::{AccessLog, Cidr, Rate, WebOrigin},
     mesh_page::MeshPage,
     server::TlsFiles,
 };
@@ -95,6 +95,10 @@ pub struct GatewayConfig {
     /// address. Whoever can make up names is as many clients as they like: set it where something before
     /// or behind the gateway refuses keys that it does not know. Default none.
     pub client_header: Option<HeaderName>,
+    /// The origins whose pages may ask everything and read the answers in a browser (CORS, without
+    /// credentials). Pages of other sites are refused with 403 what may change something: all but `GET` of
+    /// messages that declare it or are idempotent. Default none; the gateway's own host always may.
+    pub origins: Vec<WebOrigin>,
     /// How many requests a client may send; beyond it 429. Default no limit.
     pub rate: Option<Rate>,
     /// The same for clients that `client_header` names, by their key. Default none.
@@ -144,6 +148,7 @@ impl GatewayConfig {
             proxies: Vec::new(),
             proxy_protocol: false,
             client_header: None,
+            origins: Vec::new(),
             rate: None,
             key_rates: HashMap::new(),
             priorities: Vec::new(),

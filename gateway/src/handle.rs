@@ -25,7 +25,7 @@ use crate::{
     coding,
     config::GatewayConfig,
     docs,
-    door::{Door, Origin},
+    door::{Door, Origin, web},
     mesh_page::{self, Page},
     metrics::Metrics,
     problem::{Kind, Problem, new_instance},
@@ -34,7 +34,7 @@ use crate::{
     router::Found,
     services::Services,
     socket::Upgrade,
-    table::{Catalogue, Entry, Table},
+    table::{Catalogue, Endpoint, Entry, Table},
 };
 
 const JSON: &str = "application/json";
@@ -118,8 +118,20 @@ impl Front {
                 upload: self.config.upload_limit,
             };
             let page = self.page.as_ref().filter(|_| Page::has(head.uri.path()));
+            let safe = match &found {
+                _ if page.is_some() => None,
+                _ if of_ancestor => entry.map(|entry| entry.api.idempotent),
+                Found::Hit(Endpoint { entry, route }, _) => {
+                    Some(!route.rpc || entry.api.idempotent)
+                }
+                _ => None,
+            };
+            let crossing =
+                safe.map_or(Ok(()), |safe| web::check(&self.config.origins, &head, safe));
             // What is seldom is boxed: its size would be carried, and moved, by each request.
-            let outcome = if let Some(page) = page {
+            let outcome = if let Err(problem) = crossing {
+                Err(problem)
+            } else if let Some(page) = page {
                 Box::pin(page.answer(&head, &mut body)).await
             } else if of_ancestor {
                 let entry = entry.map(|entry| &**entry);
@@ -141,8 +153,9 @@ impl Front {
                 }
             };
             let mut answer = outcome.unwrap_or_else(|problem| refuse(problem, entry.map(|e| &**e)));
-            if page.is_some() {
-                mesh_page::guard(answer.headers_mut());
+            match page {
+                Some(_) => mesh_page::guard(answer.headers_mut()),
+                None => web::share(&self.config.origins, &head, answer.headers_mut()),
             }
             let server = answer.headers_mut().entry(header::SERVER);
             server.or_insert(HeaderValue::from_static("layer-cake"));

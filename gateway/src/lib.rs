@@ -51,7 +51,7 @@ mod table;
 mod upload;
 
 pub use config::GatewayConfig;
-pub use door::{AccessLog, Cidr, NoCidr, Rate};
+pub use door::{AccessLog, Cidr, NoCidr, NoWebOrigin, Rate, WebOrigin};
 pub use mesh_page::{KeyTooShort, MIN_KEY, MeshPage, PageKey};
 pub use published::{Allowed, FollowError, Published};
 pub use server::{BindError, Drained, Gateway, TlsError, TlsFiles};

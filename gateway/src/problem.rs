@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     KeyNeeded,
     /// The mesh page is not shown to who comes this way.
     Foreign,
+    /// A page of another site may not ask this.
+    CrossOrigin,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// The service does not take the message in its present state.
@@ -78,11 +80,12 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, a declared error with the status that it has unless it says another.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::InvalidParameter,
         Self::InvalidBody,
         Self::InvalidHeader,
         Self::NotUnderstood,
+        Self::CrossOrigin,
         Self::UnknownMessage,
         Self::MethodNotAllowed,
         Self::SlowBody,
@@ -121,6 +124,7 @@ impl Kind {
             }
             Self::KeyNeeded => (S::UNAUTHORIZED, "key-needed", "Key needed"),
             Self::Foreign => (S::FORBIDDEN, "foreign", "Not shown to others"),
+            Self::CrossOrigin => (S::FORBIDDEN, "cross-origin", "Not for pages of other sites"),
             Self::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "Body came too slowly"),
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::UriTooLong => (S::URI_TOO_LONG, "uri-too-long", "Address too long"),

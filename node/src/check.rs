@@ -334,12 +334,7 @@ impl<'a> Run<'a> {
         self.size(limits, || text.chars().count(), "character(s)");
     }
 
-    fn size(
-        &mut self,
-        [least, most]: [Option<&Value>; 2],
-        size: impl Fn() -> usize,
-        unit: &str,
-    ) {
+    fn size(&mut self, [least, most]: [Option<&Value>; 2], size: impl Fn() -> usize, unit: &str) {
         let limit = |limit: Option<&Value>| limit.and_then(Value::as_u64);
         if let Some(least) = limit(least).filter(|least| (size() as u64) < *least) {
             self.problem(format!("has less than {least} {unit}"));

@@ -6,6 +6,7 @@ mod client;
 mod log;
 mod rate;
 mod trace;
+pub(crate) mod web;
 
 use std::{
     collections::HashMap,
@@ -32,6 +33,7 @@ pub use self::{
     client::{Cidr, NoCidr},
     log::AccessLog,
     rate::Rate,
+    web::{NoWebOrigin, WebOrigin},
 };
 use crate::{
     config::GatewayConfig,

@@ -378,6 +378,7 @@ const fn concerns(kind: Kind, has_body: bool) -> bool {
         Kind::InvalidParameter
         | Kind::InvalidHeader
         | Kind::NotUnderstood
+        | Kind::CrossOrigin
         | Kind::UnknownMessage
         | Kind::TooLarge
         | Kind::UriTooLong

@@ -41,6 +41,82 @@ async fn a_client_that_sends_too_much_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_changes_nothing() {
+    let gateway = Running::start().await;
+    let mut client = gateway.client().await;
+    let json = ("content-type", "application/json");
+    let mut ask = async |method: &str, headers: &[(&str, &str)]| {
+        let headers = [&[json][..], headers].concat();
+        let (target, body) = if method == "GET" { ("/Xy?x=2", "") } else { ("/Xy", r#"{"x":2}"#) };
+        client.request(method, target, &headers, body).await
+    };
+    // The host that is asked is called `test`.
+    for own in [("origin", "http://test"), ("sec-fetch-site", "same-origin")] {
+        assert_eq!(ask("POST", &[own]).await.status, 200, "{own:?}");
+        assert_eq!(ask("GET", &[own]).await.status, 200, "{own:?}");
+    }
+    assert_eq!(ask("GET", &[("sec-fetch-site", "none")]).await.status, 200, "typed by a person");
+    for other in [("origin", "http://evil"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+        ask("POST", &[other]).await.problem(403, "cross-origin");
+        let read = ask("GET", &[other]).await;
+        read.problem(403, "cross-origin");
+        assert_eq!(read.header("access-control-allow-origin"), None);
+    }
+    assert_eq!(gateway.fake.begun.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_may_show_an_image_and_open_no_web_socket() {
+    let shop = Open::now().await;
+    let other = ("sec-fetch-site", "cross-site");
+    assert_eq!(shop.say("GET", "/count/2", &[other], "").await.text(), "0\n1\n");
+    assert_eq!(shop.say("POST", "/Count", &[other], r#"{"to":2}"#).await.status, 403);
+    let upgrade = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("origin", "http://evil"),
+    ];
+    let refused = shop.say("GET", "/count/2", &upgrade, "").await;
+    assert_eq!((refused.status, &refused.value()["type"]), (403, &"/problems/cross-origin".into()));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_page_of_a_declared_origin_asks_what_it_likes_and_reads_the_answer() {
+    let app = "https://app.example";
+    let gateway = Running::with(|config| config.origins = vec![app.parse().unwrap()]).await;
+    let mut client = gateway.client().await;
+    let page = [("origin", app), ("sec-fetch-site", "cross-site")];
+    let first = [
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type,x-api-key"),
+    ];
+    let may = client.request("OPTIONS", "/Xy", &[page, first].concat(), "").await;
+    assert_eq!((may.status, may.header("access-control-allow-origin")), (204, Some(app)));
+    assert_eq!(may.header("access-control-allow-methods"), may.header("allow"));
+    assert!(may.header("allow").unwrap().contains("POST"));
+    assert_eq!(may.header("access-control-allow-headers"), Some("content-type,x-api-key"));
+
+    let json = [("content-type", "application/json")];
+    let answer = client.request("POST", "/Xy", &[&page[..], &json].concat(), r#"{"x":2}"#).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "[2,8]"));
+    assert_eq!(answer.header("access-control-allow-origin"), Some(app));
+    assert_eq!(answer.header("vary"), Some("origin"));
+    // What is wrong it can read as well.
+    let wrong = client.request("POST", "/Xy", &[&page[..], &json].concat(), "{}").await;
+    wrong.problem(422, "invalid-content");
+    assert_eq!(wrong.header("access-control-allow-origin"), Some(app));
+
+    let other = [("origin", "https://other.example")];
+    let refused = client.request("POST", "/Xy", &[&other[..], &json].concat(), "{}").await;
+    refused.problem(403, "cross-origin");
+    assert_eq!(refused.header("access-control-allow-origin"), None);
+    assert_eq!(refused.header("vary"), Some("origin"), "a cache must tell them apart");
+}
+
+#[tokio::test]
 async fn more_than_can_be_under_way_is_refused_before_its_body_is_read() {
     let gateway = Running::with(|config| config.max_in_flight = 2).await;
     let mut waiting = Vec::new();

@@ -50,7 +50,7 @@ enum Part {
     /// Publish workers to the whole LAN, and nothing else.
     Worker(Workers),
     /// Serve HTTP from whatever workers are published on the LAN.
-    Gateway(Front),
+    Gateway(Box<Front>),
 }
 
 #[derive(Debug, Args)]
@@ -95,7 +95,7 @@ impl Demo {
             Some(Part::Gateway(door)) => {
                 let pool =
                     node.pool::<Worker>().hosts(NAME, Scope::Lan).named(POOL).start().await?;
-                serve(node, pool, door).await
+                serve(node, pool, *door).await
             }
             None => self.whole.run(node).await,
         }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use layercake::{AccessLog, Cidr, GatewayConfig, Http, MeshPage, Rate, TlsFiles, prelude::*};
+use layercake::{
+    AccessLog, Cidr, GatewayConfig, Http, MeshPage, Rate, TlsFiles, WebOrigin, prelude::*,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Front {
@@ -28,6 +30,10 @@ pub(crate) struct Front {
     /// The header that names a client, in place of its address.
     #[arg(long, value_name = "NAME")]
     client_header: Option<http::HeaderName>,
+    /// Let pages of this origin, as in `https://app.example`, ask everything and read the answers; `*` is
+    /// any. Pages of other sites are refused what may change something.
+    #[arg(long = "origin", value_name = "ORIGIN")]
+    origins: Vec<WebOrigin>,
     /// How many requests per second a client may send.
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
@@ -95,6 +101,7 @@ impl Front {
         config.proxies = self.proxies;
         config.proxy_protocol = self.proxy_protocol;
         config.client_header = self.client_header;
+        config.origins = self.origins;
         config.rate = self.rate.map(|per_second| {
             let burst = self.burst.unwrap_or(per_second);
             Rate { per_second, burst }
