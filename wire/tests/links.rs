@@ -312,6 +312,23 @@ async fn where_a_socket_is_out_of_reach_neighbours_use_quic() {
 }
 
 #[tokio::test]
+async fn a_neighbour_that_has_left_is_not_looked_for_elsewhere() {
+    let (mut near, far) = neighbours();
+    far.endpoint.listen_quic(None).await.expect("listens");
+    let addr = far.endpoint.addr();
+    let link = near.endpoint.link(&addr).await.expect("links");
+    assert!(link.is_local() && matches!(next(&mut near).await, Seen::Up));
+    far.endpoint.close().await;
+    assert!(matches!(next(&mut near).await, Seen::Down(LinkDown::Closed(_))));
+    // Somebody else answers where it was.
+    let (_, other) = neighbours();
+    let elsewhere = other.endpoint.listen_quic(None).await.expect("listens");
+    let addr = NodeAddr::new(addr.peer, &elsewhere.hints);
+    let error = near.endpoint.link(&addr).await.expect_err("it has left");
+    assert!(matches!(error, DialError::Gone(_)), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_closed_endpoint_says_so_and_keeps_nobody_waiting() {
     let (near, far) = neighbours();
     let addr = far.endpoint.addr();

@@ -121,7 +121,8 @@ impl Shared {
             }
             // Left in order, or one that shares this host's identity but not its runtime folder.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if to.hints.is_empty() {
+                let left = self.links.lock().get(&node).is_some_and(|entry| entry.said_goodbye);
+                if left || to.hints.is_empty() {
                     return Err(DialError::Gone(node));
                 }
                 let dial = self.clone().dial_quic(machine, &to.hints, Wanted::Node(to.peer));

@@ -163,6 +163,8 @@ struct Entry {
     dialling: bool,
     accepting: bool,
     last_nonce: u64,
+    /// Whether it said goodbye on a link over a Unix socket: when its own is away too, it has ended.
+    said_goodbye: bool,
     waiters: Vec<oneshot::Sender<Result<Link, DialError>>>,
 }
 

@@ -48,6 +48,7 @@ impl Shared {
             entry.dialling &= !dialled;
             entry.accepting &= dialled;
             entry.last_nonce = nonce;
+            entry.said_goodbye = false;
             if let Some(old) = entry.up.replace(link.clone()) {
                 old.close("replaced by a newer link");
             }
@@ -129,6 +130,7 @@ impl Shared {
                 && entry.up.as_ref() == Some(&link)
             {
                 entry.up = None;
+                entry.said_goodbye = link.is_local() && matches!(down, LinkDown::Closed(_));
             }
         }
         self.receive.on_down(&link, down);
