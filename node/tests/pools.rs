@@ -253,6 +253,31 @@ async fn a_pool_is_resized_mixed_and_given_further_workers_while_it_works() {
 }
 
 #[tokio::test]
+async fn nobody_waits_where_the_last_worker_leaves() {
+    let host = Host::new();
+    let (front, back) = (host.node().await, host.node().await);
+    let pool = front.pool::<Worker>().hosts("workers", Scope::Host).concurrency(1);
+    let pool = pool.start().await.expect("starts");
+    let workers = back.pool::<Worker>().threads(1).publish("workers", Scope::Host);
+    let workers = workers.start().await.expect("starts");
+    soon(pool.wait_for(1)).await;
+    let gate = Gate::shut();
+    let busy = asked(&pool, &gate);
+    until("it has something", || gate.come() == 1).await;
+    let waiting = asked(&pool, &gate);
+    until("and another waits", || pool.status().waiting == 1).await;
+    let leaving = tokio::spawn(async move { workers.stop().await });
+    let told = soon(waiting).await.expect("no panic");
+    assert_eq!(told, Err(AskError::Unavailable));
+    // What was begun is finished.
+    gate.open();
+    assert_eq!(busy.await.expect("no panic"), Ok(()));
+    leaving.await.expect("no panic");
+    front.close().await;
+    back.close().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_is_removed_finishes_what_it_has() {
     let host = Host::new();
     let node = host.node().await;

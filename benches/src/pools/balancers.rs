@@ -183,10 +183,12 @@ impl Ours {
     pub(super) fn new(config: Config) -> Self {
         assert!(config.validate().is_ok(), "the settings of a plan are probable");
         let mut scheduler = Scheduler::new(config, 11);
-        scheduler.set_expecting(true);
+        let epoch = Instant::now();
+        // Nobody waits yet.
+        let _ = scheduler.set_expecting(true, epoch);
         Self {
             scheduler,
-            epoch: Instant::now(),
+            epoch,
             tickets: HashMap::new(),
             waiting: HashMap::new(),
             tries: HashMap::new(),

@@ -257,7 +257,6 @@ impl AnyPool {
             Change::Leaves(Member { meta, worker, _seat: seat }) => {
                 let pool = self.find(&meta)?;
                 pool.drain(worker);
-                send_on(&pool);
                 self.update();
                 let this = self.clone();
                 self.0.node.tasks().spawn(async move {
@@ -270,7 +269,6 @@ impl AnyPool {
             Change::Gone(Member { meta, worker, .. }) => {
                 let pool = self.find(&meta)?;
                 pool.leave(worker);
-                send_on(&pool);
                 self.part(&meta);
                 None
             }
@@ -306,9 +304,7 @@ impl AnyPool {
         if let Some(at) = classes.iter().position(|class| class.meta == meta) {
             classes[at].members -= 1;
             if classes[at].members == 0 {
-                let last = classes.remove(at);
-                last.pool.turn_away();
-                last.pool.0.stop.cancel();
+                classes.remove(at).pool.0.stop.cancel();
             }
         }
         drop(classes);
@@ -377,13 +373,6 @@ impl Shown for Inner {
         }
         let classes = self.classes.lock();
         classes.iter().map(|class| class.pool.status()).collect()
-    }
-}
-
-/// Where nobody is left in a class that takes requests, those that wait there go on to another one.
-fn send_on(class: &Pool<Anything>) {
-    if class.size() == 0 {
-        class.turn_away();
     }
 }
 

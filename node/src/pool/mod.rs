@@ -27,7 +27,6 @@ use crate::{
     actor::Actor,
     address::Address,
     clock,
-    error::AskError,
     message::Api,
     node::Node,
     pools::Shown,
@@ -109,7 +108,8 @@ impl<A: Actor> Pool<A> {
         stop: CancellationToken,
     ) -> Self {
         let mut scheduler = Scheduler::new(config, rand::random());
-        scheduler.set_expecting(expecting);
+        // Nobody waits yet.
+        let _ = scheduler.set_expecting(expecting, clock::now());
         let state = State {
             scheduler,
             waiting: HashMap::new(),
@@ -243,15 +243,6 @@ impl<A: Actor> Pool<A> {
                 return;
             }
             ended.await;
-        }
-    }
-
-    /// Tells those that wait for a worker that there is none.
-    fn turn_away(&self) {
-        let mut state = self.0.state.lock();
-        for (ticket, asker) in std::mem::take(&mut state.waiting) {
-            state.scheduler.cancel(ticket);
-            let _ = asker.send(Err(AskError::Unavailable));
         }
     }
 

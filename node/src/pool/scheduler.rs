@@ -16,7 +16,7 @@
 //! - A worker is given a request only while it has fewer than its limit, which is at most
 //!   [`Config::concurrency`], or to see whether it is well again; at most [`Config::queue`] wait.
 //! - Nobody waits while a worker that is used has room, unless that is so slow that waiting for another one
-//!   is sooner; at least half of the workers are used.
+//!   is sooner; nor where no worker is there or expected. At least half of the workers are used.
 //! - What is started has not reached its deadline.
 //!
 //! Every operation takes time in the logarithm of the queue's length, for each request it moves; one with a
@@ -159,8 +159,9 @@ impl Scheduler {
     }
 
     /// Whether workers are being started or restarted: requests then wait where there is none.
-    pub fn set_expecting(&mut self, expecting: bool) {
+    pub fn set_expecting(&mut self, expecting: bool, now: Instant) -> Moves {
         self.expecting = expecting;
+        self.moves(now)
     }
 
     /// A worker is ready. One that is known already is no longer drained.
@@ -611,7 +612,19 @@ impl Scheduler {
         if !self.queue.is_empty() {
             self.fill(now, &mut moves);
         }
+        if self.able == 0 && !self.expecting {
+            self.turn_away(&mut moves);
+        }
         moves
+    }
+
+    /// Ends all that waits: nobody is there for it.
+    fn turn_away(&mut self, moves: &mut Moves) {
+        while let Some(ticket) = self.queue.most_urgent() {
+            self.give_up(ticket.slot);
+            self.totals.unavailable += 1;
+            moves.ends.push((ticket, Some(Rejection::Unavailable)));
+        }
     }
 
     /// Starts what waits, as far as there is room.

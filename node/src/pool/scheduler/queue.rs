@@ -70,6 +70,11 @@ impl Queue {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
+    /// The one whose deadline comes first.
+    pub(super) fn most_urgent(&self) -> Option<Ticket> {
+        self.deadlines.first().map(|(_, ticket)| *ticket)
+    }
+
     /// One whose deadline has passed.
     pub(super) fn overdue(&self, now: Instant) -> Option<Ticket> {
         self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, ticket)| *ticket)

@@ -54,6 +54,8 @@ struct Model {
     running: BTreeMap<Ticket, WorkerId>,
     ever: HashSet<Ticket>,
     displaced: u64,
+    turned_away: u64,
+    expecting: bool,
 }
 
 impl Model {
@@ -61,7 +63,9 @@ impl Model {
         for (ticket, why) in moves.ends {
             let deadline = self.waiting.remove(&ticket).expect("it waited");
             assert_eq!(why.is_none(), deadline <= now, "told the wrong reason: {why:?}");
-            self.displaced += u64::from(why.is_some());
+            let away = why == Some(Rejection::Unavailable);
+            self.turned_away += u64::from(away);
+            self.displaced += u64::from(why.is_some() && !away);
         }
         for (ticket, worker) in moves.starts {
             let deadline = self.waiting.remove(&ticket).expect("it waited");
@@ -96,13 +100,14 @@ impl Model {
         // Which of them are too slow is known only where limits adapt.
         assert!(!room || overdue || pool.config.adaptive, "somebody waits while a worker has room");
         assert!(self.waiting.is_empty() || pool.next_deadline().is_some());
+        assert!(self.waiting.is_empty() || able > 0 || self.expecting, "somebody waits for nobody");
         let t = pool.totals();
         let ended =
             t.answered + t.failed + t.refused + t.timed_out + t.outrun + t.cancelled + t.orphaned;
         assert_eq!(t.started, ended + pool.in_flight() as u64);
         assert_eq!(t.shed + t.displaced, self.displaced);
-        let known =
-            t.started + t.expired + t.withdrawn + t.shed + t.displaced + pool.pending() as u64;
+        let waited = t.expired + t.withdrawn + t.shed + t.displaced + self.turned_away;
+        let known = t.started + waited + pool.pending() as u64;
         assert_eq!(self.ever.len() as u64, known, "a ticket is lost");
     }
 }
@@ -142,7 +147,11 @@ proptest! {
                     model.running.retain(|_, worker| *worker != WorkerId(n));
                     model.carry_out(moves, now);
                 }
-                Step::Expect(expecting) => pool.set_expecting(expecting),
+                Step::Expect(expecting) => {
+                    model.expecting = expecting;
+                    let moves = pool.set_expecting(expecting, now);
+                    model.carry_out(moves, now);
+                }
                 Step::Request { patience_ms, priority, caller, key, again } => {
                     let deadline = now + ms(patience_ms);
                     let priority =

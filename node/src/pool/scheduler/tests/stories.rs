@@ -46,13 +46,15 @@ fn without_workers_requests_wait_only_where_some_are_expected() {
     let (mut pool, now) = pool(config(), 0);
     let later = now + ms(1000);
     assert_eq!(ask(&mut pool, now, later), Decision::Rejected(Rejection::Unavailable));
-    pool.set_expecting(true);
+    assert_eq!(pool.set_expecting(true, now), Moves::default());
     let ticket = queued(ask(&mut pool, now, later));
     assert_eq!(pool.join(WorkerId(5), info(), now), starts(&[(ticket, WorkerId(5))]));
 
     // One that only finishes its work is no worker for new requests.
-    pool.set_expecting(false);
     let _ = pool.drain(WorkerId(5), now);
+    let waiting = queued(ask(&mut pool, now, later));
+    let away = Moves { starts: vec![], ends: vec![(waiting, Some(Rejection::Unavailable))] };
+    assert_eq!(pool.set_expecting(false, now), away);
     assert_eq!(ask(&mut pool, now, later), Decision::Rejected(Rejection::Unavailable));
     assert_eq!(pool.in_flight_of(WorkerId(5)), 1);
     assert_eq!(pool.join(WorkerId(5), info(), now), Moves::default());
