@@ -82,7 +82,9 @@ enum Site {
 
 fn site(origins: &[WebOrigin], head: &Parts) -> Site {
     let origin = text(&head.headers, &header::ORIGIN);
-    if origin.is_some_and(|origin| is_declared(origins, origin)) {
+    let is_declared =
+        |known: &WebOrigin| known.is_any() || origin.is_some_and(|origin| *known.0 == *origin);
+    if origins.iter().any(is_declared) {
         return Site::Declared;
     }
     match (text(&head.headers, &SEC_FETCH_SITE), origin) {
@@ -98,16 +100,22 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name).map(|value| value.to_str().unwrap_or_default())
 }
 
-fn is_declared(origins: &[WebOrigin], origin: &str) -> bool {
-    origins.iter().any(|known| known.is_any() || *known.0 == *origin)
+/// Whether a page of another site has sent the request.
+pub(crate) fn is_foreign(head: &Parts) -> bool {
+    site(&[], head) == Site::Other
+}
+
+/// The host that was asked, perhaps with a port.
+pub(crate) fn host(head: &Parts) -> Option<&str> {
+    let asked = head.uri.authority().map(http::uri::Authority::as_str);
+    asked.or_else(|| text(&head.headers, &header::HOST))
 }
 
 /// Whether an origin is the host that was asked. The scheme is not compared: what ends TLS may stand before
 /// us.
 fn is_of_host(origin: &str, head: &Parts) -> bool {
     let Some((scheme, from)) = origin.split_once("://") else { return false };
-    let asked = head.uri.authority().map(http::uri::Authority::as_str);
-    let Some(asked) = asked.or_else(|| text(&head.headers, &header::HOST)) else { return false };
+    let Some(asked) = host(head) else { return false };
     let port = usual_port(scheme);
     without_port(from, port).eq_ignore_ascii_case(without_port(asked, port))
 }
@@ -222,5 +230,7 @@ mod tests {
         assert_eq!(site(&[], &http2), Site::Own);
         let null = head("/", &[(host, "door"), (origin, "null")]);
         assert_eq!(site(&origins(&["*"]), &null), Site::Declared);
+        // An image of a page says where it is from by one header alone.
+        assert_eq!(site(&origins(&["*"]), &head("/", &[(fetch, "cross-site")])), Site::Declared);
     }
 }

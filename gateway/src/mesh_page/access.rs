@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 
 use super::{MeshPage, PageKey};
 use crate::{
+    door::web,
     input::percent_decode,
     problem::{Kind, Problem},
 };
@@ -121,9 +122,7 @@ impl Access {
 /// Why a request on loopback is not from a person on this host: a page elsewhere may send a browser here
 /// under another name, or from within itself, and a proxy asks for others.
 fn refusal(head: &Parts, listen: IpAddr) -> Option<&'static str> {
-    let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = head.uri.authority().map(http::uri::Authority::as_str).or(host);
-    if !host.is_some_and(|host| is_here(host, listen)) {
+    if !web::host(head).is_some_and(|host| is_here(host, listen)) {
         return Some(
             "without a key the mesh page is shown under `localhost` or an address of loopback only",
         );
@@ -131,9 +130,7 @@ fn refusal(head: &Parts, listen: IpAddr) -> Option<&'static str> {
     if FORWARDED.iter().any(|name| head.headers.contains_key(*name)) {
         return Some("without a key the mesh page is not shown through a proxy");
     }
-    let site = head.headers.get(HeaderName::from_static("sec-fetch-site"));
-    let elsewhere = site.is_some_and(|site| site == "cross-site" || site == "same-site");
-    if elsewhere && head.uri.path() != "/mesh" {
+    if web::is_foreign(head) && head.uri.path() != "/mesh" {
         return Some("the mesh page is not shown within other pages");
     }
     None

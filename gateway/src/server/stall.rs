@@ -243,14 +243,15 @@ mod tests {
             outcome.map_err(|error| error.kind())
         };
 
-        // The first head takes its time from the beginning, not from its latest byte.
-        client.write_all(b"GET ").await.unwrap();
-        assert_eq!(read(0).await, Ok(4));
-        let late = async {
-            sleep(4 * second).await;
-            client.write_all(b"/ ").await.unwrap();
+        let mut send = async |bytes: &[u8], after: u32| {
+            sleep(after * second).await;
+            client.write_all(bytes).await.unwrap();
         };
-        assert_eq!(tokio::join!(read(4), late).0, Ok(2));
+
+        // The first head takes its time from the beginning, not from its latest byte.
+        send(b"GET ", 0).await;
+        assert_eq!(read(0).await, Ok(4));
+        assert_eq!(tokio::join!(read(4), send(b"/ ", 4)).0, Ok(2));
         assert_eq!(read(6).await, Err(io::ErrorKind::TimedOut));
 
         // However long an answer takes, the client may be silent.
@@ -261,11 +262,7 @@ mod tests {
 
         // Within the pause the next head may begin at any time.
         drop(silence.ours());
-        let late = async {
-            sleep(70 * second).await;
-            client.write_all(b"GET ").await.unwrap();
-        };
-        assert_eq!(tokio::join!(read(70), late).0, Ok(4));
+        assert_eq!(tokio::join!(read(70), send(b"GET ", 70)).0, Ok(4));
         assert_eq!(read(10).await, Err(io::ErrorKind::TimedOut));
 
         // What the connection becomes afterwards has limits of its own.
