@@ -288,7 +288,8 @@ impl Responder {
             _ => return Err(Gone),
         };
         let units = part_units(&payload);
-        if clock::now() >= self.deadline {
+        // The window of a link's stream is closed a moment after its cancellation is told of.
+        if !self.is_wanted() || clock::now() >= self.deadline {
             return Err(Gone);
         }
         if !window.try_take(units) {
