@@ -8,7 +8,8 @@
 //!
 //! The crate `jsonschema` would do all of the standard, at the price of a tree of dozens of crates, of
 //! compiling each schema, and of messages written for authors of schemas; what is needed here is
-//! small, and answers to people who call an API.
+//! small, and answers to people who call an API. A schema is read once, see [`keywords`], since what a
+//! check costs is otherwise mostly looking keywords up.
 //!
 //! Schemas come from other nodes and values from anybody: both may be malformed or hostile. Depth,
 //! work and the number of reported problems are bounded.
@@ -18,7 +19,7 @@ use std::{cmp::Ordering, collections::HashMap};
 use serde_json::{Map, Value};
 
 use self::{
-    keywords::Keywords,
+    keywords::{At, Keywords, Schema, Schemas},
     words::{bare, kind_of, list, said, types_said, unknown},
 };
 use crate::message::MessageApi;
@@ -36,6 +37,9 @@ const MAX_STACK: usize = 4 * MAX_DEPTH;
 /// How many schemas may be looked at: so many for each value within the input, and some more.
 const STEPS_PER_VALUE: usize = 64;
 const MIN_STEPS: usize = 4096;
+/// So many names are compared with each other rather than looked up by their hashes.
+const FEW: usize = 8;
+
 /// One thing that is wrong with the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -51,20 +55,20 @@ pub struct Problem {
 /// Checks input for one message type. Make it once, use it for each request.
 #[derive(Debug)]
 pub struct Checker {
-    schema: Value,
+    schemas: Schemas,
 }
 
 impl Checker {
     /// The checker of a message.
     #[must_use]
     pub fn new(api: &MessageApi) -> Self {
-        Self::of(api.schema.clone())
+        Self::of(&api.schema)
     }
 
     /// The checker of whatever has this schema.
     #[must_use]
-    pub fn of(schema: Value) -> Self {
-        Self { schema }
+    pub fn of(schema: &Value) -> Self {
+        Self { schemas: Schemas::of(schema) }
     }
 
     /// Turns the parameters of a query or form into members of the JSON of a message, by the types that
@@ -79,31 +83,20 @@ impl Checker {
         &self,
         parameters: &[(N, V)],
     ) -> (Map<String, Value>, Vec<Problem>) {
-        let mut values: HashMap<&str, usize> = HashMap::new();
-        let mut grouped: Vec<(&str, Vec<&str>)> = Vec::new();
-        for (name, text) in parameters {
-            let (name, text) = (name.as_ref(), text.as_ref());
-            let at = *values.entry(name).or_insert_with(|| {
-                grouped.push((name, Vec::new()));
-                grouped.len() - 1
-            });
-            grouped[at].1.push(text);
-        }
-
         let mut object = Map::new();
         let mut problems = Vec::new();
-        for (name, texts) in &grouped {
-            let converted = match query::member(&self.schema, name) {
-                Some(schema) => query::value(&self.schema, schema, texts),
+        for Given { name, first, more } in grouped(parameters) {
+            let converted = match query::member(&self.schemas, name) {
+                Some(schema) => query::value(&self.schemas, schema, first, &more),
                 // Refused when it is checked, unless the message takes any member.
-                None => Ok(texts.first().copied().into()),
+                None => Ok(first.into()),
             };
             match converted {
                 Ok(value) => {
-                    object.insert((*name).to_owned(), value);
+                    object.insert(name.to_owned(), value);
                 }
                 Err(detail) => {
-                    let (pointer, parameter) = (pointer(&[Step::Member(name)]), (*name).to_owned());
+                    let (pointer, parameter) = (pointer(&[Step::Member(name)]), name.to_owned());
                     problems.push(Problem { pointer, parameter, detail });
                 }
             }
@@ -124,19 +117,57 @@ impl Checker {
     pub fn check(&self, message: &Value) -> Vec<Problem> {
         let steps = MIN_STEPS.saturating_add(count(message, 0).saturating_mul(STEPS_PER_VALUE));
         let mut run = Run {
-            root: &self.schema,
+            schemas: &self.schemas,
             path: Vec::new(),
             problems: Vec::new(),
             steps,
             stack: 0,
             refused: false,
         };
-        run.value(&self.schema, message);
+        run.value(Schemas::ROOT, message);
         if run.steps == 0 {
             run.path.clear();
             run.problem("cannot be checked: the schema is too intricate".to_owned());
         }
         run.problems
+    }
+}
+
+/// A parameter, and what it was given.
+struct Given<'p> {
+    name: &'p str,
+    first: &'p str,
+    more: Vec<&'p str>,
+}
+
+/// Puts together what has the same name, in the order of first mention.
+fn grouped<N: AsRef<str>, V: AsRef<str>>(parameters: &[(N, V)]) -> Vec<Given<'_>> {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut grouped: Vec<Given<'_>> = Vec::with_capacity(parameters.len());
+    let few = parameters.len() <= FEW;
+    for (name, text) in parameters {
+        let (name, text) = (name.as_ref(), text.as_ref());
+        let known = match few {
+            true => grouped.iter().position(|given| given.name == name),
+            false => places.get(name).copied(),
+        };
+        match known {
+            Some(at) => grouped[at].more.push(text),
+            None => {
+                if !few {
+                    places.insert(name, grouped.len());
+                }
+                grouped.push(Given { name, first: text, more: Vec::new() });
+            }
+        }
+    }
+    grouped
+}
+
+fn has_member(members: &Map<String, Value>, name: &str) -> bool {
+    match members.len() <= FEW {
+        true => members.keys().any(|member| member == name),
+        false => members.contains_key(name),
     }
 }
 
@@ -165,7 +196,7 @@ fn pointer(path: &[Step<'_>]) -> String {
 
 /// One check under way.
 struct Run<'a> {
-    root: &'a Value,
+    schemas: &'a Schemas,
     path: Vec<Step<'a>>,
     problems: Vec<Problem>,
     /// How many more schemas may be looked at.
@@ -177,9 +208,9 @@ struct Run<'a> {
 }
 
 /// The members that the schemas of one object declare.
-#[derive(Default)]
-struct Declared<'a> {
-    names: Vec<&'a str>,
+#[derive(Debug, Default)]
+struct Declared {
+    names: Vec<String>,
     /// Whether it takes any other member too.
     open: bool,
 }
@@ -217,7 +248,7 @@ impl<'a> Run<'a> {
     }
 
     /// Checks a value that has not been looked at.
-    fn value(&mut self, schema: &'a Value, value: &'a Value) {
+    fn value(&mut self, schema: At, value: &'a Value) {
         if self.path.len() > MAX_DEPTH {
             self.problem(format!("is nested deeper than {MAX_DEPTH} levels"));
             return;
@@ -228,21 +259,21 @@ impl<'a> Run<'a> {
         // Each of several schemas may declare some members: what none of them does is known here.
         if let Value::Object(members) = value
             && !refused
+            && let Some(keywords) = self.schemas.keywords(schema)
         {
-            let mut declared = Declared::default();
-            self.declared(schema, &mut declared);
+            let declared = keywords.declared.get_or_init(|| Declared::of(self.schemas, schema));
             if !declared.open {
-                for name in members.keys().filter(|name| !declared.names.contains(&name.as_str())) {
+                for name in members.keys().filter(|name| !declared.names.contains(name)) {
                     if self.is_full() {
                         return;
                     }
-                    self.problem_at(Step::Member(name), unknown(&declared.names));
+                    self.problem_at(Step::Member(name), unknown(declared.names.iter()));
                 }
             }
         }
     }
 
-    fn step_in(&mut self, step: Step<'a>, schema: &'a Value, value: &'a Value) {
+    fn step_in(&mut self, step: Step<'a>, schema: At, value: &'a Value) {
         self.path.push(step);
         self.value(schema, value);
         self.path.pop();
@@ -263,31 +294,32 @@ impl<'a> Run<'a> {
     }
 
     /// Checks a value against one of its schemas.
-    fn schema(&mut self, schema: &'a Value, value: &'a Value) {
+    fn schema(&mut self, schema: At, value: &'a Value) {
         if !self.enter() {
             return;
         }
-        match schema {
-            Value::Bool(false) => self.problem("is not allowed".to_owned()),
-            Value::Object(schema) => self.keywords(&Keywords::of(schema), value),
-            _ => {}
+        match self.schemas.get(schema) {
+            Schema::Never => self.problem("is not allowed".to_owned()),
+            Schema::Keywords(schema) => self.keywords(schema, value),
+            Schema::Any => {}
         }
         self.stack -= 1;
     }
 
-    fn keywords(&mut self, schema: &Keywords<'a>, value: &'a Value) {
-        if let Some(expected) = schema.types
-            && !has_type(expected, value)
+    fn keywords(&mut self, schema: &'a Keywords, value: &'a Value) {
+        if let Some(expected) = &schema.types
+            && !expected.take(value)
         {
-            self.problem(format!("is {}, not {}", kind_of(value), types_said(expected)));
+            let expected = types_said(&expected.written);
+            self.problem(format!("is {}, not {expected}", kind_of(value)));
             return;
         }
-        if let Some(allowed) = schema.values.and_then(Value::as_array)
+        if let Some(allowed) = &schema.values
             && !allowed.contains(value)
         {
             self.problem(format!("is none of {}", list(allowed.iter().map(bare))));
         }
-        if let Some(only) = schema.only.filter(|only| *only != value) {
+        if let Some(only) = schema.only.as_ref().filter(|only| *only != value) {
             self.problem(format!("is not {}", bare(only)));
         }
         match value {
@@ -297,97 +329,87 @@ impl<'a> Run<'a> {
             Value::Object(members) => self.object(schema, members),
             Value::Null | Value::Bool(_) => {}
         }
-        if let Some(target) = schema.reference(self.root) {
+        if let Some(target) = schema.reference {
             self.schema(target, value);
         }
-        for all in schema.all_of() {
-            self.schema(all, value);
+        for all in &schema.all_of {
+            self.schema(*all, value);
         }
-        // serde takes the first that fits, so "one of" is no stricter than "any of".
-        for alternatives in [schema.any_of, schema.one_of] {
-            if let Some(Value::Array(alternatives)) = alternatives {
-                self.alternatives(alternatives, value);
-            }
+        for alternatives in schema.alternatives.iter().flatten() {
+            self.alternatives(alternatives, value);
         }
     }
 
-    fn number(&mut self, schema: &Keywords<'a>, value: &Value) {
-        let beyond = |limit: Option<&'a Value>, is_beyond: fn(Ordering) -> bool| {
-            limit.filter(|limit| compare(value, limit).is_some_and(is_beyond))
+    fn number(&mut self, schema: &Keywords, value: &Value) {
+        let beyond = |limit: &Option<Value>, is_beyond: fn(Ordering) -> bool| {
+            let limit = limit.as_ref();
+            limit.filter(|limit| compare(value, limit).is_some_and(is_beyond)).map(Value::to_string)
         };
-        if let Some(limit) = beyond(schema.least, Ordering::is_lt) {
+        if let Some(limit) = beyond(&schema.least, Ordering::is_lt) {
             self.problem(format!("is less than {limit}"));
         }
-        if let Some(limit) = beyond(schema.most, Ordering::is_gt) {
+        if let Some(limit) = beyond(&schema.most, Ordering::is_gt) {
             self.problem(format!("is more than {limit}"));
         }
-        if let Some(limit) = beyond(schema.more_than, Ordering::is_le) {
+        if let Some(limit) = beyond(&schema.more_than, Ordering::is_le) {
             self.problem(format!("is not more than {limit}"));
         }
-        if let Some(limit) = beyond(schema.less_than, Ordering::is_ge) {
+        if let Some(limit) = beyond(&schema.less_than, Ordering::is_ge) {
             self.problem(format!("is not less than {limit}"));
         }
     }
 
-    fn text(&mut self, schema: &Keywords<'a>, text: &str) {
+    fn text(&mut self, schema: &Keywords, text: &str) {
         let limits = [schema.least_length, schema.most_length];
         self.size(limits, || text.chars().count(), "character(s)");
     }
 
-    fn size(&mut self, [least, most]: [Option<&Value>; 2], size: impl Fn() -> usize, unit: &str) {
-        let limit = |limit: Option<&Value>| limit.and_then(Value::as_u64);
-        if let Some(least) = limit(least).filter(|least| (size() as u64) < *least) {
+    fn size(&mut self, [least, most]: [Option<u64>; 2], size: impl Fn() -> usize, unit: &str) {
+        if let Some(least) = least.filter(|least| (size() as u64) < *least) {
             self.problem(format!("has less than {least} {unit}"));
         }
-        if let Some(most) = limit(most).filter(|most| (size() as u64) > *most) {
+        if let Some(most) = most.filter(|most| (size() as u64) > *most) {
             self.problem(format!("has more than {most} {unit}"));
         }
     }
 
-    fn array(&mut self, schema: &Keywords<'a>, items: &'a [Value]) {
+    fn array(&mut self, schema: &Keywords, items: &'a [Value]) {
         self.size([schema.least_items, schema.most_items], || items.len(), "element(s)");
-        let first = schema.first_items.and_then(Value::as_array).map_or(&[][..], |f| f);
-        let rest = schema.items;
         for (at, item) in items.iter().enumerate() {
             if self.is_full() {
                 return;
             }
-            if let Some(schema) = first.get(at).or(rest) {
+            if let Some(schema) = schema.first_items.get(at).copied().or(schema.items) {
                 self.step_in(Step::Index(at), schema, item);
             }
         }
     }
 
-    fn object(&mut self, schema: &Keywords<'a>, members: &'a Map<String, Value>) {
-        let required = schema.required.and_then(Value::as_array).into_iter().flatten();
-        for name in required.filter_map(Value::as_str) {
-            if !members.contains_key(name) {
-                self.problem_at(Step::Member(name), "is required".to_owned());
-            }
+    fn object(&mut self, schema: &'a Keywords, members: &'a Map<String, Value>) {
+        for name in schema.required.iter().filter(|name| !has_member(members, name)) {
+            self.problem_at(Step::Member(name), "is required".to_owned());
         }
         for (name, value) in members {
             if self.is_full() {
                 return;
             }
-            if let Some(schema) = schema.property(name) {
-                self.step_in(Step::Member(name), schema, value);
-            } else if let Some(schema) = schema.by_pattern(name) {
-                self.step_in(Step::Member(name), schema, value);
-            } else if let Some(Value::Bool(false)) = schema.others {
-                let known: Vec<_> = schema.names().collect();
-                self.problem_at(Step::Member(name), unknown(&known));
-            } else if let Some(schema) = schema.others {
-                self.step_in(Step::Member(name), schema, value);
+            let declared = schema.property(name).map(Some).or_else(|| schema.by_pattern(name));
+            match declared.unwrap_or(schema.others) {
+                Some(others) if declared.is_none() && self.schemas.takes_nothing(others) => {
+                    self.problem_at(Step::Member(name), unknown(schema.names()));
+                }
+                Some(schema) => self.step_in(Step::Member(name), schema, value),
+                None => {}
             }
         }
     }
 
     /// One of several schemas must fit. Where none does, the likeliest is the one that was meant: the
     /// only one of the value's kind, or the one that got deepest into the value.
-    fn alternatives(&mut self, alternatives: &'a [Value], value: &'a Value) {
+    fn alternatives(&mut self, alternatives: &[At], value: &'a Value) {
         let (outer, refused) = (std::mem::take(&mut self.problems), self.refused);
         let mut failures = Vec::with_capacity(alternatives.len());
-        for alternative in alternatives {
+        for &alternative in alternatives {
             self.schema(alternative, value);
             let found = std::mem::take(&mut self.problems);
             if found.is_empty() && self.steps > 0 {
@@ -398,8 +420,8 @@ impl<'a> Run<'a> {
         }
         (self.problems, self.refused) = (outer, true);
         let here = pointer(&self.path);
-        let fits_kind = |schema: &&Value| could_be(self.root, schema, value, 0);
-        let kind: Vec<_> = alternatives.iter().filter(fits_kind).collect();
+        let fits_kind = |schema: &At| could_be(self.schemas, *schema, value, 0);
+        let kind: Vec<_> = alternatives.iter().copied().filter(fits_kind).collect();
         let depth = |found: &[Problem]| {
             let deepest = found.iter().map(|p| p.pointer.matches('/').count()).max();
             // What lacks its only member was not meant.
@@ -407,9 +429,9 @@ impl<'a> Run<'a> {
             if meant { deepest.unwrap_or(0) } else { 0 }
         };
         let meant = if let [only] = kind[..] {
-            failures.into_iter().find(|(alternative, _)| std::ptr::eq(*alternative, only))
+            failures.into_iter().find(|(alternative, _)| *alternative == only)
         } else {
-            let deeper = |(_, found): &(_, Vec<Problem>)| depth(found) > here.matches('/').count();
+            let deeper = |(_, found): &(At, Vec<Problem>)| depth(found) > here.matches('/').count();
             failures.into_iter().filter(deeper).max_by_key(|(_, found)| depth(found))
         };
         match meant {
@@ -418,50 +440,44 @@ impl<'a> Run<'a> {
                 self.problems.extend(found.into_iter().take(room));
             }
             None => {
-                let names = alternatives.iter().flat_map(|schema| said(self.root, schema));
-                self.problem(format!("is none of {}", list(names)));
+                let names = alternatives.iter().flat_map(|schema| said(self.schemas, *schema));
+                let names = list(names);
+                self.problem(format!("is none of {names}"));
             }
         }
+    }
+}
+
+impl Declared {
+    fn of(schemas: &Schemas, schema: At) -> Self {
+        let mut declared = Self::default();
+        declared.add(schemas, schema, &mut { MIN_STEPS }, 0);
+        declared
     }
 
     /// Gathers the members that the schemas of an object declare.
-    fn declared(&mut self, schema: &'a Value, declared: &mut Declared<'a>) {
-        if !self.enter() {
+    fn add(&mut self, schemas: &Schemas, schema: At, steps: &mut usize, depth: usize) {
+        if *steps == 0 || depth >= MAX_STACK {
             // Rather too lenient than wrong.
-            declared.open = true;
+            self.open = true;
             return;
         }
-        if let Value::Object(schema) = schema {
-            let schema = Keywords::of(schema);
-            let applied: Vec<_> = schema.applied(self.root).collect();
-            declared.names.extend(schema.names());
-            declared.open |= schema.others.is_some_and(|o| *o != Value::Bool(false));
-            declared.open |= schema.patterns.is_some();
-            let properties = schema.properties.and_then(Value::as_object);
-            let silent = properties.is_none() && schema.others.is_none() && applied.is_empty();
-            let is_object = schema.types.is_none_or(|ty| names_type(ty, "object"));
-            declared.open |= silent && is_object;
-            for schema in applied {
-                self.declared(schema, declared);
-            }
-        } else {
-            declared.open |= *schema != Value::Bool(false);
+        *steps -= 1;
+        let Some(keywords) = schemas.keywords(schema) else {
+            self.open |= !schemas.takes_nothing(schema);
+            return;
+        };
+        self.names.extend(keywords.names().map(str::to_owned));
+        self.open |= keywords.others.is_some_and(|others| !schemas.takes_nothing(others));
+        self.open |= keywords.patterns.is_some();
+        let nothing_applies = keywords.applied().next().is_none();
+        let silent = keywords.properties.is_none() && keywords.others.is_none() && nothing_applies;
+        let is_object = keywords.types.as_ref().is_none_or(|types| types.has("object"));
+        self.open |= silent && is_object;
+        for schema in keywords.applied() {
+            self.add(schemas, schema, steps, depth + 1);
         }
-        self.stack -= 1;
     }
-}
-
-fn names_type(types: &Value, name: &str) -> bool {
-    match types {
-        Value::String(one) => one == name,
-        Value::Array(several) => several.iter().any(|one| one == name),
-        _ => true,
-    }
-}
-
-fn has_type(types: &Value, value: &Value) -> bool {
-    names_type(types, type_of(value))
-        || (type_of(value) == "integer" && names_type(types, "number"))
 }
 
 fn type_of(value: &Value) -> &'static str {
@@ -477,13 +493,12 @@ fn type_of(value: &Value) -> &'static str {
 }
 
 /// Whether a value is of a kind that a schema takes at all.
-fn could_be<'a>(root: &'a Value, schema: &'a Value, value: &Value, depth: usize) -> bool {
-    let Some(schema) = schema.as_object().filter(|_| depth < query::MAX_HOPS) else {
+fn could_be(schemas: &Schemas, schema: At, value: &Value, depth: usize) -> bool {
+    let Some(schema) = schemas.keywords(schema).filter(|_| depth < query::MAX_HOPS) else {
         return true;
     };
-    let schema = Keywords::of(schema);
-    schema.types.is_none_or(|types| has_type(types, value))
-        && schema.reference(root).is_none_or(|s| could_be(root, s, value, depth + 1))
+    schema.types.as_ref().is_none_or(|types| types.take(value))
+        && schema.reference.is_none_or(|target| could_be(schemas, target, value, depth + 1))
 }
 
 /// Compares numbers, exactly where both are whole.

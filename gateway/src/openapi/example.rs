@@ -201,7 +201,7 @@ mod tests {
         let schema = schemars::SchemaGenerator::default().into_root_schema_for::<Much>();
         let schema = schema.to_value();
         let made = example(&schema, &schema);
-        assert_eq!(Checker::of(schema).check(&made), [], "{made:#}");
+        assert_eq!(Checker::of(&schema).check(&made), [], "{made:#}");
         let read: Much = serde_json::from_value(made.clone()).unwrap();
         assert_eq!((read.given, read.between, read.long.len()), (7, 10, 9), "{made}");
     }

@@ -154,7 +154,7 @@ pub fn read_value(
 ) -> Result<Value, ArgsError> {
     let fields = Fields::of(schema)?;
     let reading = read::read(&fields, words);
-    let checker = Checker::of(schema.clone());
+    let checker = Checker::of(schema);
     reading.finish(&fields, &checker)
 }
 

@@ -2,38 +2,51 @@
 
 use serde_json::{Number, Value};
 
-use super::{keywords::Keywords, words::clip};
+use super::{
+    keywords::{At, Schemas, Types},
+    words::clip,
+};
 
 /// How many references and alternatives are followed to find out what a parameter may be.
 pub(super) const MAX_HOPS: usize = 8;
+/// How many schemas are looked at for that.
+const MAX_LOOKS: usize = 64;
 
 /// The schema of a member of the message, if it declares it.
-pub(super) fn member<'a>(root: &'a Value, name: &str) -> Option<&'a Value> {
-    let mut schema = Keywords::of(root.as_object()?);
+pub(super) fn member(schemas: &Schemas, name: &str) -> Option<At> {
+    let mut schema = schemas.keywords(Schemas::ROOT)?;
     for _ in 0..MAX_HOPS {
         let declared = schema.property(name);
         if declared.is_some() {
             return declared;
         }
-        match schema.reference(root).and_then(Value::as_object) {
-            Some(target) => schema = Keywords::of(target),
+        match schema.reference.and_then(|target| schemas.keywords(target)) {
+            Some(target) => schema = target,
             None => break,
         }
     }
     schema.others
 }
 
-/// The value of a parameter that was given once or several times.
-pub(super) fn value(root: &Value, schema: &Value, texts: &[&str]) -> Result<Value, String> {
-    let kinds = Kinds::of(root, schema);
-    match texts {
-        [one] => single(root, &kinds, one),
-        several if kinds.array => several.iter().map(|text| element(root, &kinds, text)).collect(),
-        several => Err(format!("is given {} times", several.len())),
+/// The value of a parameter that was given once or, with `more`, several times.
+pub(super) fn value(
+    schemas: &Schemas,
+    schema: At,
+    first: &str,
+    more: &[&str],
+) -> Result<Value, String> {
+    let kinds = Kinds::of(schemas, schema);
+    if more.is_empty() {
+        return single(schemas, kinds, first);
     }
+    if kinds.array {
+        let all = std::iter::once(first).chain(more.iter().copied());
+        return all.map(|text| element(schemas, kinds, text)).collect();
+    }
+    Err(format!("is given {} times", 1 + more.len()))
 }
 
-fn single(root: &Value, kinds: &Kinds<'_>, text: &str) -> Result<Value, String> {
+fn single(schemas: &Schemas, kinds: Kinds, text: &str) -> Result<Value, String> {
     if kinds.null && (text == "null" || (text.is_empty() && !kinds.string)) {
         return Ok(Value::Null);
     }
@@ -53,22 +66,22 @@ fn single(root: &Value, kinds: &Kinds<'_>, text: &str) -> Result<Value, String> 
         return Ok(text.into());
     }
     if kinds.array {
-        return element(root, kinds, text).map(|element| vec![element].into());
+        return element(schemas, kinds, text).map(|element| vec![element].into());
     }
     Err(kinds.refuse(text))
 }
 
 /// One element of an array.
-fn element(root: &Value, kinds: &Kinds<'_>, text: &str) -> Result<Value, String> {
-    let items = kinds.items.map_or_else(Kinds::any, |items| Kinds::of(root, items));
+fn element(schemas: &Schemas, kinds: Kinds, text: &str) -> Result<Value, String> {
+    let items = kinds.items.map_or(Kinds::ANY, |items| Kinds::of(schemas, items));
     // Its elements are not arrays themselves, unless they are written as such.
     if items.array && !text.starts_with('[') {
         return Err(format!("`{}` is not a JSON array", clip(text)));
     }
-    single(root, &items, text)
+    single(schemas, items, text)
 }
 
-fn scalar(kinds: &Kinds<'_>, text: &str) -> Option<Value> {
+fn scalar(kinds: Kinds, text: &str) -> Option<Value> {
     if kinds.integer || kinds.number {
         let whole = text.parse::<i64>().map(Number::from);
         let whole = whole.or_else(|_| text.parse::<u64>().map(Number::from));
@@ -90,8 +103,8 @@ fn scalar(kinds: &Kinds<'_>, text: &str) -> Option<Value> {
 }
 
 /// Which types a schema takes.
-#[derive(Default)]
-struct Kinds<'a> {
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Kinds {
     null: bool,
     boolean: bool,
     integer: bool,
@@ -102,67 +115,77 @@ struct Kinds<'a> {
     /// Nothing is said of it.
     any: bool,
     /// Of an array's elements.
-    items: Option<&'a Value>,
+    items: Option<At>,
 }
 
-impl<'a> Kinds<'a> {
-    fn any() -> Self {
-        Self { any: true, ..Self::default() }
+impl Kinds {
+    const ANY: Self = Self {
+        null: false,
+        boolean: false,
+        integer: false,
+        number: false,
+        string: false,
+        array: false,
+        object: false,
+        any: true,
+        items: None,
+    };
+
+    fn of(schemas: &Schemas, schema: At) -> Self {
+        let Some(keywords) = schemas.keywords(schema) else { return Self::ANY };
+        *keywords.kinds.get_or_init(|| {
+            let mut kinds = Self::default();
+            kinds.add(schemas, schema, &mut { MAX_LOOKS }, 0);
+            kinds
+        })
     }
 
-    fn of(root: &'a Value, schema: &'a Value) -> Self {
-        let mut kinds = Self::default();
-        kinds.add(root, schema, &mut 64, 0);
-        kinds
-    }
-
-    /// `steps` bounds what a schema that refers to itself many times can cost.
-    fn add(&mut self, root: &'a Value, schema: &'a Value, steps: &mut usize, depth: usize) {
-        let Some(schema) = schema.as_object().filter(|_| depth < MAX_HOPS && *steps > 0) else {
+    /// `looks` bounds what a schema that refers to itself many times can cost.
+    fn add(&mut self, schemas: &Schemas, schema: At, looks: &mut usize, depth: usize) {
+        let within = depth < MAX_HOPS && *looks > 0;
+        let Some(schema) = schemas.keywords(schema).filter(|_| within) else {
             self.any = true;
             return;
         };
-        *steps -= 1;
-        let schema = Keywords::of(schema);
+        *looks -= 1;
         self.items = self.items.or(schema.items);
-        if let Some(types) = schema.types {
+        if let Some(types) = &schema.types {
             self.types(types);
             return;
         }
-        if let Some(values) = schema.values.and_then(Value::as_array) {
+        if let Some(values) = &schema.values {
             values.iter().for_each(|value| self.value(value));
             return;
         }
-        if let Some(value) = schema.only {
+        if let Some(value) = &schema.only {
             self.value(value);
             return;
         }
         let mut said = false;
-        for schema in schema.applied(root) {
+        for schema in schema.applied() {
             said = true;
-            self.add(root, schema, steps, depth + 1);
+            self.add(schemas, schema, looks, depth + 1);
         }
         self.any |= !said;
     }
 
-    fn types(&mut self, types: &Value) {
-        let several = types.as_array().map_or(std::slice::from_ref(types), |several| several);
-        for name in several.iter().filter_map(Value::as_str) {
-            match name {
-                "null" => self.null = true,
-                "boolean" => self.boolean = true,
-                "integer" => self.integer = true,
-                "number" => self.number = true,
-                "string" => self.string = true,
-                "array" => self.array = true,
-                "object" => self.object = true,
-                _ => self.any = true,
-            }
+    fn types(&mut self, types: &Types) {
+        self.any |= types.has_unknown();
+        for (is, name) in [
+            (&mut self.null, "null"),
+            (&mut self.boolean, "boolean"),
+            (&mut self.integer, "integer"),
+            (&mut self.number, "number"),
+            (&mut self.string, "string"),
+            (&mut self.array, "array"),
+            (&mut self.object, "object"),
+        ] {
+            *is |= types.has(name);
         }
     }
 
     fn value(&mut self, value: &Value) {
-        self.types(&super::type_of(value).into());
+        self.types(&Types::of(&super::type_of(value).into()));
     }
 
     fn refuse(&self, text: &str) -> String {

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{keywords::Keywords, type_of};
+use super::{
+    keywords::{At, Schemas},
+    type_of,
+};
 
 /// How many names or values a message lists, and how much it quotes of a text.
 const MAX_LISTED: usize = 8;
@@ -49,29 +52,31 @@ pub(super) fn types_said(types: &Value) -> String {
 }
 
 /// What an alternative is called in a list.
-pub(super) fn said<'a>(root: &'a Value, schema: &'a Value) -> Vec<String> {
-    let Some(keywords) = schema.as_object() else { return vec!["anything".to_owned()] };
-    let target = Keywords::of(keywords).reference(root).and_then(Value::as_object);
-    let find = |key: &str| keywords.get(key).or_else(|| target?.get(key));
-    if let Some(only) = find("const") {
+pub(super) fn said(schemas: &Schemas, schema: At) -> Vec<String> {
+    let Some(schema) = schemas.keywords(schema) else { return vec!["anything".to_owned()] };
+    let target = schema.reference.and_then(|target| schemas.keywords(target));
+    // What it says itself, else what it refers to says.
+    let both = || std::iter::once(schema).chain(target);
+    if let Some(only) = both().find_map(|schema| schema.only.as_ref()) {
         return vec![bare(only)];
     }
-    if let Some(Value::Array(allowed)) = find("enum") {
+    if let Some(allowed) = both().find_map(|schema| schema.values.as_ref()) {
         return allowed.iter().take(MAX_LISTED).map(bare).collect();
     }
-    if let Some(Value::Object(properties)) = find("properties")
-        && properties.len() == 1
-    {
-        return properties.keys().map(|name| format!("{{{}: …}}", clip(name))).collect();
+    let properties = both().find_map(|schema| schema.properties.as_ref());
+    if let Some([name]) = properties.map(|properties| &properties.names[..]) {
+        return vec![format!("{{{}: …}}", clip(name))];
     }
-    vec![find("type").map_or_else(|| "another type".to_owned(), types_said)]
+    let types = both().find_map(|schema| schema.types.as_ref());
+    vec![types.map_or_else(|| "another type".to_owned(), |types| types_said(&types.written))]
 }
 
-pub(super) fn unknown(known: &[&str]) -> String {
+pub(super) fn unknown(known: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let known = list(known.into_iter().map(|name| clip(name.as_ref())));
     if known.is_empty() {
         return "is unknown: there are no parameters".to_owned();
     }
-    format!("is unknown: there are {}", list(known.iter().map(|name| clip(name))))
+    format!("is unknown: there are {known}")
 }
 
 pub(super) fn list(items: impl IntoIterator<Item = String>) -> String {
