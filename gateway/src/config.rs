@@ -35,7 +35,7 @@ pub struct GatewayConfig {
     pub uri_limit: usize,
     /// All headers of a request together, in bytes; above it 431. Default 16 KiB, at least 8 KiB.
     pub header_limit: usize,
-    /// How many headers a request may have; above it 431. Default 64.
+    /// How many headers a request may have beside its cookies; above it 431. Default 64.
     pub max_headers: usize,
     /// How long a client may take to send the head of a request. Default 10 s.
     pub header_timeout: Duration,

@@ -113,6 +113,7 @@ impl Front {
 
             let limits = Limits {
                 uri: self.config.uri_limit,
+                headers: self.config.max_headers,
                 body: self.config.body_limit,
                 blob: self.config.blob_limit,
                 upload: self.config.upload_limit,

@@ -54,6 +54,8 @@ pub(crate) enum Kind {
     TooLarge,
     /// The path with its query is too long.
     UriTooLong,
+    /// There are too many headers.
+    TooManyHeaders,
     /// The body is of a type that is not read here.
     UnsupportedMediaType,
     /// The client sends more than it may.
@@ -80,7 +82,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, a declared error with the status that it has unless it says another.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::InvalidParameter,
         Self::InvalidBody,
         Self::InvalidHeader,
@@ -92,6 +94,7 @@ impl Kind {
         Self::Conflict,
         Self::TooLarge,
         Self::UriTooLong,
+        Self::TooManyHeaders,
         Self::UnsupportedMediaType,
         Self::TooManyRequests,
         Self::InvalidContent,
@@ -128,6 +131,9 @@ impl Kind {
             Self::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "Body came too slowly"),
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::UriTooLong => (S::URI_TOO_LONG, "uri-too-long", "Address too long"),
+            Self::TooManyHeaders => {
+                (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "too-many-headers", "Too many headers")
+            }
             Self::UnsupportedMediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
             }

@@ -3,8 +3,9 @@
 //! A literal segment comes before one in braces, and what matches but has not the method does not hide
 //! what has it further on. Looking up costs no more steps than there are nodes in the tree.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::borrow::Cow;
 
+use foldhash::HashMap;
 use http::Method;
 
 use crate::input::percent_decode;
@@ -30,7 +31,7 @@ pub(crate) struct Router<T> {
 
 impl<T> Default for Router<T> {
     fn default() -> Self {
-        Self { literal: HashMap::new(), hole: None, here: Vec::new() }
+        Self { literal: HashMap::default(), hole: None, here: Vec::new() }
     }
 }
 

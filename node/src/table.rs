@@ -1,14 +1,11 @@
 //! The actors of a node by number.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
+use foldhash::HashMap;
 use layercake_wire::id::ActorSerial;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -18,26 +15,7 @@ use crate::mailbox::Inlet;
 /// Parts with a lock each.
 const SHARDS: usize = 64;
 
-/// Numbers count up: they spread by themselves.
-#[derive(Default)]
-struct Number(u64);
-
-impl Hasher for Number {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-    fn write_u64(&mut self, number: u64) {
-        // The map takes its control bits from the top.
-        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-type Shard = HashMap<ActorSerial, Arc<dyn Inlet>, BuildHasherDefault<Number>>;
+type Shard = HashMap<ActorSerial, Arc<dyn Inlet>>;
 
 pub(crate) struct Table {
     shards: [Mutex<Shard>; SHARDS],

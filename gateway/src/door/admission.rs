@@ -15,11 +15,11 @@
 //! they do not come back all at once.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use foldhash::HashMap;
 use layercake_node::AskError;
 
 /// The least number of requests that may be under way.
@@ -140,9 +140,9 @@ impl Admission {
             settings: Settings { most, ..settings },
             limit: FIRST.min(most as f64),
             in_flight: 0,
-            holders: HashMap::new(),
+            holders: HashMap::default(),
             greediest: (0, 0),
-            bases: HashMap::new(),
+            bases: HashMap::default(),
             window: Window::new(now),
             next_probe: now + PROBE_INTERVAL.0,
             probe_until: None,
@@ -229,7 +229,9 @@ impl Admission {
             Ended::PushedBack => self.window.pushed_back = true,
             Ended::Served => self.served(&ticket, kind, taken),
             // Whoever gave up early says nothing about the service; after a long wait, a lot.
-            Ended::GivenUp if taken > self.allowed(kind) => self.served(&ticket, kind, taken),
+            Ended::GivenUp if taken > self.allowed(self.base(kind)) => {
+                self.served(&ticket, kind, taken);
+            }
             Ended::GivenUp => {}
         }
         self.judge(now);
@@ -237,24 +239,32 @@ impl Admission {
 
     fn served(&mut self, ticket: &Ticket, kind: &Arc<str>, taken: f64) {
         let few = ticket.among as f64 <= self.few();
-        match self.bases.get_mut(kind) {
-            Some(base) if few => *base += (taken - *base) / 8.0,
-            Some(_) => {}
+        let base = match self.bases.get_mut(kind) {
+            Some(base) => {
+                if few {
+                    *base += (taken - *base) / 8.0;
+                }
+                *base
+            }
             None => {
                 if self.bases.len() == MAX_BASES {
                     self.bases.clear();
                 }
                 self.bases.insert(kind.clone(), taken);
+                taken
             }
-        }
+        };
         self.window.served += 1;
         self.window.taken += taken;
-        self.window.stretch += taken / self.allowed(kind);
+        self.window.stretch += taken / self.allowed(base);
     }
 
-    /// How long a request of that kind may take, in seconds.
-    fn allowed(&self, kind: &str) -> f64 {
-        let base = self.bases.get(kind).copied().unwrap_or_default();
+    fn base(&self, kind: &str) -> f64 {
+        self.bases.get(kind).copied().unwrap_or_default()
+    }
+
+    /// How long a request of that base may take, in seconds.
+    fn allowed(&self, base: f64) -> f64 {
         (base + base.max(self.settings.waiting.as_secs_f64())).max(0.001)
     }
 
@@ -329,7 +339,7 @@ mod tests {
                 kind: "Xy".into(),
                 waiting: VecDeque::new(),
                 busy: BinaryHeap::new(),
-                tickets: HashMap::new(),
+                tickets: HashMap::default(),
                 begun: 0,
                 served: Vec::new(),
                 refused: Vec::new(),

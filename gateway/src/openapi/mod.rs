@@ -382,6 +382,7 @@ const fn concerns(kind: Kind, has_body: bool) -> bool {
         | Kind::UnknownMessage
         | Kind::TooLarge
         | Kind::UriTooLong
+        | Kind::TooManyHeaders
         | Kind::TooManyRequests
         | Kind::Internal
         | Kind::WorkerLost

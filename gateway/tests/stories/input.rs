@@ -191,11 +191,20 @@ async fn an_address_beyond_the_limit_is_414() {
 #[tokio::test]
 async fn heads_beyond_the_limits_are_431() {
     let gateway = Running::start().await;
-    for headers in [format!("x: {}\r\n", "x".repeat(20_000)), "a: b\r\n".repeat(100)] {
+    let long = format!("x: {}\r\n", "x".repeat(20_000));
+    for headers in [long, "a: b\r\n".repeat(65), "a: b\r\n".repeat(1_000)] {
         let mut client = gateway.client().await;
         client.send(format!("GET /Xy?x=2 HTTP/1.1\r\n{headers}\r\n")).await;
         assert_eq!(client.head().await.status, 431);
     }
+    let with = async |headers: String| {
+        let mut client = gateway.client().await;
+        client.send(format!("GET /Xy?x=2 HTTP/1.1\r\nhost: a\r\n{headers}\r\n")).await;
+        client.answer().await
+    };
+    with("a: b\r\n".repeat(64)).await.problem(431, "too-many-headers");
+    assert_eq!(with("a: b\r\n".repeat(63)).await.status, 200);
+    assert_eq!(with("a: b\r\n".repeat(63) + &"cookie: a=b\r\n".repeat(30)).await.status, 200);
     gateway.still_answers().await;
 }
 

@@ -6,13 +6,9 @@
 //!
 //! A request passes from the asker's own task to the worker and back: the pool has no task in between.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashSet, fmt, sync::Arc, time::Instant};
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -112,8 +108,8 @@ impl<A: Actor> Pool<A> {
         let _ = scheduler.set_expecting(expecting, clock::now());
         let state = State {
             scheduler,
-            waiting: HashMap::new(),
-            workers: HashMap::new(),
+            waiting: HashMap::default(),
+            workers: HashMap::default(),
             seats: Seats::default(),
             draining: HashSet::new(),
             next: 0,
