@@ -196,13 +196,7 @@ impl Running for Door {
 }
 
 fn serve_http(mesh: &Path) -> Result<()> {
-    let interval = std::env::var("LC_EV").ok().and_then(|n| n.parse().ok());
-    let threads = std::env::var("LC_THREADS").ok().and_then(|n| n.parse().ok());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .event_interval(interval.unwrap_or(61))
-        .worker_threads(threads.unwrap_or(2))
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let node = node(mesh).await?;
         let pool = node.pool::<Worker>().processes(WORKERS).start().await;

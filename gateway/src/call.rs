@@ -52,8 +52,8 @@ pub(crate) struct Asking<'r> {
 impl Front {
     /// Makes a message of it, asks the service, and answers.
     pub(crate) async fn ask(&self, asking: &mut Asking<'_>) -> Result<Answer, Problem> {
-        asking.visit.check()?;
         let &mut Asking { endpoint, head, now, .. } = asking;
+        asking.visit.check(now)?;
         let (entry, config) = (&endpoint.entry, &self.config);
         let as_it_comes = entry.api.stream || matches!(asking.form, Form::Upload(_));
         let most = if as_it_comes { config.stream_deadline } else { config.deadline };

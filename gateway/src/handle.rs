@@ -108,7 +108,7 @@ impl Front {
                 Found::Missing => None,
             };
             if let Some(entry) = entry {
-                visit.of_message(&entry.name);
+                visit.of_message(&entry.metrics);
             }
 
             let limits = Limits {

@@ -21,6 +21,7 @@ use layercake_wire::payload::Tag;
 use serde_json::Value;
 
 use crate::{
+    metrics::MessageMetrics,
     openapi::{Described, Operation},
     router::{Found, NoPlace, Router},
     services::{Named, Services},
@@ -40,6 +41,7 @@ pub(crate) const RESERVED: [&str; 6] =
 /// A message that can be asked for.
 pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
+    pub(crate) metrics: Arc<MessageMetrics>,
     pub(crate) service: Arc<dyn Service>,
     pub(crate) api: Arc<MessageApi>,
     pub(crate) tag: Tag,
@@ -100,8 +102,10 @@ impl Table {
     fn add(&mut self, at: usize, named: &Named, api: &Api, apart: bool) {
         let mut left = MAX_ROUTES;
         for message in &api.messages {
+            let name: Arc<str> = message.name.as_str().into();
             let entry = Arc::new(Entry {
-                name: message.name.as_str().into(),
+                metrics: MessageMetrics::new(name.clone()),
+                name,
                 service: named.service.clone(),
                 tag: message.tag(),
                 checker: Checker::new(message),

@@ -306,15 +306,18 @@ impl<T: ?Sized> Address<T> {
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
-    pub async fn ask_encoded(
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for each argument twice")]
+    pub fn ask_encoded(
         &self,
         payload: Payload,
         accept: Fingerprint,
         deadline: Instant,
-    ) -> Result<Payload, AskError> {
-        match &self.target {
-            Target::Here(inlet) => ask_encoded_here(inlet, payload, accept, deadline).await,
-            Target::There(remote) => remote.ask_encoded(payload, accept, deadline).await,
+    ) -> impl Future<Output = Result<Payload, AskError>> + Send {
+        async move {
+            match &self.target {
+                Target::Here(inlet) => ask_encoded_here(inlet, payload, accept, deadline).await,
+                Target::There(remote) => remote.ask_encoded(payload, accept, deadline).await,
+            }
         }
     }
 
@@ -584,26 +587,29 @@ async fn hand_on_unknown<M: Message>(inlet: &Arc<dyn Inlet>, message: M, back: B
     }
 }
 
-async fn ask_encoded_here(
+#[expect(clippy::manual_async_fn, reason = "an async fn has room for each argument twice")]
+fn ask_encoded_here(
     inlet: &Arc<dyn Inlet>,
     payload: Payload,
     accept: Fingerprint,
     deadline: Instant,
-) -> Result<Payload, AskError> {
-    let to = || AnyAddress::here(inlet.clone()).id();
-    match tokio::time::timeout_at(deadline.into(), room(inlet)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(())) => return Err(AskError::Stopped { to: to() }),
-        Err(_) => return Err(AskError::Deadline),
-    }
-    let (slot, answer) = oneshot::channel();
-    let kind = InboundKind::Ask(Responder::local(slot, accept, deadline).traced(here::trace()));
-    inlet.deliver(Parcel::new(payload, kind, None), true);
-    match tokio::time::timeout_at(deadline.into(), answer).await {
-        Ok(answer) => answer
-            .unwrap_or(Err(AskFailure::Lost("the actor has ended".to_owned())))
-            .map_err(|failure| from_ask_failure(to, failure)),
-        Err(_) => Err(AskError::Deadline),
+) -> impl Future<Output = Result<Payload, AskError>> + Send {
+    async move {
+        let to = || AnyAddress::here(inlet.clone()).id();
+        match tokio::time::timeout_at(deadline.into(), room(inlet)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(())) => return Err(AskError::Stopped { to: to() }),
+            Err(_) => return Err(AskError::Deadline),
+        }
+        let (slot, answer) = oneshot::channel();
+        let kind = InboundKind::Ask(Responder::local(slot, accept, deadline).traced(here::trace()));
+        inlet.deliver(Parcel::new(payload, kind, None), true);
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(answer) => answer
+                .unwrap_or(Err(AskFailure::Lost("the actor has ended".to_owned())))
+                .map_err(|failure| from_ask_failure(to, failure)),
+            Err(_) => Err(AskError::Deadline),
+        }
     }
 }
 

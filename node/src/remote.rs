@@ -106,36 +106,41 @@ impl Remote {
     }
 
     /// One ask: once more on another link where the first had ended before it was begun.
-    async fn exchange<R>(
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for each argument twice")]
+    fn exchange<R>(
         &self,
         encode: impl Fn(For<'_>) -> Result<Payload, AskError>,
         accept: Fingerprint,
         deadline: Instant,
         decode: impl FnOnce(Payload) -> Result<R, AskError>,
-    ) -> Result<R, AskError> {
-        let mut again = true;
-        loop {
-            let way = match self.ready_lane() {
-                Some(lane) => Way::Direct(lane),
-                None => match tokio::time::timeout_at(deadline.into(), self.way()).await {
-                    Ok(way) => way?,
-                    Err(_) => return Err(AskError::Deadline),
-                },
-            };
-            let lane = match way {
-                Way::Direct(lane) => lane,
-                Way::By(via) => {
-                    let payload = encode(None)?;
-                    let node = self.node()?;
-                    let to = self.addr.clone();
-                    return decode(relay::ask(node, via, to, payload, accept, deadline).await?);
+    ) -> impl Future<Output = Result<R, AskError>> {
+        async move {
+            // What is seldom is boxed: its size would be carried by each ask.
+            let mut again = true;
+            loop {
+                let way = match self.ready_lane() {
+                    Some(lane) => Way::Direct(lane),
+                    None => {
+                        let way = Box::pin(tokio::time::timeout_at(deadline.into(), self.way()));
+                        way.await.unwrap_or(Err(AskError::Deadline))?
+                    }
+                };
+                let lane = match way {
+                    Way::Direct(lane) => lane,
+                    Way::By(via) => {
+                        let payload = encode(None)?;
+                        let node = self.node()?;
+                        let to = self.addr.clone();
+                        let asked = relay::ask(node, via, to, payload, accept, deadline);
+                        return decode(Box::pin(asked).await?);
+                    }
+                };
+                let payload = encode(Some(&lane))?;
+                match lane.ask(payload, accept, deadline, crate::here::trace()).await {
+                    Ok(payload) => return decode(payload),
+                    Err(AskFailure::Unbegun(_)) if again => again = false,
+                    Err(failure) => return Err(from_ask_failure(|| self.addr.clone(), failure)),
                 }
-            };
-            let payload = encode(Some(&lane))?;
-            match lane.ask(payload, accept, deadline, crate::here::trace()).await {
-                Ok(payload) => return decode(payload),
-                Err(AskFailure::Unbegun(_)) if again => again = false,
-                Err(failure) => return Err(from_ask_failure(|| self.addr.clone(), failure)),
             }
         }
     }
@@ -169,13 +174,13 @@ impl Remote {
         decoded.map_err(|error| AskError::BadReply { reason: error.to_string() })
     }
 
-    pub(crate) async fn ask_encoded(
+    pub(crate) fn ask_encoded(
         &self,
         payload: Payload,
         accept: Fingerprint,
         deadline: Instant,
-    ) -> Result<Payload, AskError> {
-        self.exchange(|_| Ok(payload.clone()), accept, deadline, Ok).await
+    ) -> impl Future<Output = Result<Payload, AskError>> {
+        self.exchange(move |_| Ok(payload.clone()), accept, deadline, Ok)
     }
 
     /// One tell: once more on another link where the first had ended before anything was sent.

@@ -125,7 +125,7 @@ async fn answer(
     if entry.reply != HttpReply::Json {
         return Err(unreadable("its reply is no value of the ancestor's".to_owned()));
     }
-    visit.check()?;
+    visit.check(now)?;
     let usual = entry.api.deadline_ms.map_or(config.deadline, Duration::from_millis);
     let deadline = now + route::time_allowed(&head.headers, usual, config.deadline)?;
 

@@ -37,7 +37,7 @@ pub use self::{
 };
 use crate::{
     config::GatewayConfig,
-    metrics::{Metrics, Observation},
+    metrics::{MessageMetrics, Metrics, Observation},
     problem::{Kind, Problem},
 };
 
@@ -130,8 +130,8 @@ pub(crate) struct Visit<'d> {
 
 impl<'d> Visit<'d> {
     /// The request is for that message.
-    pub(crate) fn of_message(&mut self, name: &Arc<str>) {
-        self.observation.of_message(name);
+    pub(crate) fn of_message(&mut self, counted: &Arc<MessageMetrics>) {
+        self.observation.of_message(counted);
     }
 
     /// Says in a call who asks, and how much it matters.
@@ -146,8 +146,8 @@ impl<'d> Visit<'d> {
 
     /// Whether the request would be let in, before any of its body is read: one that would not is refused
     /// while that costs next to nothing.
-    pub(crate) fn check(&self) -> Result<(), Problem> {
-        let (metrics, now) = (self.observation.metrics(), Instant::now());
+    pub(crate) fn check(&self, now: Instant) -> Result<(), Problem> {
+        let metrics = self.observation.metrics();
         if let Some(rate) = self.door.rate_of(&self.client) {
             let mut rates = self.door.rates.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(wait) = rates.take(self.client.key, rate, now) {

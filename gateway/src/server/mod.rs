@@ -303,24 +303,8 @@ impl Connections {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let doors = doors();
-                    if doors.is_empty() {
-                        let serve = serve(stream, peer, self.shared.clone(), self.closing.clone());
-                        self.tasks.spawn(serve);
-                    } else {
-                        use std::sync::atomic::AtomicUsize;
-                        static NEXT: AtomicUsize = AtomicUsize::new(0);
-                        let at = NEXT.fetch_add(1, Ordering::Relaxed) % doors.len();
-                        let std = stream.into_std().expect("std");
-                        let (shared, closing) = (self.shared.clone(), self.closing.clone());
-                        self.tasks.spawn_on(
-                            async move {
-                                let stream = tokio::net::TcpStream::from_std(std).expect("stream");
-                                serve(stream, peer, shared, closing).await;
-                            },
-                            &doors[at],
-                        );
-                    }
+                    let serve = serve(stream, peer, self.shared.clone(), self.closing.clone());
+                    self.tasks.spawn(serve);
                 }
                 Err(error) => {
                     self.shared.front.metrics.accept_errors.inc();
@@ -383,32 +367,4 @@ mod tests {
         assert_eq!(accept_pause(&out_of_descriptors), Some(ACCEPT_PAUSE));
         assert_eq!(accept_pause(&io::ErrorKind::ConnectionAborted.into()), None);
     }
-}
-
-fn doors() -> &'static [tokio::runtime::Handle] {
-    use std::sync::LazyLock;
-    static DOORS: LazyLock<Vec<tokio::runtime::Handle>> = LazyLock::new(|| {
-        let n: usize =
-            std::env::var("LC_DOORS").ok().and_then(|n| n.parse().ok()).unwrap_or_default();
-        (0..n)
-            .map(|_| {
-                let (tx, rx) = std::sync::mpsc::channel();
-                std::thread::Builder::new()
-                    .name("door".into())
-                    .spawn(move || {
-                        let interval = std::env::var("LC_EV").ok().and_then(|n| n.parse().ok());
-                        let rt = tokio::runtime::Builder::new_current_thread()
-                            .enable_all()
-                            .event_interval(interval.unwrap_or(61))
-                            .build()
-                            .expect("rt");
-                        tx.send(rt.handle().clone()).expect("sent");
-                        rt.block_on(std::future::pending::<()>());
-                    })
-                    .expect("thread");
-                rx.recv().expect("handle")
-            })
-            .collect()
-    });
-    &DOORS
 }

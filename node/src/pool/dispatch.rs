@@ -199,14 +199,17 @@ impl<A: Actor> Carry<A, Payload> for Encoded<'_, A> {
         self.pool.api.message(self.tag).is_some_and(|message| message.idempotent)
     }
 
-    async fn ask(
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for each argument twice")]
+    fn ask(
         &self,
         worker: Address<A>,
         request: Payload,
         by: Instant,
-    ) -> Answer<Payload, Payload> {
-        let answer = worker.ask_encoded(request.clone(), self.accept, by).await;
-        answer.map_err(|error| (error, Some(request)))
+    ) -> impl Future<Output = Answer<Payload, Payload>> + Send {
+        async move {
+            let answer = worker.ask_encoded(request.clone(), self.accept, by).await;
+            answer.map_err(|error| (error, Some(request)))
+        }
     }
 
     fn is_failure(&self, reply: &Payload) -> bool {
@@ -352,75 +355,88 @@ impl<A: Actor> Pool<A> {
     }
 
     /// As [`ask_encoded`](Self::ask_encoded), with all that a call can say.
-    pub(super) async fn answer(&self, call: Call) -> Result<Payload, AskError> {
+    pub(super) fn answer(
+        &self,
+        call: Call,
+    ) -> impl Future<Output = Result<Payload, AskError>> + Send {
         let Call { payload, accept, deadline, priority, caller, key } = call;
         let caller = caller.unwrap_or_else(here::actor);
         let request = Request { priority, caller, key, ..Request::by(deadline) };
         let encoded = Encoded { pool: &self.0, tag: payload.tag, accept };
-        self.dispatch(request, payload, &encoded).await
+        async move { self.dispatch(request, payload, &encoded).await }
     }
 
     /// Gives a request to workers until one answers, or it may not be repeated.
-    async fn dispatch<T: Send, C: Carry<A, T>>(
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for each argument twice")]
+    fn dispatch<T: Send, C: Carry<A, T>>(
         &self,
         mut request: Request,
         mut message: T,
         carry: &C,
-    ) -> Result<C::Reply, AskError> {
-        let mut attempt = 1;
-        let mut lost = None;
-        loop {
-            let admitted = match self.admit(request).await {
-                Ok(admitted) => admitted,
-                Err(error) => return Err(finally(lost, error)),
-            };
-            let worker = admitted.worker;
-            let hedge = admitted.hedge_after.filter(|_| carry.is_idempotent());
-            let answer = match hedge.and_then(|after| Some((after, carry.spare(&message)?))) {
-                None => {
-                    let Admitted { address, mut flight, .. } = admitted;
-                    let answer = carry.ask(address, message, request.deadline).await;
-                    flight.outcome = outcome(carry, &answer);
-                    answer
-                }
-                // What is seldom is boxed: its size would be carried by each request.
-                Some((after, spare)) => {
-                    Box::pin(self.hedged(admitted, request.deadline, message, after, spare, carry))
+    ) -> impl Future<Output = Result<C::Reply, AskError>> {
+        async move {
+            let mut attempt = 1;
+            let mut lost = None;
+            loop {
+                let admitted = match self.admit(request).await {
+                    Ok(admitted) => admitted,
+                    Err(error) => return Err(finally(lost, error)),
+                };
+                let worker = admitted.worker;
+                let hedge = admitted.hedge_after.filter(|_| carry.is_idempotent());
+                let answer = match hedge.and_then(|after| Some((after, carry.spare(&message)?))) {
+                    None => {
+                        let Admitted { address, mut flight, .. } = admitted;
+                        let answer = carry.ask(address, message, request.deadline).await;
+                        flight.outcome = outcome(carry, &answer);
+                        answer
+                    }
+                    // What is seldom is boxed: its size would be carried by each request.
+                    Some((after, spare)) => {
+                        Box::pin(self.hedged(
+                            admitted,
+                            request.deadline,
+                            message,
+                            after,
+                            spare,
+                            carry,
+                        ))
                         .await
+                    }
+                };
+                let (error, back) = match answer {
+                    Ok(reply) => return Ok(reply),
+                    Err(failed) => failed,
+                };
+                if matches!(error, AskError::Stopped { .. }) {
+                    // It never comes back; whoever keeps it alive will notice, too.
+                    self.leave(worker);
                 }
-            };
-            let (error, back) = match answer {
-                Ok(reply) => return Ok(reply),
-                Err(failed) => failed,
-            };
-            if matches!(error, AskError::Stopped { .. }) {
-                // It never comes back; whoever keeps it alive will notice, too.
-                self.leave(worker);
-            }
-            let Some(back) = back else {
-                return Err(finally(lost, error));
-            };
-            if attempt >= ATTEMPTS || clock::now() >= request.deadline {
-                return Err(finally(lost, error));
-            }
-            let again = match error {
-                AskError::Stopped { .. } | AskError::Unreachable { .. } => true,
-                AskError::Lost { .. } if carry.is_idempotent() => {
-                    self.0.state.lock().scheduler.may_repeat(clock::now())
+                let Some(back) = back else {
+                    return Err(finally(lost, error));
+                };
+                if attempt >= ATTEMPTS || clock::now() >= request.deadline {
+                    return Err(finally(lost, error));
                 }
-                // It has surely not run. Elsewhere it may; but who is refused by all is to know.
-                _ if is_refusal(&error) => self.0.state.lock().scheduler.has_room(),
-                _ => false,
-            };
-            if !again {
-                return Err(finally(lost, error));
+                let again = match error {
+                    AskError::Stopped { .. } | AskError::Unreachable { .. } => true,
+                    AskError::Lost { .. } if carry.is_idempotent() => {
+                        self.0.state.lock().scheduler.may_repeat(clock::now())
+                    }
+                    // It has surely not run. Elsewhere it may; but who is refused by all is to know.
+                    _ if is_refusal(&error) => self.0.state.lock().scheduler.has_room(),
+                    _ => false,
+                };
+                if !again {
+                    return Err(finally(lost, error));
+                }
+                if error.may_have_run() {
+                    lost = Some(error);
+                }
+                message = back;
+                request.again = Some(worker);
+                attempt += 1;
             }
-            if error.may_have_run() {
-                lost = Some(error);
-            }
-            message = back;
-            request.again = Some(worker);
-            attempt += 1;
         }
     }
 
@@ -489,45 +505,51 @@ impl<A: Actor> Pool<A> {
     }
 
     /// Waits for a worker.
-    pub(super) async fn admit(&self, request: Request) -> Result<Admitted<'_, A>, AskError> {
-        let pool = &*self.0;
-        if pool.stop.is_cancelled() {
-            return Err(AskError::Unavailable);
-        }
-        let outcome = Outcome::Cancelled;
-        let (mut flight, turn, hedge_after) = {
-            let mut state = pool.state.lock();
-            let (decision, moves) = state.scheduler.request(clock::now(), request);
-            let hedge_after = state.scheduler.hedge_after();
-            pool.carry_out(&mut state, moves);
-            match decision {
-                Decision::Start(ticket, worker) => {
-                    let address = state.workers.get(&worker).cloned();
-                    drop(state);
-                    let flight = InFlight { pool, ticket, queued: false, outcome };
-                    return match address {
-                        Some(address) => Ok(Admitted { worker, address, flight, hedge_after }),
-                        None => Err(AskError::Unavailable),
-                    };
-                }
-                Decision::Queued(ticket) => {
-                    let (asker, turn) = oneshot::channel();
-                    state.waiting.insert(ticket, asker);
-                    pool.set_clock(&mut state);
-                    (InFlight { pool, ticket, queued: true, outcome }, turn, hedge_after)
-                }
-                Decision::Rejected(rejection) => return Err(rejection.into()),
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for each argument twice")]
+    pub(super) fn admit(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<Admitted<'_, A>, AskError>> + Send {
+        async move {
+            let pool = &*self.0;
+            if pool.stop.is_cancelled() {
+                return Err(AskError::Unavailable);
             }
-        };
-        match tokio::time::timeout_at(request.deadline.into(), turn).await {
-            Ok(Ok(Ok((worker, address)))) => {
-                flight.queued = false;
-                Ok(Admitted { worker, address, flight, hedge_after })
+            let outcome = Outcome::Cancelled;
+            let (mut flight, turn, hedge_after) = {
+                let mut state = pool.state.lock();
+                let (decision, moves) = state.scheduler.request(clock::now(), request);
+                let hedge_after = state.scheduler.hedge_after();
+                pool.carry_out(&mut state, moves);
+                match decision {
+                    Decision::Start(ticket, worker) => {
+                        let address = state.workers.get(&worker).cloned();
+                        drop(state);
+                        let flight = InFlight { pool, ticket, queued: false, outcome };
+                        return match address {
+                            Some(address) => Ok(Admitted { worker, address, flight, hedge_after }),
+                            None => Err(AskError::Unavailable),
+                        };
+                    }
+                    Decision::Queued(ticket) => {
+                        let (asker, turn) = oneshot::channel();
+                        state.waiting.insert(ticket, asker);
+                        pool.set_clock(&mut state);
+                        (InFlight { pool, ticket, queued: true, outcome }, turn, hedge_after)
+                    }
+                    Decision::Rejected(rejection) => return Err(rejection.into()),
+                }
+            };
+            match tokio::time::timeout_at(request.deadline.into(), turn).await {
+                Ok(Ok(Ok((worker, address)))) => {
+                    flight.queued = false;
+                    Ok(Admitted { worker, address, flight, hedge_after })
+                }
+                Ok(Ok(Err(error))) => Err(error),
+                // Nobody drops an asker that waits without a word, except at the end of the pool.
+                Ok(Err(_)) => Err(AskError::Unavailable),
+                Err(_) => Err(AskError::Deadline),
             }
-            Ok(Ok(Err(error))) => Err(error),
-            // Nobody drops an asker that waits without a word, except at the end of the pool.
-            Ok(Err(_)) => Err(AskError::Unavailable),
-            Err(_) => Err(AskError::Deadline),
         }
     }
 }
@@ -584,4 +606,21 @@ impl From<Rejection> for AskError {
 pub(super) fn info<A: Actor>(address: &Address<A>) -> WorkerInfo {
     let (distance, identity) = address.whereabouts();
     WorkerInfo { distance, identity, concurrency: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::any::Anything;
+
+    #[test]
+    fn a_call_under_way_is_small() {
+        /// How large the future is that a function makes.
+        fn size<'p, F>(_: impl FnOnce(&'p Pool<Anything>, Call) -> F) -> usize {
+            size_of::<F>()
+        }
+        // Beyond a kilobyte the allocator has no shelf for it, and a front door makes one for each request.
+        let size = size(Pool::answer);
+        assert!(size <= 1_000, "{size} bytes: box what is seldom");
+    }
 }

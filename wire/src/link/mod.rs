@@ -89,7 +89,8 @@ pub struct Closed;
 /// What a handle asks the connection to do.
 pub(crate) enum Command {
     Tell { lane: Arc<Lane>, from: u64, payload: Payload, units: u32 },
-    Ask(Box<AskCommand>),
+    // In place: a box would be freed by the I/O thread, which then waits for the allocator of the asker's.
+    Ask(AskCommand),
     Reply { id: u64, payload: Payload },
     Fail { id: u64, failure: Failure },
     Part { id: u64, payload: Payload },
@@ -560,19 +561,24 @@ impl Lane {
     ///
     /// # Cancel safety
     /// Dropping the future cancels the ask: the peer does not begin it if it has not begun it yet.
-    pub async fn ask(
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for each argument twice")]
+    pub fn ask(
         self: &Arc<Self>,
         payload: Payload,
         accept: Fingerprint,
         deadline: Instant,
         trace: Option<Arc<Trace>>,
-    ) -> Result<Payload, AskFailure> {
-        let units = self.room_for(&payload, deadline).await?;
-        let (slot, answer) = oneshot::channel();
-        let waiting = Waiting::One { slot, courier: Courier::here() };
-        let (lane, from) = (self.clone(), sender());
-        self.push_ask(AskCommand { lane, from, payload, accept, deadline, trace, waiting, units })?;
-        answer.await.unwrap_or_else(|_| Err(AskFailure::Lost("the link ended".to_owned())))
+    ) -> impl Future<Output = Result<Payload, AskFailure>> + Send {
+        async move {
+            let units = self.room_for(&payload, deadline).await?;
+            let (slot, answer) = oneshot::channel();
+            let waiting = Waiting::One { slot, courier: Courier::here() };
+            let (lane, from) = (self.clone(), sender());
+            let command =
+                AskCommand { lane, from, payload, accept, deadline, trace, waiting, units };
+            self.push_ask(command)?;
+            answer.await.unwrap_or_else(|_| Err(AskFailure::Lost("the link ended".to_owned())))
+        }
     }
 
     /// Sends an ask that is answered in parts; waits for room first, as [`ask`](Self::ask) does. Its
@@ -603,7 +609,9 @@ impl Lane {
     async fn room_for(&self, payload: &Payload, deadline: Instant) -> Result<u32, AskFailure> {
         let units = units_of(payload);
         if !self.try_take(units) {
-            match tokio::time::timeout_at(deadline.into(), self.take(units)).await {
+            // Boxed, since each ask would have room for it.
+            let taken = Box::pin(tokio::time::timeout_at(deadline.into(), self.take(units)));
+            match taken.await {
                 Ok(true) => {}
                 Ok(false) => return Err(AskFailure::unsent()),
                 Err(_) => return Err(AskFailure::Deadline),
@@ -613,7 +621,7 @@ impl Lane {
     }
 
     fn push_ask(&self, ask: AskCommand) -> Result<(), AskFailure> {
-        let sent = self.link.0.commands.send(Command::Ask(Box::new(ask)));
+        let sent = self.link.0.commands.send(Command::Ask(ask));
         sent.map_err(|_| AskFailure::unsent())
     }
 }

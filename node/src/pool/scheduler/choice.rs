@@ -143,8 +143,8 @@ impl Scheduler {
         let left = takes - waited.as_secs_f64();
         // Who waits waits for somebody; and now and then it is seen whether the slow one still is.
         let others = self.in_flight > known.in_flight();
-        let stale = now.saturating_duration_since(known.answered_at) > LOOK_AGAIN;
-        let slow = usual > 0.0 && takes > usual * SLOW && others && !stale;
+        let stale = || now.saturating_duration_since(known.answered_at) > LOOK_AGAIN;
+        let slow = usual > 0.0 && takes > usual * SLOW && others && !stale();
         if !slow || left < self.pace.wait(self.queue.len(), self.in_flight, now) + usual {
             return false;
         }

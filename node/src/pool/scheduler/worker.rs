@@ -12,6 +12,8 @@ use super::{
 /// A worker's latency returns to the pool's mean with this time constant: long enough to spare a slow
 /// worker, short enough to notice that it has recovered.
 const FORGET: Duration = Duration::from_secs(10);
+/// For so long a latency is news.
+const FRESH: Duration = Duration::from_millis(1);
 /// A worker that fails `n` times in a row counts as `n + 1` times as slow as the mean, up to this.
 const WORST_STREAK: u32 = 64;
 /// The share of the last answers that a failure counts for.
@@ -165,10 +167,10 @@ impl Worker {
 
     /// Its latency now, in seconds: without news, it comes closer to the mean of the pool.
     pub(super) fn latency(&self, mean: f64, now: Instant) -> f64 {
-        let idle = now.saturating_duration_since(self.seen).as_secs_f64();
-        if idle < 1e-3 {
+        if now < self.seen + FRESH {
             return self.latency;
         }
+        let idle = now.saturating_duration_since(self.seen).as_secs_f64();
         mean + (self.latency - mean) * (-idle / FORGET.as_secs_f64()).exp()
     }
 
@@ -183,8 +185,9 @@ impl Worker {
     ) -> f64 {
         let age = oldest.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         let each = self.latency(mean, now).max(age);
-        let served = now.saturating_duration_since(self.since);
-        let share = if served < slow_start {
+        let until = self.since.checked_add(slow_start);
+        let share = if until.is_none_or(|until| now < until) {
+            let served = now.saturating_duration_since(self.since);
             (served.as_secs_f64() / slow_start.as_secs_f64()).max(FIRST_SHARE)
         } else {
             1.0

@@ -39,7 +39,7 @@ fn ask(lane: &Arc<Lane>, deadline: Instant) -> (Command, Answer) {
         waiting: Waiting::One { slot, courier: None },
         units: 1,
     };
-    (Command::Ask(Box::new(command)), answer)
+    (Command::Ask(command), answer)
 }
 
 mod parts;

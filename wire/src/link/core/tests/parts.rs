@@ -40,7 +40,7 @@ fn stream() -> Stream {
         waiting: Waiting::Parts(inlet),
         units: 1,
     };
-    near.on_command(Command::Ask(Box::new(command)), now);
+    near.on_command(Command::Ask(command), now);
     let mut events = carry(&mut near, &mut far);
     let Some(Event::Ask { id, window: Some(window), .. }) = events.pop() else {
         panic!("{events:?}")
