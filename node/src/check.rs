@@ -8,7 +8,7 @@
 //!
 //! The crate `jsonschema` would do all of the standard, at the price of a tree of dozens of crates, of
 //! compiling each schema, and of messages written for authors of schemas; what is needed here is
-//! small, and answers to people who call an API. A schema is read once, see [`keywords`], since what a
+//! small, and answers to people who call an API. A schema is read once, since what a
 //! check costs is otherwise mostly looking keywords up.
 //!
 //! Schemas come from other nodes and values from anybody: both may be malformed or hostile. Depth,
