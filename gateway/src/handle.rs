@@ -113,7 +113,6 @@ impl Front {
 
             let limits = Limits {
                 uri: self.config.uri_limit,
-                headers: self.config.max_headers,
                 body: self.config.body_limit,
                 blob: self.config.blob_limit,
                 upload: self.config.upload_limit,
@@ -128,7 +127,9 @@ impl Front {
                 _ => None,
             };
             let crossing =
-                safe.map_or(Ok(()), |safe| web::check(&self.config.origins, &head, safe));
+                route::count_headers(&head.headers, self.config.max_headers).and_then(|()| {
+                    safe.map_or(Ok(()), |safe| web::check(&self.config.origins, &head, safe))
+                });
             // What is seldom is boxed: its size would be carried, and moved, by each request.
             let outcome = if let Err(problem) = crossing {
                 Err(problem)

@@ -14,7 +14,10 @@
 //! Schemas come from other nodes and values from anybody: both may be malformed or hostile. Depth,
 //! work and the number of reported problems are bounded.
 
-use std::{cmp::Ordering, collections::HashMap};
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, HashSet},
+};
 
 use serde_json::{Map, Value};
 
@@ -451,32 +454,33 @@ impl<'a> Run<'a> {
 impl Declared {
     fn of(schemas: &Schemas, schema: At) -> Self {
         let mut declared = Self::default();
-        declared.add(schemas, schema, &mut { MIN_STEPS }, 0);
+        let (mut names, mut known) = (HashSet::new(), HashSet::from([schema]));
+        let mut waiting = vec![schema];
+        // Each schema once, however often it is referred to, and each name: what is kept is no more than
+        // the document.
+        while let Some(schema) = waiting.pop() {
+            let Some(keywords) = schemas.keywords(schema) else {
+                declared.open |= !schemas.takes_nothing(schema);
+                continue;
+            };
+            declared.add(schemas, keywords, &mut names);
+            let next = waiting.len();
+            waiting.extend(keywords.applied().filter(|schema| known.insert(*schema)));
+            // In the order of the document: the last is taken first.
+            waiting[next..].reverse();
+        }
         declared
     }
 
-    /// Gathers the members that the schemas of an object declare.
-    fn add(&mut self, schemas: &Schemas, schema: At, steps: &mut usize, depth: usize) {
-        if *steps == 0 || depth >= MAX_STACK {
-            // Rather too lenient than wrong.
-            self.open = true;
-            return;
-        }
-        *steps -= 1;
-        let Some(keywords) = schemas.keywords(schema) else {
-            self.open |= !schemas.takes_nothing(schema);
-            return;
-        };
-        self.names.extend(keywords.names().map(str::to_owned));
+    fn add<'s>(&mut self, schemas: &Schemas, keywords: &'s Keywords, known: &mut HashSet<&'s str>) {
+        let new = keywords.names().filter(|name| known.insert(name));
+        self.names.extend(new.map(str::to_owned));
         self.open |= keywords.others.is_some_and(|others| !schemas.takes_nothing(others));
         self.open |= keywords.patterns.is_some();
         let nothing_applies = keywords.applied().next().is_none();
         let silent = keywords.properties.is_none() && keywords.others.is_none() && nothing_applies;
         let is_object = keywords.types.as_ref().is_none_or(|types| types.has("object"));
         self.open |= silent && is_object;
-        for schema in keywords.applied() {
-            self.add(schemas, schema, steps, depth + 1);
-        }
     }
 }
 

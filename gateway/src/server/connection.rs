@@ -113,7 +113,7 @@ fn http1(config: &GatewayConfig) -> http1::Builder {
         .title_case_headers(config.ancestor)
         .max_header_size(config.header_limit);
     // The limit itself is kept with all others, whatever the protocol. To set one here costs each request
-    // a twentieth of its time: the room is then filled one by one.
+    // a twentieth of its instructions: the room is then filled one by one.
     if config.max_headers > HEADERS {
         builder.max_headers(config.max_headers);
     }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::{Declared, query::Kinds};
 
 /// Where a schema of the document is in the list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct At(u32);
 
 /// All schemas of a document that its root leads to.
