@@ -28,8 +28,9 @@ pub use layercake_node::{
     ProcessBuilder, ProcessError, Program, PublishError, Replies, Reply, Restart, Running,
     STOP_GRACE, STREAM, STREAM_DEADLINE, Spawn, Strategy, SubscribeError, SuperviseError,
     Supervisor, SupervisorBuilder, TellError, Timer, Unknown, Watch, Why, args, current_trace,
-    error_chain, log_to_stderr, pool, pools_of, retry, run_as_worker, run_main, run_main_on,
-    run_main_with, run_until_stopped, schema, service, story_of, testing, wire,
+    error_chain, front_runtime, log_to_stderr, pool, pools_of, retry, run_as_worker, run_front,
+    run_main, run_main_on, run_main_with, run_until_stopped, schema, service, story_of, testing,
+    wire,
 };
 pub use layercake_node::{
     Blob, Bytes, Span, Upload, UploadSender, http as http_api, pool::PoolStatus, retry::Retry,

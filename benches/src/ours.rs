@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use layercake::{NodeConfig, prelude::*, wire};
+use layercake::{Allowed, NodeConfig, prelude::*, wire};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -20,9 +20,14 @@ use crate::{
 const UNIX: &str = "layercake-unix";
 const QUIC: &str = "layercake-quic";
 const HTTP: &str = "layercake-http";
+const GATEWAY: &str = "layercake-gateway";
+/// The program behind the gateway.
+const PUBLISHED: &str = "layercake-published";
 
 /// Workers behind the front door.
 const WORKERS: usize = 4;
+/// What they publish for the gateway.
+const NAME: &str = "textures";
 
 #[message(reply = Bytes)]
 struct Echo {
@@ -58,6 +63,8 @@ pub(crate) fn contestants() -> Vec<Box<dyn Contestant>> {
         Box::new(Ask(QUIC)),
         Box::new(Http(Protocol::Http1)),
         Box::new(Http(Protocol::Http2)),
+        Box::new(Standalone(Protocol::Http1)),
+        Box::new(Standalone(Protocol::Http2)),
     ]
 }
 
@@ -66,6 +73,8 @@ pub(crate) fn serve(name: &str, args: &[String]) -> Option<Result<()>> {
     match (name, args) {
         (UNIX | QUIC, [mesh]) => Some(serve_actor(Path::new(mesh), name == QUIC)),
         (HTTP, [mesh]) => Some(serve_http(Path::new(mesh))),
+        (GATEWAY, [mesh]) => Some(serve_gateway(Path::new(mesh))),
+        (PUBLISHED, [mesh]) => Some(serve_published(Path::new(mesh))),
         _ => None,
     }
 }
@@ -162,7 +171,7 @@ fn serve_actor(mesh: &Path, quic: bool) -> Result<()> {
     })
 }
 
-/// The front door before a pool of processes.
+/// The front door of a program, before its own pool of processes.
 struct Http(Protocol);
 
 impl Contestant for Http {
@@ -178,14 +187,37 @@ impl Contestant for Http {
         let mesh = folder.path().join("mesh");
         let server = OtherEnd::start(HTTP, &[&mesh.to_string_lossy()])?;
         let url = format!("http://{}/Xy?x=2&y=2", server.word(0)?);
-        Ok(Box::new(Door { protocol: self.0, url, _server: server, _folder: folder }))
+        Ok(Box::new(Door { protocol: self.0, url, _servers: vec![server], _folder: folder }))
+    }
+}
+
+/// What `layer-cake gateway` is: a process that has never heard of the workers which others publish.
+struct Standalone(Protocol);
+
+impl Contestant for Standalone {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Protocol::Http1 => GATEWAY,
+            Protocol::Http2 => "layercake-gateway-h2",
+        }
+    }
+
+    fn start(&self) -> Result<Box<dyn Running>> {
+        let folder = tempfile::tempdir()?;
+        let mesh = folder.path().join("mesh");
+        let mesh = mesh.to_string_lossy();
+        let workers = OtherEnd::start(PUBLISHED, &[&mesh])?;
+        let gateway = OtherEnd::start(GATEWAY, &[&mesh])?;
+        let url = format!("http://{}/Xy?x=2&y=2", gateway.word(0)?);
+        let servers = vec![gateway, workers];
+        Ok(Box::new(Door { protocol: self.0, url, _servers: servers, _folder: folder }))
     }
 }
 
 struct Door {
     protocol: Protocol,
     url: String,
-    _server: OtherEnd,
+    _servers: Vec<OtherEnd>,
     _folder: TempDir,
 }
 
@@ -205,6 +237,34 @@ fn serve_http(mesh: &Path) -> Result<()> {
         let door = node.http("127.0.0.1:0").bind::<Xy>(pool).await?;
         other_end::ready(&[&door.local_addr().to_string()])?;
         let _ = door.run().await;
+        Ok(())
+    })
+}
+
+fn serve_published(mesh: &Path) -> Result<()> {
+    one_thread()?.block_on(async {
+        let node = node(mesh).await?;
+        let pool = node.pool::<Worker>().processes(WORKERS).publish(NAME, Scope::Host).start();
+        let pool = pool.await.context("cannot start the workers")?;
+        pool.wait_for(WORKERS).await;
+        other_end::ready(&[])?;
+        node.stopping().await;
+        Ok(())
+    })
+}
+
+fn serve_gateway(mesh: &Path) -> Result<()> {
+    layercake::front_runtime()?.block_on(async {
+        let node = node(mesh).await?;
+        let allowed = Allowed::all(Scope::Host);
+        let door = node.http("127.0.0.1:0").bind_published(&allowed).await?;
+        let addr = door.local_addr();
+        tokio::spawn(door.run());
+        while node.own_pools().iter().all(|pool| pool.ready < WORKERS) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        other_end::ready(&[&addr.to_string()])?;
+        node.stopping().await;
         Ok(())
     })
 }

@@ -76,8 +76,8 @@ pub use pool::{AnyFeed, AnyPool, Anything, Pool, PoolBuilder, PoolError, PoolReq
 pub use pools::{MeshPool, pools_of};
 pub use process::{CommandBuilder, Limits, MAX_OUTPUT, NoMessages, ProcessBuilder, ProcessError};
 pub use run::{
-    Outcome, chain as error_chain, log_to_stderr, run_as_worker, run_main, run_main_on,
-    run_main_with, run_until_stopped,
+    Outcome, chain as error_chain, front_runtime, log_to_stderr, run_as_worker, run_front,
+    run_main, run_main_on, run_main_with, run_until_stopped,
 };
 pub use span::{Span, SpanError};
 pub use story::{ActorStatus, MAX_ACTORS_TOLD, NodeStory, story_of};

@@ -1,10 +1,13 @@
 //! Running a program: what `#[layercake::main]` expands to.
 
-use std::{fmt::Write, process::ExitCode, time::Duration};
+use std::{fmt::Write, io, num::NonZero, process::ExitCode, time::Duration};
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{
     args,
@@ -21,18 +24,18 @@ const MAIN_GRACE: Duration = Duration::from_secs(5);
 /// Writes the log to stderr, unless the program has set up its own: warnings and errors, or what the
 /// environment variable `LAYERCAKE_LOG` asks for (`info`, `debug`, `layercake_directory=debug`, …).
 pub fn log_to_stderr() {
-    use std::io::IsTerminal;
+    use io::IsTerminal;
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("LAYERCAKE_LOG").unwrap_or_else(|_| {
         // The mDNS and QUIC libraries warn about what is none of the user's business.
         EnvFilter::new("warn,mdns_sd=off,quinn=error,quinn_udp=error")
     });
-    let colours = std::io::stderr().is_terminal()
+    let colours = io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // An error says that the program has its own subscriber already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_ansi(colours)
         .try_init();
 }
@@ -97,8 +100,8 @@ fn program_name() -> String {
 /// Prints on stdout; a reader that has gone away is no failure.
 fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             eprintln!("error: cannot write to standard output\n  cause: {error}");
             ExitCode::FAILURE
         }
@@ -159,7 +162,40 @@ where
     if std::env::args().nth(1).as_deref() == Some("--describe") {
         return describe(None);
     }
-    run(config, main)
+    run(runtime(), config, main)
+}
+
+/// As [`run_main_on`], on the runtime of a [front door](front_runtime): for a program that has no
+/// handlers of its own.
+pub fn run_front<F, Fut>(config: NodeConfig, main: F) -> ExitCode
+where
+    F: FnOnce(Node) -> Fut,
+    Fut: Future<Output: Outcome>,
+{
+    log_to_stderr();
+    run_as_worker().unwrap_or_else(|| run(front_runtime(), config, main))
+}
+
+/// A runtime for a program that passes messages on and does little with them, as a front door whose
+/// workers are other processes: it has one thread less than the machine has processors, and at least
+/// one, because the links of a node have a thread of their own. With two processors that is a tenth
+/// more requests than a thread for each. Whatever keeps a thread busy may hold up everything there; a
+/// program with handlers of its own does better with tokio's default, which [`run_main`] takes. The
+/// environment variable `TOKIO_WORKER_THREADS` sets the number of threads of both.
+///
+/// # Errors
+/// The system's, when there can be no further threads or files.
+pub fn front_runtime() -> io::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        builder.worker_threads(processors.saturating_sub(1).max(1));
+    }
+    builder.enable_all().build()
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 /// As [`run_main`], with arguments read from the command line: `--name=value` for each field of the
@@ -182,7 +218,7 @@ where
         return print(args::help::<A>(&program_name()).trim_end());
     }
     match args::read::<A>(&words) {
-        Ok(arguments) => run(NodeConfig::default(), move |node| main(node, arguments)),
+        Ok(arguments) => run(runtime(), NodeConfig::default(), move |node| main(node, arguments)),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
@@ -190,12 +226,12 @@ where
     }
 }
 
-fn run<F, Fut>(config: NodeConfig, main: F) -> ExitCode
+fn run<F, Fut>(runtime: io::Result<Runtime>, config: NodeConfig, main: F) -> ExitCode
 where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
 {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start a runtime\n  cause: {error}");

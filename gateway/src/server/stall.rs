@@ -29,7 +29,8 @@ pub(super) struct Silence {
     head: Duration,
     idle: Duration,
     begun: Instant,
-    /// Whose turn it is, in the lowest bits; above them since when, in milliseconds after the beginning.
+    /// Whose turn it is, in the lowest bits; above them since when, in milliseconds after the beginning, or
+    /// [`JUST`]: most turns end before anybody looks at the clock.
     turn: AtomicU64,
 }
 
@@ -42,6 +43,8 @@ const OURS: u64 = 2;
 /// The connection is none of HTTP any more.
 const ELSE: u64 = 3;
 const TURN: u64 = 3;
+/// The turn has begun since the limit was last asked for.
+const JUST: u64 = u64::MAX << 2;
 
 impl Silence {
     /// Begins with the client's first head, which may take as long as `head`; a pause, as long as `idle`.
@@ -60,26 +63,26 @@ impl Silence {
         self.turn.store(ELSE, Ordering::Relaxed);
     }
 
-    fn since_now(&self, turn: u64) -> u64 {
-        let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(0);
-        (since << 2) | turn
-    }
-
     /// Something has come.
     fn heard(&self) {
         if self.turn.load(Ordering::Relaxed) & TURN == IDLE {
-            self.turn.store(self.since_now(HEAD), Ordering::Relaxed);
+            self.turn.store(JUST | HEAD, Ordering::Relaxed);
         }
     }
 
     /// When it will have been silent for too long.
     fn limit(&self) -> Option<Instant> {
-        let turn = self.turn.load(Ordering::Relaxed);
+        let mut turn = self.turn.load(Ordering::Relaxed);
         let span = match turn & TURN {
             HEAD => self.head,
             IDLE => self.idle,
             _ => return None,
         };
+        if turn >= JUST {
+            let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(0);
+            turn = (since << 2) | (turn & TURN);
+            self.turn.store(turn, Ordering::Relaxed);
+        }
         Some(self.begun + Duration::from_millis(turn >> 2) + span)
     }
 }
@@ -90,7 +93,7 @@ pub(super) struct Ours(Arc<Silence>);
 impl Drop for Ours {
     fn drop(&mut self) {
         if self.0.turn.load(Ordering::Relaxed) == OURS {
-            self.0.turn.store(self.0.since_now(IDLE), Ordering::Relaxed);
+            self.0.turn.store(JUST | IDLE, Ordering::Relaxed);
         }
     }
 }

@@ -84,6 +84,11 @@ struct Workers {
 }
 
 impl Demo {
+    /// Whether workers' handlers run on this process's own runtime.
+    pub(crate) fn has_handlers(&self) -> bool {
+        self.part.is_none() && self.whole.pool == PoolKind::Tasks
+    }
+
     pub(crate) async fn run(self, node: Node) -> Result<()> {
         match self.part {
             Some(Part::Worker(workers)) => {

@@ -62,10 +62,16 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Demo(command) => {
-            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+            let seeds = command.seeds.clone();
+            if command.has_handlers() {
+                with_node(seeds, async move |node| command.run(node).await)
+            } else {
+                layercake::run_front(on(seeds), async move |node| command.run(node).await)
+            }
         }
         Command::Gateway(command) => {
-            with_node(command.seeds.clone(), async move |node| command.run(node).await)
+            let config = on(command.seeds.clone());
+            layercake::run_front(config, async move |node| command.run(node).await)
         }
         Command::Host(command) => {
             with_node(command.seeds.clone(), async move |node| command.run(node).await)
@@ -119,8 +125,13 @@ where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
 {
+    layercake::run_main_on(on(seeds), run)
+}
+
+/// The node of a command.
+fn on(seeds: Seeds) -> NodeConfig {
     let mut config = NodeConfig::default();
     // First, since there is a limit.
     config.directory.seeds.splice(..0, seeds.seeds);
-    layercake::run_main_on(config, run)
+    config
 }
