@@ -178,8 +178,8 @@ where
 
 /// A runtime for a program that passes messages on and does little with them, as a front door whose
 /// workers are other processes: it has one thread less than the machine has processors, and at least
-/// one, because the links of a node have a thread of their own. With two processors that is a tenth
-/// more requests than a thread for each. Whatever keeps a thread busy may hold up everything there; a
+/// one, because the links of a node have a thread of their own. With two processors that is a few
+/// percent more requests than a thread for each. Whatever keeps a thread busy may hold up everything there; a
 /// program with handlers of its own does better with tokio's default, which [`run_main`] takes. The
 /// environment variable `TOKIO_WORKER_THREADS` sets the number of threads of both.
 ///
