@@ -17,7 +17,10 @@ use std::{
     fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,6 +53,8 @@ pub const DIAL_TIME: Duration = Duration::from_secs(3);
 const MAX_HANDSHAKES: usize = 256;
 /// How long closing waits for goodbyes.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
+/// What links say to their peers when the endpoint closes.
+const STOPS: &str = "the node stops";
 /// Peers without a link whose last link is remembered, before they are swept.
 const MAX_IDLE_PEERS: usize = 4096;
 
@@ -143,6 +148,8 @@ struct Shared {
     /// Where everything runs: the I/O thread's runtime, or for an endpoint in memory the user's.
     io: Runtime,
     stop: CancellationToken,
+    /// Set before `stop`, when links begin to say goodbye.
+    closing: AtomicBool,
     ground: Ground,
     links: Mutex<HashMap<NodeId, Entry>>,
     /// Locked within `links` where both are.
@@ -500,8 +507,10 @@ impl Endpoint {
     /// Says goodbye on every link and ends. Other handles are of no use afterwards.
     pub async fn close(&self) {
         let shared = self.shared();
+        // Before the list is taken: what comes up afterwards says goodbye by itself.
+        shared.closing.store(true, Ordering::Release);
         for link in self.links() {
-            link.close("the node stops");
+            link.close(STOPS);
         }
         let deadline = clock::now() + CLOSE_TIME;
         let saying_goodbye =
@@ -553,6 +562,7 @@ impl Shared {
             ground,
             links: Mutex::default(),
             gone: Mutex::default(),
+            closing: AtomicBool::new(false),
             types: Mutex::default(),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
         })

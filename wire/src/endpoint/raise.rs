@@ -1,6 +1,10 @@
 //! From a connection on which both have said hello to a link, and what carries it.
 
-use std::{cell::RefCell, pin::pin, sync::Arc};
+use std::{
+    cell::RefCell,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -9,7 +13,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Ground, Shared, Transport};
+use super::{Ground, STOPS, Shared, Transport};
 use crate::{
     hello::Hello,
     id::{NodeAddr, PeerId},
@@ -91,6 +95,9 @@ impl Shared {
         };
         if !spawned {
             link.mark_closed();
+        }
+        if self.closing.load(Ordering::Acquire) {
+            link.close(STOPS);
         }
         link
     }
