@@ -61,10 +61,10 @@ pub(crate) fn contestants() -> Vec<Box<dyn Contestant>> {
     vec![
         Box::new(Ask(UNIX)),
         Box::new(Ask(QUIC)),
-        Box::new(Http(Protocol::Http1)),
-        Box::new(Http(Protocol::Http2)),
-        Box::new(Standalone(Protocol::Http1)),
-        Box::new(Standalone(Protocol::Http2)),
+        Box::new(Http(HTTP, Protocol::Http1, &[HTTP])),
+        Box::new(Http("layercake-h2", Protocol::Http2, &[HTTP])),
+        Box::new(Http(GATEWAY, Protocol::Http1, &[PUBLISHED, GATEWAY])),
+        Box::new(Http("layercake-gateway-h2", Protocol::Http2, &[PUBLISHED, GATEWAY])),
     ]
 }
 
@@ -171,46 +171,24 @@ fn serve_actor(mesh: &Path, quic: bool) -> Result<()> {
     })
 }
 
-/// The front door of a program, before its own pool of processes.
-struct Http(Protocol);
+/// A front door before a pool of processes: its name, what is spoken, and which processes of ours that
+/// takes, the front door last.
+struct Http(&'static str, Protocol, &'static [&'static str]);
 
 impl Contestant for Http {
     fn name(&self) -> &'static str {
-        match self.0 {
-            Protocol::Http1 => HTTP,
-            Protocol::Http2 => "layercake-h2",
-        }
+        self.0
     }
 
     fn start(&self) -> Result<Box<dyn Running>> {
+        let &Self(_, protocol, servers) = self;
         let folder = tempfile::tempdir()?;
         let mesh = folder.path().join("mesh");
-        let server = OtherEnd::start(HTTP, &[&mesh.to_string_lossy()])?;
-        let url = format!("http://{}/Xy?x=2&y=2", server.word(0)?);
-        Ok(Box::new(Door { protocol: self.0, url, _servers: vec![server], _folder: folder }))
-    }
-}
-
-/// What `layer-cake gateway` is: a process that has never heard of the workers which others publish.
-struct Standalone(Protocol);
-
-impl Contestant for Standalone {
-    fn name(&self) -> &'static str {
-        match self.0 {
-            Protocol::Http1 => GATEWAY,
-            Protocol::Http2 => "layercake-gateway-h2",
-        }
-    }
-
-    fn start(&self) -> Result<Box<dyn Running>> {
-        let folder = tempfile::tempdir()?;
-        let mesh = folder.path().join("mesh");
-        let mesh = mesh.to_string_lossy();
-        let workers = OtherEnd::start(PUBLISHED, &[&mesh])?;
-        let gateway = OtherEnd::start(GATEWAY, &[&mesh])?;
-        let url = format!("http://{}/Xy?x=2&y=2", gateway.word(0)?);
-        let servers = vec![gateway, workers];
-        Ok(Box::new(Door { protocol: self.0, url, _servers: servers, _folder: folder }))
+        let start = |name: &&str| OtherEnd::start(name, &[&mesh.to_string_lossy()]);
+        let servers = servers.iter().map(start).collect::<Result<Vec<_>>>()?;
+        let door = servers.last().context("a front door")?;
+        let url = format!("http://{}/Xy?x=2&y=2", door.word(0)?);
+        Ok(Box::new(Door { protocol, url, _servers: servers, _folder: folder }))
     }
 }
 
@@ -227,6 +205,7 @@ impl Running for Door {
     }
 }
 
+/// A program with a front door before its own pool of processes, as `#[layercake::main]` runs it.
 fn serve_http(mesh: &Path) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -241,6 +220,7 @@ fn serve_http(mesh: &Path) -> Result<()> {
     })
 }
 
+/// A program whose workers publish themselves.
 fn serve_published(mesh: &Path) -> Result<()> {
     one_thread()?.block_on(async {
         let node = node(mesh).await?;
@@ -253,6 +233,7 @@ fn serve_published(mesh: &Path) -> Result<()> {
     })
 }
 
+/// What `layer-cake gateway` is: a process that has never heard of the workers which others publish.
 fn serve_gateway(mesh: &Path) -> Result<()> {
     layercake::front_runtime()?.block_on(async {
         let node = node(mesh).await?;
@@ -260,9 +241,13 @@ fn serve_gateway(mesh: &Path) -> Result<()> {
         let door = node.http("127.0.0.1:0").bind_published(&allowed).await?;
         let addr = door.local_addr();
         tokio::spawn(door.run());
-        while node.own_pools().iter().all(|pool| pool.ready < WORKERS) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let all_there = async {
+            while node.own_pools().iter().all(|pool| pool.ready < WORKERS) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), all_there).await;
+        in_time.context("the gateway does not find the workers that are published")?;
         other_end::ready(&[&addr.to_string()])?;
         node.stopping().await;
         Ok(())

@@ -155,6 +155,24 @@ where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
 {
+    run_main_in(usual_runtime, config, main)
+}
+
+/// As [`run_main_on`], in the runtime of a [front door](front_runtime): for a program that has no
+/// handlers of its own.
+pub fn run_front<F, Fut>(config: NodeConfig, main: F) -> ExitCode
+where
+    F: FnOnce(Node) -> Fut,
+    Fut: Future<Output: Outcome>,
+{
+    run_main_in(front_runtime, config, main)
+}
+
+fn run_main_in<F, Fut>(runtime: MakeRuntime, config: NodeConfig, main: F) -> ExitCode
+where
+    F: FnOnce(Node) -> Fut,
+    Fut: Future<Output: Outcome>,
+{
     log_to_stderr();
     if let Some(code) = run_as_worker() {
         return code;
@@ -162,26 +180,21 @@ where
     if std::env::args().nth(1).as_deref() == Some("--describe") {
         return describe(None);
     }
-    run(runtime(), config, main)
+    run(runtime, config, main)
 }
 
-/// As [`run_main_on`], on the runtime of a [front door](front_runtime): for a program that has no
-/// handlers of its own.
-pub fn run_front<F, Fut>(config: NodeConfig, main: F) -> ExitCode
-where
-    F: FnOnce(Node) -> Fut,
-    Fut: Future<Output: Outcome>,
-{
-    log_to_stderr();
-    run_as_worker().unwrap_or_else(|| run(front_runtime(), config, main))
+type MakeRuntime = fn() -> io::Result<Runtime>;
+
+fn usual_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 /// A runtime for a program that passes messages on and does little with them, as a front door whose
 /// workers are other processes: it has one thread less than the machine has processors, and at least
 /// one, because the links of a node have a thread of their own. With two processors that is a few
-/// percent more requests than a thread for each. Whatever keeps a thread busy may hold up everything there; a
-/// program with handlers of its own does better with tokio's default, which [`run_main`] takes. The
-/// environment variable `TOKIO_WORKER_THREADS` sets the number of threads of both.
+/// percent more requests than a thread for each. Whatever keeps a thread busy may hold up everything
+/// there; a program with handlers of its own does better with tokio's default, which [`run_main`] takes.
+/// The environment variable `TOKIO_WORKER_THREADS` sets the number of threads of both.
 ///
 /// # Errors
 /// The system's, when there can be no further threads or files.
@@ -192,10 +205,6 @@ pub fn front_runtime() -> io::Result<Runtime> {
         builder.worker_threads(processors.saturating_sub(1).max(1));
     }
     builder.enable_all().build()
-}
-
-fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 /// As [`run_main`], with arguments read from the command line: `--name=value` for each field of the
@@ -218,7 +227,9 @@ where
         return print(args::help::<A>(&program_name()).trim_end());
     }
     match args::read::<A>(&words) {
-        Ok(arguments) => run(runtime(), NodeConfig::default(), move |node| main(node, arguments)),
+        Ok(arguments) => {
+            run(usual_runtime, NodeConfig::default(), move |node| main(node, arguments))
+        }
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
@@ -226,12 +237,12 @@ where
     }
 }
 
-fn run<F, Fut>(runtime: io::Result<Runtime>, config: NodeConfig, main: F) -> ExitCode
+fn run<F, Fut>(runtime: MakeRuntime, config: NodeConfig, main: F) -> ExitCode
 where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
 {
-    let runtime = match runtime {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start a runtime\n  cause: {error}");

@@ -329,6 +329,19 @@ async fn a_neighbour_that_has_left_is_not_looked_for_elsewhere() {
 }
 
 #[tokio::test]
+async fn who_links_to_a_node_that_is_about_to_close_hears_of_its_end() {
+    // One of them is at times done with the dial before the other one has its link.
+    for _ in 0..40 {
+        let (mut near, far) = neighbours();
+        near.endpoint.link(&far.endpoint.addr()).await.expect("links");
+        far.endpoint.close().await;
+        assert!(matches!(next(&mut near).await, Seen::Up));
+        let Seen::Down(end) = next(&mut near).await else { panic!("it ends") };
+        assert!(matches!(end, LinkDown::Closed(_)), "{end:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_closed_endpoint_says_so_and_keeps_nobody_waiting() {
     let (near, far) = neighbours();
     let addr = far.endpoint.addr();

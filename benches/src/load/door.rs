@@ -53,8 +53,7 @@ const MIB: f64 = (1 << 20) as f64;
 
 /// The gateway's process. As a user has it, but for who its clients are: they say so themselves.
 pub(crate) fn serve(mesh: &str) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    layercake::front_runtime()?.block_on(async {
         let mesh = Some(Path::new(mesh).to_owned());
         let node = Node::start_with(NodeConfig { mesh, ..NodeConfig::default() }).await?;
         let pool = node.pool::<Hand>().processes(WORKERS).start().await?;

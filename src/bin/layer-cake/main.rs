@@ -62,16 +62,12 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Demo(command) => {
-            let seeds = command.seeds.clone();
-            if command.has_handlers() {
-                with_node(seeds, async move |node| command.run(node).await)
-            } else {
-                layercake::run_front(on(seeds), async move |node| command.run(node).await)
-            }
+            let (seeds, has_handlers) = (command.seeds.clone(), command.has_handlers());
+            let run = async move |node| command.run(node).await;
+            if has_handlers { with_node(seeds, run) } else { as_front(seeds, run) }
         }
         Command::Gateway(command) => {
-            let config = on(command.seeds.clone());
-            layercake::run_front(config, async move |node| command.run(node).await)
+            as_front(command.seeds.clone(), async move |node| command.run(node).await)
         }
         Command::Host(command) => {
             with_node(command.seeds.clone(), async move |node| command.run(node).await)
@@ -126,6 +122,15 @@ where
     Fut: Future<Output: Outcome>,
 {
     layercake::run_main_on(on(seeds), run)
+}
+
+/// As [`with_node`], in a process that passes requests on to others.
+fn as_front<F, Fut>(seeds: Seeds, run: F) -> ExitCode
+where
+    F: FnOnce(Node) -> Fut,
+    Fut: Future<Output: Outcome>,
+{
+    layercake::run_front(on(seeds), run)
 }
 
 /// The node of a command.
