@@ -258,11 +258,7 @@ fn nothing_outlives_the_middle_of_a_tree_and_what_is_above_hears_of_it() {
     // The one above has done what it was for, and leaves what it heard.
     let (_, status) = top.wait_end(SOON);
     assert!(status.success());
-    let lines = top.lines();
-    assert!(
-        lines.iter().any(|line| line.text.contains(r#""left":"its process died"#)),
-        "{lines:?}"
-    );
+    top.wait_line(|line| line.contains(r#""left":"its process died"#), SOON);
     assert!(!lives(pids[1]));
 }
 

@@ -152,7 +152,8 @@ impl Program {
         self.shared.lock().ended
     }
 
-    /// Waits for its end; returns when and how it came.
+    /// Waits for its end; returns when and how it came. What it said last may not have been read by
+    /// then: wait for that with [`wait_line`](Self::wait_line).
     ///
     /// # Panics
     /// When it still runs after this time; the message has all its output.
