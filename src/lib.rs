@@ -20,7 +20,7 @@ pub use layercake_macros::{actor, data, entry, machine, mail, main, message, sta
 pub use layercake_node::__private;
 pub use layercake_node::{
     ASK_DEADLINE, Accepts, Actor, ActorStatus, Address, Agent, AnyAddress, AnyFeed, AnyPool,
-    Anything, Api, AskError, ByFunction, ByHandlers, ChildEnded, CommandBuilder, Context,
+    Anything, Api, AskError, ByFunction, ByHandlers, Carrier, ChildEnded, CommandBuilder, Context,
     DEAD_LETTERS, Data, DeadLetter, DeadLetters, Entry, EntryApi, Exit, FromArgs, Gone, Inbox,
     JOBS, Letters, Limits, Listen, MAILBOX, MAX_CHILDREN, MAX_OUTPUT, Machine, Mail, MeshPool,
     Message, MessageApi, NoArgs, NoMail, NoMessages, Node, NodeConfig, NodeError, NodeStory,

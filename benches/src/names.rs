@@ -41,7 +41,7 @@ pub(crate) struct Options {
 /// A node that looks for no other hosts.
 async fn node(mesh: &Path) -> Result<Node> {
     let directory = DirectoryConfig { mdns: false, port: 0, ..DirectoryConfig::in_memory() };
-    let config = NodeConfig { mesh: Some(mesh.to_owned()), directory };
+    let config = NodeConfig { mesh: Some(mesh.to_owned()), directory, ..NodeConfig::default() };
     Ok(Node::start_with(config).await?)
 }
 

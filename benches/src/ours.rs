@@ -79,9 +79,12 @@ pub(crate) fn serve(name: &str, args: &[String]) -> Option<Result<()>> {
     }
 }
 
+fn config(mesh: &Path) -> NodeConfig {
+    NodeConfig { mesh: Some(mesh.to_owned()), ..NodeConfig::default() }
+}
+
 async fn node(mesh: &Path) -> Result<Node> {
-    let config = NodeConfig { mesh: Some(mesh.to_owned()), ..NodeConfig::default() };
-    Ok(Node::start_with(config).await?)
+    Ok(Node::start_with(config(mesh)).await?)
 }
 
 /// Asks one actor in another process.
@@ -235,8 +238,9 @@ fn serve_published(mesh: &Path) -> Result<()> {
 
 /// What `layer-cake gateway` is: a process that has never heard of the workers which others publish.
 fn serve_gateway(mesh: &Path) -> Result<()> {
-    layercake::front_runtime()?.block_on(async {
-        let node = node(mesh).await?;
+    let (runtime, config) = layercake::front_runtime(config(mesh))?;
+    runtime.block_on(async {
+        let node = Node::start_with(config).await?;
         let allowed = Allowed::all(Scope::Host);
         let door = node.http("127.0.0.1:0").bind_published(&allowed).await?;
         let addr = door.local_addr();

@@ -343,7 +343,8 @@ pub(crate) fn run_worker(start: &str) -> Result<(), String> {
         let mut terminate = signal(SignalKind::terminate())
             .map_err(|e| format!("cannot listen for signals: {e}"))?;
         let directory = start.directory.clone().unwrap_or_else(DirectoryConfig::from_env);
-        let config = NodeConfig { mesh: Some(start.mesh.clone()), directory };
+        let config =
+            NodeConfig { mesh: Some(start.mesh.clone()), directory, ..NodeConfig::default() };
         let started = Node::start_as(config, start.node).await;
         let node = started.map_err(|e| crate::run::chain(&e))?;
         let begun = match Entry::find(&start.entry) {

@@ -86,7 +86,7 @@ pub use upload::{ReadUpload, Upload, UploadSender};
 pub use watch::Watch;
 
 pub use layercake_directory as directory;
-pub use layercake_wire as wire;
+pub use layercake_wire::{self as wire, Carrier};
 
 /// What the macros name. Not for use by hand.
 #[doc(hidden)]

@@ -18,8 +18,8 @@ use layercake_directory::{
     self as directory, Directory, DirectoryConfig, EngineError, GROUP_VARIABLE, Group, GroupError,
 };
 use layercake_wire::{
-    Endpoint, EndpointConfig, FailureCode, InHand, Inbound, Link, LinkDown, Receive, Service,
-    StartError,
+    Carrier, Endpoint, EndpointConfig, FailureCode, InHand, Inbound, Link, LinkDown, Receive,
+    Service, StartError,
     id::{ActorAddr, ActorSerial, NodeAddr, NodeId, PeerId},
     payload::{Fingerprint, Tag},
     trust::{Mesh, TrustError},
@@ -63,11 +63,14 @@ pub struct NodeConfig {
     /// How the directory finds other hosts, and the group of this node; where that is `None`, what
     /// `LAYERCAKE_GROUP` says. Child processes inherit the group.
     pub directory: DirectoryConfig,
+    /// What carries the links of this node; by default a thread of their own.
+    pub carrier: Carrier,
 }
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { mesh: None, directory: DirectoryConfig::from_env() }
+        let directory = DirectoryConfig::from_env();
+        Self { mesh: None, directory, carrier: Carrier::default() }
     }
 }
 
@@ -194,7 +197,8 @@ impl Node {
             None => Mesh::default_folder()?,
         };
         let mesh = Mesh::open_or_init(&folder)?;
-        let wire = |receive| Endpoint::start(EndpointConfig { mesh, node: id }, receive);
+        let endpoint = EndpointConfig { mesh, node: id, carrier: config.carrier };
+        let wire = |receive| Endpoint::start(endpoint, receive);
         Self::start_on(wire, config.directory)
     }
 

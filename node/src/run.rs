@@ -2,6 +2,7 @@
 
 use std::{fmt::Write, io, num::NonZero, process::ExitCode, time::Duration};
 
+use layercake_wire::Carrier;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{
@@ -155,11 +156,11 @@ where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
 {
-    run_main_in(usual_runtime, config, main)
+    run_main_in(usual, config, main)
 }
 
-/// As [`run_main_on`], in the runtime of a [front door](front_runtime): for a program that has no
-/// handlers of its own.
+/// As [`run_main_on`], in the runtime of a [front door](front_runtime): for a program that has no handlers of
+/// its own.
 pub fn run_front<F, Fut>(config: NodeConfig, main: F) -> ExitCode
 where
     F: FnOnce(Node) -> Fut,
@@ -183,28 +184,37 @@ where
     run(runtime, config, main)
 }
 
-type MakeRuntime = fn() -> io::Result<Runtime>;
+type MakeRuntime = fn(NodeConfig) -> io::Result<(Runtime, NodeConfig)>;
 
-fn usual_runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+fn usual(config: NodeConfig) -> io::Result<(Runtime, NodeConfig)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    Ok((runtime, config))
 }
 
-/// A runtime for a program that passes messages on and does little with them, as a front door whose
-/// workers are other processes: it has one thread less than the machine has processors, and at least
-/// one, because the links of a node have a thread of their own. With two processors that is a few
-/// percent more requests than a thread for each. Whatever keeps a thread busy may hold up everything
-/// there; a program with handlers of its own does better with tokio's default, which [`run_main`] takes.
-/// The environment variable `TOKIO_WORKER_THREADS` sets the number of threads of both.
+/// The runtime of a program that passes messages on and does little with them, as a front door whose
+/// workers are other processes, and the configuration with which its node is to be started there.
+///
+/// On one or two processors that is one thread which does everything, links too: others run meanwhile,
+/// what they send has gathered when it looks again, and nobody has to be woken. On more the links have
+/// their own thread, and the runtime one for each further processor; so too where the environment variable
+/// `TOKIO_WORKER_THREADS` sets how many. Whatever keeps a thread busy holds up everything there: a program
+/// with handlers of its own does better with [`run_main`].
 ///
 /// # Errors
 /// The system's, when there can be no further threads or files.
-pub fn front_runtime() -> io::Result<Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        builder.worker_threads(processors.saturating_sub(1).max(1));
-    }
-    builder.enable_all().build()
+pub fn front_runtime(mut config: NodeConfig) -> io::Result<(Runtime, NodeConfig)> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut builder = if std::env::var_os("TOKIO_WORKER_THREADS").is_some() {
+        tokio::runtime::Builder::new_multi_thread()
+    } else if processors > 2 {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(processors - 1);
+        builder
+    } else {
+        config.carrier = Carrier::Runtime;
+        tokio::runtime::Builder::new_current_thread()
+    };
+    Ok((builder.enable_all().build()?, config))
 }
 
 /// As [`run_main`], with arguments read from the command line: `--name=value` for each field of the
@@ -227,9 +237,7 @@ where
         return print(args::help::<A>(&program_name()).trim_end());
     }
     match args::read::<A>(&words) {
-        Ok(arguments) => {
-            run(usual_runtime, NodeConfig::default(), move |node| main(node, arguments))
-        }
+        Ok(arguments) => run(usual, NodeConfig::default(), move |node| main(node, arguments)),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
@@ -242,8 +250,8 @@ where
     F: FnOnce(Node) -> Fut,
     Fut: Future<Output: Outcome>,
 {
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
+    let (runtime, config) = match runtime(config) {
+        Ok(made) => made,
         Err(error) => {
             eprintln!("error: cannot start a runtime\n  cause: {error}");
             return ExitCode::FAILURE;

@@ -176,7 +176,8 @@ async fn main(node: Node, Args { scene, cook, mark }: Args) -> Result<Vec<Outcom
             let directory =
                 DirectoryConfig { group: Some("cellar".parse()?), ..DirectoryConfig::from_env() };
             let mesh = Some(node.mesh().folder().to_owned());
-            let other = Node::start_with(NodeConfig { mesh, directory }).await?;
+            let other =
+                Node::start_with(NodeConfig { mesh, directory, ..NodeConfig::default() }).await?;
             let mut outcomes = Vec::new();
             for node in [&node, &other] {
                 let till = node.process::<Till>(till(1)).binary(&cook).launch().await?;

@@ -19,7 +19,7 @@ pub mod trace;
 pub mod trust;
 
 pub use endpoint::{
-    DIAL_TIME, DialError, Endpoint, EndpointConfig, LockGuard, SocketGuard, StartError,
+    Carrier, DIAL_TIME, DialError, Endpoint, EndpointConfig, LockGuard, SocketGuard, StartError,
 };
 pub use hello::VERSION;
 pub use in_hand::{Held, InHand};

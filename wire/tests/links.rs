@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use layercake_wire::{
-    AskFailure, DialError, Endpoint, EndpointConfig, Failure, FailureCode, Gone, Inbound,
+    AskFailure, Carrier, DialError, Endpoint, EndpointConfig, Failure, FailureCode, Gone, Inbound,
     InboundKind, LANE_UNITS, Link, LinkDown, PART_UNITS, Parts, Receive, Responder, Service,
     id::{HostId, NodeAddr, NodeId},
     payload::{Encoding, Fingerprint, Payload, Tag},
@@ -71,7 +71,8 @@ struct Peer {
 
 fn peer(mesh: &Mesh, folder: &Arc<OnceLock<tempfile::TempDir>>) -> Peer {
     let (tx, seen) = mpsc::unbounded_channel();
-    let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
+    let config =
+        EndpointConfig { mesh: mesh.clone(), node: NodeId::random(), carrier: Carrier::OwnThread };
     let endpoint = Endpoint::start(config, Arc::new(Echo { seen: tx })).expect("starts");
     Peer { endpoint, seen, _folder: folder.clone() }
 }

@@ -53,9 +53,10 @@ const MIB: f64 = (1 << 20) as f64;
 
 /// The gateway's process. As a user has it, but for who its clients are: they say so themselves.
 pub(crate) fn serve(mesh: &str) -> Result<()> {
-    layercake::front_runtime()?.block_on(async {
-        let mesh = Some(Path::new(mesh).to_owned());
-        let node = Node::start_with(NodeConfig { mesh, ..NodeConfig::default() }).await?;
+    let mesh = Some(Path::new(mesh).to_owned());
+    let (runtime, config) = layercake::front_runtime(NodeConfig { mesh, ..NodeConfig::default() })?;
+    runtime.block_on(async {
+        let node = Node::start_with(config).await?;
         let pool = node.pool::<Hand>().processes(WORKERS).start().await?;
         pool.wait_for(WORKERS).await;
         let proxies = vec!["127.0.0.0/8".parse::<Cidr>()?];

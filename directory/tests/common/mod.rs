@@ -12,7 +12,7 @@ use layercake_directory::{
     Publication, Publish, Scope, Subscription, inlet,
 };
 use layercake_wire::{
-    Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
+    Carrier, Endpoint, EndpointConfig, Inbound, Link, LinkDown, Receive, Service,
     id::{HostId, NodeId},
     memory::Network,
     trust::Mesh,
@@ -49,7 +49,11 @@ pub(crate) struct Node {
 impl Node {
     /// A node of the host to which a mesh folder belongs.
     pub(crate) fn of(mesh: &Mesh, config: DirectoryConfig) -> Self {
-        let endpoint = EndpointConfig { mesh: mesh.clone(), node: NodeId::random() };
+        let endpoint = EndpointConfig {
+            mesh: mesh.clone(),
+            node: NodeId::random(),
+            carrier: Carrier::OwnThread,
+        };
         Self::with(config, |receive| Endpoint::start(endpoint, receive).expect("starts"))
     }
 

@@ -23,7 +23,9 @@ const CHILD: &str = "LAYERCAKE_TEST_FATE";
 async fn start(mesh: &Path, seeds: &[SocketAddr]) -> Node {
     let seeds = seeds.iter().map(ToString::to_string).collect();
     let directory = DirectoryConfig { seeds, mdns: false, port: 0, ..DirectoryConfig::in_memory() };
-    Node::start_with(NodeConfig { mesh: Some(mesh.to_owned()), directory }).await.expect("starts")
+    Node::start_with(NodeConfig { mesh: Some(mesh.to_owned()), directory, ..NodeConfig::default() })
+        .await
+        .expect("starts")
 }
 
 /// A process with a node that lives until it is killed, or its parent is.

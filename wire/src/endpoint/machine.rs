@@ -1,4 +1,5 @@
-//! What an endpoint has of its machine: the I/O thread, the Unix socket, UDP sockets for QUIC.
+//! What an endpoint has of its machine: perhaps a thread for its links, the Unix socket, UDP sockets for
+//! QUIC.
 
 use std::{
     error::Error as _,
@@ -11,9 +12,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{net::UnixListener, sync::mpsc, task::LocalSet};
+use tokio::{net::UnixListener, runtime::Handle as Runtime};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{CLOSE_TIME, Shared, StartError, accept, socket_name};
+use super::{CLOSE_TIME, Carrier, Shared, StartError, accept, socket_name};
 use crate::{
     clock,
     id::{MAX_HINTS, NodeId},
@@ -25,11 +27,9 @@ use crate::{
 /// For how long the addresses of the interfaces are believed.
 const HINTS_AGE: Duration = Duration::from_secs(1);
 
-type Job = Box<dyn FnOnce() + Send>;
-
 pub(super) struct Machine {
-    /// Work for local tasks of the I/O thread.
-    jobs: mpsc::UnboundedSender<Job>,
+    /// Ends the I/O thread, where there is one.
+    _thread: Option<DropGuard>,
     /// None where no socket can be made: then other processes of this host do not reach this one.
     pub(super) socket: Option<PathBuf>,
     quic: tokio::sync::Mutex<Vec<Quic>>,
@@ -53,39 +53,25 @@ struct Hints {
 /// What [`Machine::start`] gives beside the machine.
 pub(super) struct Started {
     pub(super) machine: Machine,
-    /// The runtime of the I/O thread.
-    pub(super) io: tokio::runtime::Handle,
+    /// The runtime that carries the links.
+    pub(super) io: Runtime,
     pub(super) local: Option<(UnixListener, PathBuf)>,
 }
 
 impl Machine {
-    /// Starts the I/O thread and listens on the node's Unix socket.
-    pub(super) fn start(mesh: &Mesh, node: NodeId) -> Result<Started, StartError> {
-        let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
-        let (started, start) = std::sync::mpsc::channel();
-        std::thread::Builder::new()
-            .name("layercake-io".to_owned())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                match runtime {
-                    Ok(runtime) => {
-                        let _ = started.send(Ok(runtime.handle().clone()));
-                        LocalSet::new().block_on(&runtime, async {
-                            while let Some(job) = queue.recv().await {
-                                job();
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        let _ = started.send(Err(error));
-                    }
-                }
-            })
-            .map_err(StartError::Thread)?;
-        let io = start
-            .recv()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread has ended")))
-            .map_err(StartError::Thread)?;
+    /// Listens on the node's Unix socket, in the present runtime or in one of a thread of its own.
+    pub(super) fn start(
+        mesh: &Mesh,
+        node: NodeId,
+        carrier: Carrier,
+    ) -> Result<Started, StartError> {
+        let (io, thread) = match carrier {
+            Carrier::OwnThread => {
+                let (io, thread) = start_thread().map_err(StartError::Thread)?;
+                (io, Some(thread))
+            }
+            Carrier::Runtime => (Runtime::try_current().map_err(|_| StartError::NoRuntime)?, None),
+        };
         let local = {
             let _within = io.enter();
             match listen(mesh, node) {
@@ -103,21 +89,8 @@ impl Machine {
         };
         let socket = local.as_ref().map(|(_, folder)| folder.join(socket_name(node)));
         let quic = tokio::sync::Mutex::default();
-        let machine = Self { jobs, socket, quic, hints: Mutex::default() };
+        let machine = Self { _thread: thread, socket, quic, hints: Mutex::default() };
         Ok(Started { machine, io, local })
-    }
-
-    /// Runs a future on the I/O thread that need not be movable between threads; `false` when the
-    /// thread has ended.
-    pub(super) fn spawn_local<F>(&self, make: impl FnOnce() -> F + Send + 'static) -> bool
-    where
-        F: Future<Output = ()> + 'static,
-    {
-        self.jobs
-            .send(Box::new(move || {
-                tokio::task::spawn_local(make());
-            }))
-            .is_ok()
     }
 
     pub(super) fn hints(&self) -> Arc<[SocketAddr]> {
@@ -183,6 +156,26 @@ impl Machine {
             let _ = tokio::time::timeout(CLOSE_TIME, quic.endpoint.wait_idle()).await;
         }
     }
+}
+
+/// Starts a thread with a runtime of its own, which ends when the guard is dropped.
+fn start_thread() -> io::Result<(Runtime, DropGuard)> {
+    let (started, start) = std::sync::mpsc::channel();
+    let end = CancellationToken::new();
+    let ended = end.clone();
+    std::thread::Builder::new().name("layercake-io".to_owned()).spawn(move || {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                let _ = started.send(Ok(runtime.handle().clone()));
+                runtime.block_on(ended.cancelled());
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    })?;
+    let io = start.recv().unwrap_or_else(|_| Err(io::Error::other("the thread has ended")))?;
+    Ok((io, end.drop_guard()))
 }
 
 /// Listens on the node's Unix socket.

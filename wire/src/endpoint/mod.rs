@@ -1,4 +1,5 @@
-//! The wire of one node: all its links, one thread that carries them, one link for each peer.
+//! The wire of one node: all its links, one link for each peer, and what [carries](Carrier) them: a thread
+//! of their own, or the user's runtime.
 //!
 //! Within a host a node listens on a Unix socket that is named after it; the kernel says who dials.
 //! Between hosts it listens with QUIC, from the moment that somebody needs it. In a
@@ -88,8 +89,8 @@ pub enum StartError {
     /// The in-memory network has a node of that id already.
     #[error("node {0} is in the network already")]
     Taken(NodeId),
-    /// An endpoint in memory has no thread of its own: it must be started within a tokio runtime.
-    #[error("an in-memory endpoint must be started within a tokio runtime")]
+    /// An endpoint without a thread of its own must be started within a tokio runtime.
+    #[error("an endpoint without a thread of its own must be started within a tokio runtime")]
     NoRuntime,
 }
 
@@ -121,6 +122,21 @@ pub struct EndpointConfig {
     pub mesh: Mesh,
     /// The identity of the node; drawn at random where a parent process has not chosen it.
     pub node: NodeId,
+    /// What carries its links.
+    pub carrier: Carrier,
+}
+
+/// What carries the links of a node: reads and writes, and all that [`Endpoint::spawn_io`] is given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Carrier {
+    /// A thread of their own: whatever the program does, its links live.
+    #[default]
+    OwnThread,
+    /// The tokio runtime in which the node is started, and which must live as long. For programs that pass
+    /// messages on and never keep a thread busy: nothing has to be handed from thread to thread. A
+    /// runtime of one thread gains most, as messages gather there by themselves.
+    Runtime,
 }
 
 /// All links of one node. A clone is another handle; the last one dropped ends the I/O, with a goodbye
@@ -145,7 +161,7 @@ struct Shared {
     mesh: Mesh,
     me: PeerId,
     receive: Arc<dyn Receive>,
-    /// Where everything runs: the I/O thread's runtime, or for an endpoint in memory the user's.
+    /// Where everything runs: the I/O thread's runtime, or the user's.
     io: Runtime,
     stop: CancellationToken,
     /// Set before `stop`, when links begin to say goodbye.
@@ -209,14 +225,15 @@ enum Transport {
 }
 
 impl Endpoint {
-    /// Starts the I/O thread and listens on the node's Unix socket. Where the runtime folder cannot be
-    /// written to, that is told in the log, and the endpoint goes on without a socket.
+    /// Listens on the node's Unix socket. Where the runtime folder cannot be written to, that is told in
+    /// the log, and the endpoint goes on without a socket.
     ///
     /// # Errors
-    /// [`StartError`] names the folder or socket that is not usable.
+    /// [`StartError`] names the folder or socket that is not usable; [`StartError::NoRuntime`] with
+    /// [`Carrier::Runtime`] outside of tokio.
     pub fn start(config: EndpointConfig, receive: Arc<dyn Receive>) -> Result<Self, StartError> {
-        let EndpointConfig { mesh, node } = config;
-        let machine::Started { machine, io, local } = Machine::start(&mesh, node)?;
+        let EndpointConfig { mesh, node, carrier } = config;
+        let machine::Started { machine, io, local } = Machine::start(&mesh, node, carrier)?;
         let shared = Shared::new(mesh, node, receive, io, Ground::Machine(machine));
         if let Some((listener, folder)) = local {
             shared.spawn(accept::accept_unix(shared.clone(), listener));
@@ -475,8 +492,8 @@ impl Endpoint {
         }
     }
 
-    /// Runs a future on the I/O thread. It must never block. For an endpoint in memory it runs on the
-    /// runtime that the endpoint was started on, and ends when the network kills the node.
+    /// Runs a future where the links are carried. It must never block. For an endpoint in memory it ends
+    /// when the network kills the node.
     pub fn spawn_io<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,

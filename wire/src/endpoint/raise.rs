@@ -1,13 +1,11 @@
 //! From a connection on which both have said hello to a link, and what carries it.
 
 use std::{
-    cell::RefCell,
     pin::pin,
     sync::{Arc, atomic::Ordering},
 };
 
 use bytes::BytesMut;
-use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -18,7 +16,7 @@ use crate::{
     hello::Hello,
     id::{NodeAddr, PeerId},
     inbound::LinkDown,
-    link::{Command, Link, cell::CoreCell, core::Core, driver},
+    link::{Command, Link, driver},
     memory, quic,
 };
 
@@ -60,68 +58,56 @@ impl Shared {
                 let _ = waiter.send(Ok(link.clone()));
             }
         }
-        let (shared, handle) = (self.clone(), link.clone());
-        let spawned = match (&self.ground, transport) {
-            (Ground::Machine(machine), Transport::Unix(reader, writer)) => {
-                machine.spawn_local(move || async move {
-                    let quic = None;
-                    shared
-                        .carry::<RefCell<Core>, _, _>(
-                            handle, reader, writer, buffer, commands, quic,
-                        )
-                        .await;
-                })
+        let carried = Carried { shared: self.clone(), link: link.clone() };
+        match transport {
+            Transport::Unix(reader, writer) => {
+                self.io.spawn(carried.run(reader, writer, buffer, commands, None));
             }
-            (Ground::Machine(machine), Transport::Quic(connection, reader, writer)) => machine
-                .spawn_local(move || async move {
-                    let quic = Some(connection);
-                    shared
-                        .carry::<RefCell<Core>, _, _>(
-                            handle, reader, writer, buffer, commands, quic,
-                        )
-                        .await;
-                }),
-            (Ground::Network(_), Transport::Memory(reader, writer)) => {
-                self.io.spawn(async move {
-                    let quic = None;
-                    shared
-                        .carry::<Mutex<Core>, _, _>(handle, reader, writer, buffer, commands, quic)
-                        .await;
-                });
-                true
+            Transport::Quic(connection, reader, writer) => {
+                self.io.spawn(carried.run(reader, writer, buffer, commands, Some(connection)));
             }
-            // A connection is made by the ground that the endpoint stands on.
-            (_, _) => false,
-        };
-        if !spawned {
-            link.mark_closed();
+            Transport::Memory(reader, writer) => {
+                self.io.spawn(carried.run(reader, writer, buffer, commands, None));
+            }
         }
         if self.closing.load(Ordering::Acquire) {
             link.close(STOPS);
         }
         link
     }
+}
 
-    /// Carries a link until it ends, or the endpoint does.
-    async fn carry<C, R, W>(
-        self: Arc<Self>,
-        link: Link,
+/// A link and the task that carries it; it is closed when that ends, also where its runtime ends first.
+struct Carried {
+    shared: Arc<Shared>,
+    link: Link,
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.link.mark_closed();
+    }
+}
+
+impl Carried {
+    /// Carries the link until it ends, or the endpoint does.
+    async fn run<R, W>(
+        self,
         reader: R,
         writer: W,
         buffer: BytesMut,
         commands: mpsc::UnboundedReceiver<Command>,
         quic: Option<quinn::Connection>,
     ) where
-        C: CoreCell,
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
+        let Self { shared, link } = &self;
         tracing::debug!(?link, local = link.is_local(), "link is up");
-        self.receive.on_up(link.clone());
-        let run =
-            driver::run::<C, _, _>(&link, reader, writer, buffer, commands, quic, &self.receive);
+        shared.receive.on_up(link.clone());
+        let run = driver::run(link, reader, writer, buffer, commands, quic, &shared.receive);
         let mut run = pin!(run);
-        let down = match &self.ground {
+        let down = match &shared.ground {
             Ground::Machine(_) => run.await,
             Ground::Network(port) => tokio::select! {
                 biased;
@@ -132,14 +118,14 @@ impl Shared {
         link.mark_closed();
         tracing::debug!(?link, %down, "link is down");
         {
-            let mut links = self.links.lock();
+            let mut links = shared.links.lock();
             if let Some(entry) = links.get_mut(&link.peer().node)
-                && entry.up.as_ref() == Some(&link)
+                && entry.up.as_ref() == Some(link)
             {
                 entry.up = None;
                 entry.said_goodbye = link.is_local() && matches!(down, LinkDown::Closed(_));
             }
         }
-        self.receive.on_down(&link, down);
+        shared.receive.on_down(link, down);
     }
 }

@@ -1,7 +1,8 @@
 //! Carries a link's bytes: reads, writes and ticks for one [`Core`](super::core::Core).
 //!
-//! One task for each link; its three parts share the core through a [`CoreCell`], which is never held
-//! across an `.await`. The reading part never waits on anything but the socket.
+//! One task for each link; its three parts share the core under a lock for which nobody ever waits, as they
+//! take turns, and which is never held across an `.await`. The reading part never waits on anything but
+//! the socket.
 
 use std::{
     io,
@@ -14,12 +15,17 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{Notify, mpsc},
 };
 
-use super::{Command, Link, Written, cancelled::Cancelled, cell::CoreCell, core::Event};
+use super::{
+    Command, Link, Written,
+    cancelled::Cancelled,
+    core::{Core, Event},
+};
 use crate::{
     clock,
     frame::{self, Frame},
@@ -39,7 +45,7 @@ const TICK: Duration = Duration::from_millis(20);
 const GOODBYE: Duration = Duration::from_millis(250);
 
 /// Runs the link until it ends, and says how it ended. `buffered` is what was read behind the hello.
-pub(crate) async fn run<C, R, W>(
+pub(crate) async fn run<R, W>(
     link: &Link,
     mut reader: R,
     mut writer: W,
@@ -49,11 +55,10 @@ pub(crate) async fn run<C, R, W>(
     receive: &Arc<dyn Receive>,
 ) -> LinkDown
 where
-    C: CoreCell,
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let core = C::default();
+    let core = Mutex::new(Core::default());
     let asking = Notify::new();
     let cancelled = Arc::new(Cancelled::default());
     let ends = Ends { link, cancelled: &cancelled };
@@ -66,7 +71,7 @@ where
                     Ok(None) => break,
                     Err(error) => return LinkDown::Lost(error.to_string()),
                 };
-                let event = core.borrow_mut().on_body(body);
+                let event = core.lock().on_body(body);
                 match event {
                     Ok(None) => {}
                     Ok(Some(Event::Goodbye { idle, reason })) => {
@@ -75,7 +80,7 @@ where
                             // Closed first, as where we say goodbye.
                             ends.now();
                             let failure = AskFailure::Unbegun(down.to_string());
-                            core.borrow_mut().fail_asks(&failure);
+                            core.lock().fail_asks(&failure);
                         }
                         return down;
                     }
@@ -86,7 +91,7 @@ where
                 }
             }
             {
-                let mut core = core.borrow_mut();
+                let mut core = core.lock();
                 core.deliver();
                 link.has_read_messages(std::mem::take(&mut core.in_messages));
             }
@@ -117,7 +122,7 @@ where
             }
             let mut closing = None;
             {
-                let mut core = core.borrow_mut();
+                let mut core = core.lock();
                 let (idle, now) = (!core.has_asks(), clock::now());
                 for command in batch.drain(..) {
                     match command {
@@ -143,7 +148,7 @@ where
                 let idle = Arc::strong_count(&cancelled) == 1;
                 fence(Ordering::Acquire);
                 {
-                    let mut core = core.borrow_mut();
+                    let mut core = core.lock();
                     for command in rest(&mut commands) {
                         core.on_command(command, clock::now());
                     }
@@ -154,11 +159,9 @@ where
                 let farewell = async {
                     while more {
                         flush(&core, &mut writer, &mut pieces, link).await?;
-                        more = core.borrow_mut().pump();
+                        more = core.lock().pump();
                     }
-                    core.borrow_mut()
-                        .out
-                        .push(Frame::Goodbye { idle, reason: reason.clone().into() });
+                    core.lock().out.push(Frame::Goodbye { idle, reason: reason.clone().into() });
                     flush(&core, &mut writer, &mut pieces, link).await?;
                     writer.shutdown().await?;
                     if let Some(quic) = &quic {
@@ -181,11 +184,11 @@ where
 
     let tick = async {
         loop {
-            if !core.borrow().has_asks() {
+            if !core.lock().has_asks() {
                 asking.notified().await;
             }
             tokio::time::sleep(TICK).await;
-            let mut core = core.borrow_mut();
+            let mut core = core.lock();
             core.on_tick(clock::now());
             if core.out.len() > 0 {
                 // An empty batch makes the writing part flush.
@@ -232,7 +235,7 @@ where
         quic.close(0_u32.into(), down.to_string().as_bytes());
     }
     ends.now();
-    core.borrow_mut().on_close(&down.to_string());
+    core.lock().on_close(&down.to_string());
     rest(&mut commands).for_each(drop);
     down
 }
@@ -280,14 +283,14 @@ fn ended(quic: Option<&quinn::Connection>, error: io::Error) -> LinkDown {
 }
 
 /// Writes everything that is in the output buffer.
-async fn flush<C: CoreCell, W: AsyncWrite + Unpin>(
-    core: &C,
+async fn flush<W: AsyncWrite + Unpin>(
+    core: &Mutex<Core>,
     writer: &mut W,
     pieces: &mut Vec<Bytes>,
     link: &Link,
 ) -> io::Result<()> {
     let counts = {
-        let mut core = core.borrow_mut();
+        let mut core = core.lock();
         core.out.take(pieces);
         Written {
             bytes: 0,

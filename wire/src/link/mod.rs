@@ -38,7 +38,6 @@ use crate::{
 };
 
 pub(crate) mod cancelled;
-pub(crate) mod cell;
 pub(crate) mod core;
 mod courier;
 pub(crate) mod driver;
