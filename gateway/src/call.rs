@@ -2,6 +2,7 @@
 
 use std::{
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,7 @@ use tokio::time::timeout_at;
 
 use crate::{
     answer::{self, Told},
+    aside,
     body::RequestBody,
     coding::{self, NotInflated},
     door::{Ended, Visit},
@@ -38,7 +40,7 @@ const FIRST_PART: Duration = Duration::from_millis(500);
 
 /// A request for a message.
 pub(crate) struct Asking<'r> {
-    pub(crate) endpoint: &'r Endpoint,
+    pub(crate) endpoint: &'r Arc<Endpoint>,
     /// What stands in the place of the template's braces.
     pub(crate) values: Vec<String>,
     pub(crate) form: Form,
@@ -47,6 +49,27 @@ pub(crate) struct Asking<'r> {
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) visit: &'r Visit<'r>,
     pub(crate) now: Instant,
+}
+
+/// Makes a message of what takes a while to read and to check.
+async fn compose_aside(
+    asking: &Asking<'_>,
+    content: Content,
+    deadline: Instant,
+) -> Result<Payload, Problem> {
+    let &Asking { endpoint, head, ref values, .. } = asking;
+    let (endpoint, values) = (endpoint.clone(), values.clone());
+    let (uri, headers) = (head.uri.clone(), head.headers.clone());
+    let work = move || {
+        let query = uri.query().unwrap_or_default();
+        let message = input::message(&endpoint, &values, query, &headers, content)?;
+        encode(&endpoint, message, &[])
+    };
+    match timeout_at(deadline.into(), aside::run(work)).await {
+        Ok(Some(payload)) => payload,
+        Ok(None) => Err(Problem::new(Kind::Internal, "the body could not be checked")),
+        Err(_) => Err(answer::problem(&AskError::Deadline)),
+    }
 }
 
 impl Front {
@@ -79,9 +102,15 @@ impl Front {
                 Content::Value(value)
             }
         };
-        let query = head.uri.query().unwrap_or_default();
-        let message = input::message(endpoint, &asking.values, query, &head.headers, content)?;
-        let payload = encode(endpoint, message, &beside)?;
+        let payload = match content.len() {
+            ..aside::LONG => {
+                let query = head.uri.query().unwrap_or_default();
+                let message =
+                    input::message(endpoint, &asking.values, query, &head.headers, content)?;
+                encode(endpoint, message, &beside)?
+            }
+            _ => Box::pin(compose_aside(asking, content, deadline)).await?,
+        };
         if entry.api.stream {
             return Box::pin(self.stream(asking, payload, sender, deadline)).await;
         }

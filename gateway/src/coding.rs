@@ -1,46 +1,21 @@
 //! gzip, of bodies that come in and of those that go out.
-//!
-//! What takes more than a moment is done on a thread for such work, so that the requests of others do not
-//! wait for it.
 
-use std::{
-    io::{Read, Write},
-    sync::LazyLock,
-    thread::available_parallelism,
-};
+use std::io::{Read, Write};
 
 use bytes::Bytes;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use tokio::sync::Semaphore;
 
 use crate::{
+    aside::{self, LONG},
     problem::{Kind, Problem},
     reply::{Answer, AnswerBody},
 };
 
 /// Answers of less are sent as they are.
 pub(crate) const LEAST: usize = 1 << 10;
-/// What is larger is worked on elsewhere.
-const LONG: usize = 32 << 10;
-
-/// How many bodies are worked on elsewhere at a time: more would not be done sooner.
-static PLACES: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(available_parallelism().map_or(2, usize::from)));
-
-/// Works on a thread for such work, when it is its turn; nothing comes of work that panics.
-async fn elsewhere<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
-    let place = PLACES.acquire().await.ok()?;
-    let work = move || {
-        // Also where nobody waits for it any more.
-        let _place = place;
-        work()
-    };
-    tokio::task::spawn_blocking(work).await.ok()
-}
-
 /// Whether the body comes compressed.
 pub(crate) fn is_compressed(headers: &HeaderMap) -> Result<bool, Problem> {
     let mut compressed = false;
@@ -73,7 +48,7 @@ pub(crate) async fn inflate(bytes: Bytes, limit: usize) -> Result<Bytes, NotInfl
     if bytes.len() <= LONG / 8 {
         return inflate_now(&bytes, limit);
     }
-    elsewhere(move || inflate_now(&bytes, limit)).await.unwrap_or(Err(NotInflated::Broken))
+    aside::run(move || inflate_now(&bytes, limit)).await.unwrap_or(Err(NotInflated::Broken))
 }
 
 fn inflate_now(bytes: &[u8], limit: usize) -> Result<Bytes, NotInflated> {
@@ -105,7 +80,7 @@ pub(crate) async fn compress(request: &HeaderMap, answer: &mut Answer) {
         ..LONG => deflate(&plain),
         _ => {
             let work = plain.clone();
-            elsewhere(move || deflate(&work)).await.flatten()
+            aside::run(move || deflate(&work)).await.flatten()
         }
     };
     let Some(zipped) = zipped.filter(|zipped| zipped.len() < plain.len()) else {

@@ -34,7 +34,7 @@ use crate::{
     router::Found,
     services::Services,
     socket::Upgrade,
-    table::{Catalogue, Endpoint, Entry, Table},
+    table::{Catalogue, Entry, Table},
 };
 
 const JSON: &str = "application/json";
@@ -121,8 +121,8 @@ impl Front {
             let safe = match &found {
                 _ if page.is_some() => None,
                 _ if of_ancestor => entry.map(|entry| entry.api.idempotent),
-                Found::Hit(Endpoint { entry, route }, _) => {
-                    Some(!route.rpc || entry.api.idempotent)
+                Found::Hit(endpoint, _) => {
+                    Some(!endpoint.route.rpc || endpoint.entry.api.idempotent)
                 }
                 _ => None,
             };

@@ -37,6 +37,16 @@ pub(crate) enum Content {
     Value(Value),
 }
 
+impl Content {
+    /// How many bytes there are to read.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Form(body) | Self::Json(body) => body.len(),
+            Self::None | Self::Value(_) => 0,
+        }
+    }
+}
+
 /// A message that fits its schema.
 #[derive(Debug)]
 pub(crate) enum Message {

@@ -26,6 +26,7 @@ extern crate layercake_node as layercake;
 
 mod ancestor;
 mod answer;
+mod aside;
 mod body;
 mod call;
 mod coding;

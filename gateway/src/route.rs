@@ -1,6 +1,6 @@
 //! Where a request goes, decided from its head alone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use layercake_node::http::HttpBody;
@@ -39,7 +39,7 @@ pub(crate) enum Route<'t> {
     /// Say which methods there are.
     Options(String),
     /// Ask; `values` are the segments in the place of the template's braces.
-    Call { endpoint: &'t Endpoint, values: Vec<String>, form: Form },
+    Call { endpoint: &'t Arc<Endpoint>, values: Vec<String>, form: Form },
 }
 
 /// How a body is written.
@@ -82,7 +82,7 @@ pub(crate) struct Limits {
 
 /// Decides, given what stands at the path. `no_body` says that the body is known to be empty.
 pub(crate) fn route<'t>(
-    found: Found<'t, Endpoint>,
+    found: Found<'t, Arc<Endpoint>>,
     head: &Parts,
     no_body: bool,
     limits: &Limits,

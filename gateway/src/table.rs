@@ -70,7 +70,7 @@ struct Known {
 #[derive(Default)]
 pub(crate) struct Table {
     services: Vec<Known>,
-    router: Router<Endpoint>,
+    router: Router<Arc<Endpoint>>,
     /// How many messages there are.
     count: usize,
     /// What has a place in the tree, in order: whose it is, by its place among the services, and how it
@@ -151,7 +151,8 @@ impl Table {
                 Err(_) => Some("it is no method"),
                 Ok(parsed) => {
                     let placed = (at, entry.clone(), route.clone());
-                    match self.router.insert(parsed, &template, Endpoint { entry, route }) {
+                    match self.router.insert(parsed, &template, Arc::new(Endpoint { entry, route }))
+                    {
                         Ok(()) => {
                             self.placed.push(placed);
                             None
@@ -169,7 +170,7 @@ impl Table {
     }
 
     /// What stands at a path.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_, Endpoint> {
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_, Arc<Endpoint>> {
         self.router.find(method, path)
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use layercake_wire::{
     AskFailure, Carrier, DialError, Endpoint, EndpointConfig, Failure, FailureCode, Gone, Inbound,
     InboundKind, LANE_UNITS, Link, LinkDown, PART_UNITS, Parts, Receive, Responder, Service,
+    StartError,
     id::{HostId, NodeAddr, NodeId},
     payload::{Encoding, Fingerprint, Payload, Tag},
     trust::Mesh,
@@ -70,23 +71,35 @@ struct Peer {
 }
 
 fn peer(mesh: &Mesh, folder: &Arc<OnceLock<tempfile::TempDir>>) -> Peer {
+    peer_on(Carrier::OwnThread, mesh, folder)
+}
+
+fn peer_on(carrier: Carrier, mesh: &Mesh, folder: &Arc<OnceLock<tempfile::TempDir>>) -> Peer {
     let (tx, seen) = mpsc::unbounded_channel();
-    let config =
-        EndpointConfig { mesh: mesh.clone(), node: NodeId::random(), carrier: Carrier::OwnThread };
+    let config = EndpointConfig { mesh: mesh.clone(), node: NodeId::random(), carrier };
     let endpoint = Endpoint::start(config, Arc::new(Echo { seen: tx })).expect("starts");
     Peer { endpoint, seen, _folder: folder.clone() }
 }
 
 /// Two nodes of one host.
 fn neighbours() -> (Peer, Peer) {
+    neighbours_on(Carrier::OwnThread)
+}
+
+/// The same, of which the second has its links carried so.
+fn neighbours_on(carrier: Carrier) -> (Peer, Peer) {
     let folder = Arc::new(OnceLock::from(tempfile::tempdir().expect("a folder")));
     let path = folder.get().expect("set").path().join("mesh");
     let mesh = Mesh::init(&path, None).expect("a mesh");
-    (peer(&mesh, &folder), peer(&mesh, &folder))
+    (peer(&mesh, &folder), peer_on(carrier, &mesh, &folder))
 }
 
 /// Two nodes of two hosts of one mesh, reachable over loopback.
 async fn hosts() -> (Peer, Peer) {
+    hosts_on(Carrier::OwnThread).await
+}
+
+async fn hosts_on(carrier: Carrier) -> (Peer, Peer) {
     let folder = Arc::new(OnceLock::from(tempfile::tempdir().expect("a folder")));
     let path = folder.get().expect("set").path();
     let mesh = Mesh::init(&path.join("a"), None).expect("a mesh");
@@ -94,7 +107,7 @@ async fn hosts() -> (Peer, Peer) {
     let addr = near.endpoint.listen_quic(None).await.expect("listens");
     let token = mesh.invite(Duration::from_secs(60), &addr.hints).expect("invites");
     let joined = layercake_wire::trust::join(&token, &path.join("b"), Some("b")).await;
-    let far = peer(&joined.expect("joins"), &folder);
+    let far = peer_on(carrier, &joined.expect("joins"), &folder);
     far.endpoint.listen_quic(None).await.expect("listens");
     (near, far)
 }
@@ -145,6 +158,58 @@ async fn small_and_large_asks_come_back_over_quic() {
     let (near, far) = hosts().await;
     echoes(&near, &far).await;
     assert!(!near.endpoint.links()[0].is_local());
+}
+
+#[tokio::test]
+async fn a_program_may_carry_its_links_in_its_own_runtime() {
+    let (near, far) = neighbours_on(Carrier::Runtime);
+    echoes(&near, &far).await;
+    let (near, mut far) = hosts_on(Carrier::Runtime).await;
+    echoes(&near, &far).await;
+    near.endpoint.close().await;
+    assert!(matches!(next(&mut far).await, Seen::Up));
+    assert!(matches!(next(&mut far).await, Seen::Down(LinkDown::Closed(_))));
+}
+
+#[test]
+fn without_a_thread_of_its_own_an_endpoint_needs_a_runtime() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mesh = Mesh::init(&folder.path().join("mesh"), None).expect("a mesh");
+    let config = EndpointConfig { mesh, node: NodeId::random(), carrier: Carrier::Runtime };
+    let (seen, _) = mpsc::unbounded_channel();
+    let started = Endpoint::start(config, Arc::new(Echo { seen }));
+    assert!(matches!(started, Err(StartError::NoRuntime)), "{started:?}");
+}
+
+#[test]
+fn nobody_waits_on_a_link_whose_runtime_has_ended() {
+    let one = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one");
+    let (ours, theirs) = (one(), one());
+    let (mut near, far) = theirs.block_on(async { neighbours_on(Carrier::Runtime) });
+    let far_addr = far.endpoint.addr();
+    let (near_addr, near_end) = (near.endpoint.addr(), near.endpoint.clone());
+    let link = theirs.block_on(far.endpoint.link(&near_addr)).expect("links");
+    let asked = ours.spawn({
+        let link = link.clone();
+        async move { ask(&link, 2, "held").await }
+    });
+    // The asker begins; what it asks leaves while the other runtime is driven.
+    ours.block_on(tokio::task::yield_now());
+    theirs.block_on(async {
+        assert!(matches!(next(&mut near).await, Seen::Up));
+        assert!(matches!(next(&mut near).await, Seen::Held(_)));
+    });
+
+    drop(theirs);
+    ours.block_on(in_time(async {
+        let failure = asked.await.expect("does not panic").expect_err("its link has ended");
+        assert!(matches!(failure, AskFailure::Lost(_)), "{failure:?}");
+        assert!(link.is_closed());
+        assert!(matches!(next(&mut near).await, Seen::Down(LinkDown::Lost(_))));
+        // Who dials it hears that there is nobody, and is not kept waiting.
+        near_end.link(&far_addr).await.expect_err("nobody carries links there");
+        far.endpoint.link(&near_addr).await.expect_err("nobody carries links here");
+    }));
 }
 
 #[tokio::test]

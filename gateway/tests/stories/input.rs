@@ -1,5 +1,7 @@
 //! What goes in: what is taken, what is refused, and what a refusal says.
 
+use std::pin::pin;
+
 use serde_json::json;
 
 use crate::{
@@ -39,6 +41,35 @@ async fn a_wrong_parameter_is_named_and_the_gateway_goes_on() {
         names(&answer, "x");
     }
     gateway.still_answers().await;
+}
+
+/// As where the gateway is one thread, and all who do longer work for it are busy.
+#[test]
+fn a_large_body_that_waits_to_be_checked_holds_up_nobody() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let gateway = Running::start().await;
+        let (mut client, mut other) = (gateway.client().await, gateway.client().await);
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || held.recv());
+        let body = format!("{{\"text\":\"{}\"}}", "x".repeat(100_000));
+        let mut large = pin!(client.post_json("/Say", &body));
+        let small = async {
+            for _ in 0..50 {
+                assert_eq!(other.get("/Xy?x=2&y=3").await.body, "[2,3]");
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut large => panic!("it was checked where all others are answered"),
+            () = small => {}
+        }
+        drop(release);
+        let answer = large.await;
+        assert_eq!((answer.status, answer.body == body), (200, true));
+        let _ = busy.await;
+    });
 }
 
 #[tokio::test]

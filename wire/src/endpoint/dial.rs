@@ -46,21 +46,47 @@ impl Wanted {
     }
 }
 
+/// A dial of which others know; where it does not come to its end they are told that too.
+struct Dial {
+    shared: Arc<Shared>,
+    node: NodeId,
+    over: bool,
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        if !self.over {
+            let mut links = self.shared.links.lock();
+            if let Some(entry) = links.get_mut(&self.node) {
+                entry.dialling = false;
+                entry.waiters.clear();
+            }
+        }
+    }
+}
+
 impl Shared {
-    /// Dials a node whose entry says `dialling`, and tells those who wait.
-    pub(super) async fn dial(self: Arc<Self>, to: NodeAddr) {
-        let node = to.peer.node;
-        let result = match &self.ground {
-            Ground::Machine(machine) if to.peer.host == self.me.host => {
-                self.clone().dial_unix(machine, &to).await
+    /// Dials a node whose entry says `dialling`, and tells those who wait; dropped, also unpolled, as by a
+    /// runtime that has ended, it tells them that the endpoint is closed.
+    pub(super) fn dial(self: Arc<Self>, to: NodeAddr) -> impl Future<Output = ()> + Send {
+        let dial = Dial { shared: self, node: to.peer.node, over: false };
+        async move {
+            // The whole, or the block would have a copy of the flag.
+            let mut dial = dial;
+            let shared = &dial.shared;
+            let result = match &shared.ground {
+                Ground::Machine(machine) if to.peer.host == shared.me.host => {
+                    shared.clone().dial_unix(machine, &to).await
+                }
+                Ground::Machine(machine) => {
+                    shared.clone().dial_quic(machine, &to.hints, Wanted::Node(to.peer)).await
+                }
+                Ground::Network(port) => shared.clone().dial_memory(port.network(), to.peer).await,
+            };
+            if let Err(error) = result {
+                shared.end_dial(dial.node, &error);
             }
-            Ground::Machine(machine) => {
-                self.clone().dial_quic(machine, &to.hints, Wanted::Node(to.peer)).await
-            }
-            Ground::Network(port) => self.clone().dial_memory(port.network(), to.peer).await,
-        };
-        if let Err(error) = result {
-            self.end_dial(node, &error);
+            dial.over = true;
         }
     }
 

@@ -383,7 +383,7 @@ impl Endpoint {
         if node == shared.me.node {
             return Err(DialError::Ourselves);
         }
-        let waiting = {
+        let (waiting, idle) = {
             let mut links = shared.links.lock();
             if shared.stop.is_cancelled() {
                 return Err(DialError::Closed);
@@ -400,12 +400,13 @@ impl Endpoint {
             }
             let (waiter, waiting) = oneshot::channel();
             entry.waiters.push(waiter);
-            if !entry.dialling && !entry.accepting {
-                entry.dialling = true;
-                shared.spawn(shared.clone().dial(to.clone()));
-            }
-            waiting
+            let idle = !entry.dialling && !entry.accepting;
+            entry.dialling |= idle;
+            (waiting, idle)
         };
+        if idle {
+            shared.spawn(shared.clone().dial(to.clone()));
+        }
         waiting.await.unwrap_or(Err(DialError::Closed))
     }
 
