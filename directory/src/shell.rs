@@ -1,8 +1,8 @@
 //! The task that owns a node's [`Agent`] and, where this node embeds it, the host's directory.
 //!
-//! It runs on the I/O thread, where no handler can starve it. Everything that can happen comes through
-//! one queue; between two inputs it carries out all effects, in order. It never waits for anything
-//! else.
+//! It runs where the links are carried, by default on the I/O thread, where no handler can starve it.
+//! Everything that can happen comes through one queue; between two inputs it carries out all effects, in
+//! order. It never waits for anything else.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

@@ -433,7 +433,7 @@ impl fmt::Display for LinkDown {
 
 /// What an endpoint calls as things happen on its links.
 ///
-/// Every call comes from the I/O thread and must return at once: push into a channel, never wait.
+/// Every call comes from what carries the links and must return at once: push into a channel, never wait.
 pub trait Receive: Send + Sync + 'static {
     /// A link is up.
     fn on_up(&self, link: Link);
