@@ -364,7 +364,8 @@ impl Directory {
 
     /// What this node tells of itself to whoever asks for the [network](Self::network), besides what the
     /// directory knows: a text of at most [`MAX_STORY`](crate::MAX_STORY) bytes, which only readers have to
-    /// understand. It is asked for where the links are carried, and must be told at once. Only the first call counts.
+    /// understand. It is asked for where the links are carried, and must be told at once. Only the first
+    /// call counts.
     pub fn tell(&self, story: impl Fn() -> String + Send + Sync + 'static) {
         let _ = self.status.story.set(Teller(Box::new(story)));
     }

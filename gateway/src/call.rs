@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 use layercake_node::{
     AskError, Upload, UploadSender,
     http::{HttpBody, HttpReply},
@@ -21,7 +21,7 @@ use crate::{
     answer::{self, Told},
     aside,
     body::RequestBody,
-    coding::{self, NotInflated},
+    coding,
     door::{Ended, Visit},
     handle::Front,
     input::{self, Content, Message},
@@ -49,27 +49,6 @@ pub(crate) struct Asking<'r> {
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) visit: &'r Visit<'r>,
     pub(crate) now: Instant,
-}
-
-/// Makes a message of what takes a while to read and to check.
-async fn compose_aside(
-    asking: &Asking<'_>,
-    content: Content,
-    deadline: Instant,
-) -> Result<Payload, Problem> {
-    let &Asking { endpoint, head, ref values, .. } = asking;
-    let (endpoint, values) = (endpoint.clone(), values.clone());
-    let (uri, headers) = (head.uri.clone(), head.headers.clone());
-    let work = move || {
-        let query = uri.query().unwrap_or_default();
-        let message = input::message(&endpoint, &values, query, &headers, content)?;
-        encode(&endpoint, message, &[])
-    };
-    match timeout_at(deadline.into(), aside::run(work)).await {
-        Ok(Some(payload)) => payload,
-        Ok(None) => Err(Problem::new(Kind::Internal, "the body could not be checked")),
-        Err(_) => Err(answer::problem(&AskError::Deadline)),
-    }
 }
 
 impl Front {
@@ -104,12 +83,14 @@ impl Front {
         };
         let payload = match content.len() {
             ..aside::LONG => {
-                let query = head.uri.query().unwrap_or_default();
-                let message =
-                    input::message(endpoint, &asking.values, query, &head.headers, content)?;
-                encode(endpoint, message, &beside)?
+                compose(endpoint, &asking.values, &head.uri, &head.headers, content, &beside)?
             }
-            _ => Box::pin(compose_aside(asking, content, deadline)).await?,
+            _ => {
+                let (endpoint, values) = (endpoint.clone(), asking.values.clone());
+                let (uri, headers) = (head.uri.clone(), head.headers.clone());
+                let work = move || compose(&endpoint, &values, &uri, &headers, content, &beside);
+                Box::pin(aside::run(deadline, work)).await??
+            }
         };
         if entry.api.stream {
             return Box::pin(self.stream(asking, payload, sender, deadline)).await;
@@ -157,10 +138,7 @@ impl Front {
         if !compressed {
             return Ok(body);
         }
-        coding::inflate(body, limit).await.map_err(|error| match error {
-            NotInflated::TooLarge => route::too_large(limit as u64),
-            NotInflated::Broken => Problem::new(Kind::InvalidBody, "the body is not gzip"),
-        })
+        coding::inflate(body, limit, deadline).await
     }
 
     /// Makes what stands in the message for a body that is passed on as it comes.
@@ -257,6 +235,21 @@ impl Front {
 }
 
 /// The payload of a message with the bytes that belong to it.
+/// Puts a message together, checks it, and encodes it. `values` are as in [`Asking`]; `beside` are bytes of
+/// which the message has only the place.
+fn compose(
+    endpoint: &Endpoint,
+    values: &[String],
+    uri: &Uri,
+    headers: &HeaderMap,
+    content: Content,
+    beside: &[Bytes],
+) -> Result<Payload, Problem> {
+    let query = uri.query().unwrap_or_default();
+    let message = input::message(endpoint, values, query, headers, content)?;
+    encode(endpoint, message, beside)
+}
+
 fn encode(endpoint: &Endpoint, message: Message, beside: &[Bytes]) -> Result<Payload, Problem> {
     let tag = endpoint.entry.tag;
     let (HttpBody::Blob(member), false) = (&endpoint.route.body, beside.is_empty()) else {

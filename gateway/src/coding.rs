@@ -1,6 +1,9 @@
 //! gzip, of bodies that come in and of those that go out.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
@@ -12,10 +15,14 @@ use crate::{
     aside::{self, LONG},
     problem::{Kind, Problem},
     reply::{Answer, AnswerBody},
+    route,
 };
 
 /// Answers of less are sent as they are.
 pub(crate) const LEAST: usize = 1 << 10;
+/// How long an answer waits to be compressed, before it is sent as it is.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Whether the body comes compressed.
 pub(crate) fn is_compressed(headers: &HeaderMap) -> Result<bool, Problem> {
     let mut compressed = false;
@@ -36,26 +43,24 @@ pub(crate) fn is_compressed(headers: &HeaderMap) -> Result<bool, Problem> {
     Ok(compressed)
 }
 
-/// Why a body cannot be had.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NotInflated {
-    TooLarge,
-    Broken,
-}
-
 /// Undoes gzip, up to `limit` bytes.
-pub(crate) async fn inflate(bytes: Bytes, limit: usize) -> Result<Bytes, NotInflated> {
+pub(crate) async fn inflate(
+    bytes: Bytes,
+    limit: usize,
+    deadline: Instant,
+) -> Result<Bytes, Problem> {
     if bytes.len() <= LONG / 8 {
         return inflate_now(&bytes, limit);
     }
-    aside::run(move || inflate_now(&bytes, limit)).await.unwrap_or(Err(NotInflated::Broken))
+    aside::run(deadline, move || inflate_now(&bytes, limit)).await?
 }
 
-fn inflate_now(bytes: &[u8], limit: usize) -> Result<Bytes, NotInflated> {
+fn inflate_now(bytes: &[u8], limit: usize) -> Result<Bytes, Problem> {
     let mut plain = Vec::new();
     let mut reader = MultiGzDecoder::new(bytes).take(limit as u64 + 1);
-    reader.read_to_end(&mut plain).map_err(|_| NotInflated::Broken)?;
-    if plain.len() > limit { Err(NotInflated::TooLarge) } else { Ok(plain.into()) }
+    let broken = |_| Problem::new(Kind::InvalidBody, "the body is not gzip");
+    reader.read_to_end(&mut plain).map_err(broken)?;
+    if plain.len() > limit { Err(route::too_large(limit as u64)) } else { Ok(plain.into()) }
 }
 
 /// Whether an answer is at hand, and gets smaller by compression.
@@ -80,7 +85,7 @@ pub(crate) async fn compress(request: &HeaderMap, answer: &mut Answer) {
         ..LONG => deflate(&plain),
         _ => {
             let work = plain.clone();
-            aside::run(move || deflate(&work)).await.flatten()
+            aside::run(Instant::now() + PATIENCE, move || deflate(&work)).await.ok().flatten()
         }
     };
     let Some(zipped) = zipped.filter(|zipped| zipped.len() < plain.len()) else {
@@ -172,10 +177,14 @@ mod tests {
         let plain = Bytes::from(vec![b'x'; 1 << 20]);
         let zipped = Bytes::from(deflate(&plain).unwrap());
         assert!(zipped.len() < 10_000, "{}", zipped.len());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let inflate = async |zipped, limit| {
+            inflate(zipped, limit, deadline).await.map_err(|problem| problem.kind)
+        };
         assert_eq!(inflate(zipped.clone(), 1 << 20).await, Ok(plain));
-        assert_eq!(inflate(zipped.clone(), (1 << 20) - 1).await, Err(NotInflated::TooLarge));
-        assert_eq!(inflate(zipped.slice(..50), 1 << 20).await, Err(NotInflated::Broken));
-        assert_eq!(inflate(Bytes::from_static(b"{}"), 10).await, Err(NotInflated::Broken));
+        assert_eq!(inflate(zipped.clone(), (1 << 20) - 1).await, Err(Kind::TooLarge));
+        assert_eq!(inflate(zipped.slice(..50), 1 << 20).await, Err(Kind::InvalidBody));
+        assert_eq!(inflate(Bytes::from_static(b"{}"), 10).await, Err(Kind::InvalidBody));
     }
 
     #[test]

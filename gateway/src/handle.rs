@@ -136,7 +136,6 @@ impl Front {
             } else if let Some(page) = page {
                 Box::pin(page.answer(&head, &mut body)).await
             } else if of_ancestor {
-                let entry = entry.map(|entry| &**entry);
                 let request =
                     ancestor::Request { head: &head, body: &mut body, visit: &visit, now };
                 Ok(Box::pin(ancestor::handle(self, &table, entry, request)).await)

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::{Method, request::Parts};
 use layercake_node::{AskError, http::HttpReply, service::Call};
 use layercake_wire::payload::{Encoding, Fingerprint, Payload};
-use serde_json::Value;
 use tokio::time::timeout_at;
 
 use super::{
@@ -18,6 +17,7 @@ use super::{
     turned_away,
 };
 use crate::{
+    aside,
     body::RequestBody,
     door::{Ended, Visit},
     handle::Front,
@@ -83,7 +83,7 @@ pub(crate) fn entry<'t>(table: &'t Table, path: &str) -> Option<&'t Arc<Entry>> 
 pub(crate) async fn handle(
     front: &Front,
     table: &Table,
-    entry: Option<&Entry>,
+    entry: Option<&Arc<Entry>>,
     request: Request<'_, '_>,
 ) -> Answer {
     let library = Library::of(&request.head.headers);
@@ -112,7 +112,7 @@ pub(crate) async fn handle(
 async fn answer(
     front: &Front,
     library: Library,
-    entry: &Entry,
+    entry: &Arc<Entry>,
     target: &str,
     request: Request<'_, '_>,
 ) -> Result<Answer, Failure> {
@@ -131,22 +131,19 @@ async fn answer(
 
     let (_, name, query) = cut(target).map_err(unreadable)?;
     let source = source(name, query, &head.method, &head.headers).map_err(unreadable)?;
-    let schema = &entry.api.schema;
-    let message = match source {
-        Source::Query(query) => members(schema, name, query, false),
-        Source::Form => {
-            let bytes = read(front, body, deadline).await?;
-            let form =
-                std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
-            members(schema, name, form, true)
-        }
-        Source::Json => from_json(schema, &read(front, body, deadline).await?),
+    let bytes = match source {
+        Source::Query(_) => Bytes::new(),
+        Source::Form | Source::Json => read(front, body, deadline).await?,
     };
-    let message = message.map_err(unreadable)?;
-    if let Some(first) = entry.checker.check(&message).first() {
-        return Err(Failure::Misfit(format!("`{}` {}", first.parameter, first.detail)));
-    }
-    let call = Call::new(encode(entry, &message)?, Fingerprint::NONE, deadline);
+    let payload = match bytes.len() {
+        ..aside::LONG => compose(entry, name, source, &bytes)?,
+        _ => {
+            let (entry, name) = (entry.clone(), name.to_owned());
+            let source = if source == Source::Form { Source::Form } else { Source::Json };
+            aside::run(deadline, move || compose(&entry, &name, source, &bytes)).await??
+        }
+    };
+    let call = Call::new(payload, Fingerprint::NONE, deadline);
     let call = visit.traced(entry.service.call(visit.mark(call)));
     let admitted = visit.enter()?;
     let outcome = timeout_at(deadline.into(), call).await.unwrap_or(Err(AskError::Deadline));
@@ -154,8 +151,21 @@ async fn answer(
     Ok(replied(library, &entry.api, outcome?)?)
 }
 
-fn encode(entry: &Entry, message: &Value) -> Result<Payload, Failure> {
-    let bytes = serde_json::to_vec(message).map_err(|error| Failure::Misfit(error.to_string()))?;
+/// Reads a message, checks it, and encodes it.
+fn compose(entry: &Entry, name: &str, source: Source<'_>, body: &[u8]) -> Result<Payload, Failure> {
+    let schema = &entry.api.schema;
+    let message = match source {
+        Source::Query(query) => members(schema, name, query, false),
+        Source::Form => std::str::from_utf8(body)
+            .map_err(|error| error.to_string())
+            .and_then(|form| members(schema, name, form, true)),
+        Source::Json => from_json(schema, body),
+    };
+    let message = message.map_err(unreadable)?;
+    if let Some(first) = entry.checker.check(&message).first() {
+        return Err(Failure::Misfit(format!("`{}` {}", first.parameter, first.detail)));
+    }
+    let bytes = serde_json::to_vec(&message).map_err(|error| Failure::Misfit(error.to_string()))?;
     Ok(Payload { tag: entry.tag, encoding: Encoding::Json, bytes: bytes.into() })
 }
 

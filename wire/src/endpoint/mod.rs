@@ -83,7 +83,7 @@ pub enum StartError {
     /// No UDP socket can be opened.
     #[error("cannot open a UDP socket for QUIC")]
     Quic(#[source] io::Error),
-    /// The I/O thread cannot be started, or has ended.
+    /// The I/O thread cannot be started.
     #[error("cannot run the I/O thread")]
     Thread(#[source] io::Error),
     /// The in-memory network has a node of that id already.
