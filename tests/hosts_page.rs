@@ -44,10 +44,12 @@ fn three_hosts_are_seen_in_a_browser_and_a_killed_worker_goes_within_a_second() 
     let folders = Folders::new();
     let [a, b, c] = ["rack1", "rack2", "rack3"].map(|name| Machine::new(&lab, &folders, name));
     let _running = set_up(&a, [&b, &c]);
-    // People use it meanwhile.
-    let mut load = a.host.command("curl");
-    load.args(["-s", "-o", "/dev/null", "--rate", "300/s"]);
-    let _load = Program::start(load.arg("http://127.0.0.1:5050/Xy?x=[1-400]&y=[1-400]"));
+    // People use it meanwhile, several at a time: of one after the other, a worker that was slow once while
+    // the browser started would have none.
+    let mut load = a.host.command("sh");
+    let eight = "curl -s -Z --parallel-immediate 'http://127.0.0.1:5050/Xy?x=200&y=[200-207]'";
+    load.args(["-c", &format!("while sleep 0.1; do {eight} > /dev/null; done")]);
+    let _load = Program::start(&mut load);
 
     let Some(browser) = Browser::start(|program| a.host.command(program)) else { return };
     browser.size(1440, 1000, false);
