@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, header, uri::Authority};
 use http_body_util::Full;
 use hyper::{
@@ -21,7 +22,8 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::TcpKeepalive;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -30,6 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    multiplexed::{Multiplexed, Requests},
     proxy,
     stall::{Ours, Silence, Stalling},
     tls::Tls,
@@ -53,15 +56,17 @@ const PREFACE_PAUSE: Duration = Duration::from_millis(20);
 const ANCESTOR_IDLE: Duration = Duration::from_secs(600);
 /// The most headers that hyper takes over HTTP/1.1 unless it is told otherwise.
 const HEADERS: usize = 100;
-/// How often an HTTP/2 connection is asked whether it lives.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// After so much silence the system asks that of the client whether it is there, so many times, with these
+/// pauses.
+const PROBE_AFTER: Duration = Duration::from_secs(20);
+const PROBE_PAUSE: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
 
 /// What every connection needs.
 pub(super) struct Shared {
     pub(super) front: Front,
     pub(super) tls: Option<Tls>,
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
     /// What answers say of HTTP/3, while it is served.
     #[cfg(feature = "h3")]
     alternative: std::sync::RwLock<Option<HeaderValue>>,
@@ -69,12 +74,11 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(front: Front, tls: Option<Tls>) -> Self {
-        let (http1, http2) = (http1(&front.config), http2(&front.config));
+        let http1 = http1(&front.config);
         Self {
             front,
             tls,
             http1,
-            http2,
             #[cfg(feature = "h3")]
             alternative: std::sync::RwLock::default(),
         }
@@ -129,12 +133,10 @@ fn silence(config: &GatewayConfig) -> Arc<Silence> {
     Silence::new(config.header_timeout, idle)
 }
 
-fn http2(config: &GatewayConfig) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2(config: &GatewayConfig, requests: Requests) -> http2::Builder<Requests> {
+    let mut builder = http2::Builder::new(requests);
     builder
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(config.header_timeout)
         .max_concurrent_streams(config.max_streams)
         .max_header_list_size(u32::try_from(config.header_limit).unwrap_or(u32::MAX));
     builder
@@ -242,7 +244,7 @@ async fn speak<S>(
     let spoken = Arc::new(Spoken { shared: shared.clone(), silence, goes_on: Mutex::default() });
     let handle = {
         let spoken = spoken.clone();
-        service_fn(move |request| {
+        move |request| {
             let spoken = spoken.clone();
             async move {
                 let ours = spoken.silence.as_ref().map(Silence::ours);
@@ -255,16 +257,22 @@ async fn speak<S>(
                 }
                 Ok::<_, Infallible>(answer.map(|body| AnswerOfOurs { body, _ours: ours }))
             }
-        })
+        }
     };
     let ended = match version {
         Protocol::Http2 => {
-            let connection = shared.http2.serve_connection(io, handle);
-            let shut_down = http2::Connection::graceful_shutdown;
+            let requests = Requests::default();
+            // Boxed, as it is moved several times on its way to the requests under way.
+            let service = service_fn(move |request| handle(request).boxed());
+            let connection = http2(config, requests.clone()).serve_connection(io, service);
+            let connection = Multiplexed::new(connection, requests);
+            let shut_down = |connection: Pin<&mut Multiplexed<_>>| {
+                http2::Connection::graceful_shutdown(connection.connection());
+            };
             Box::pin(drive(connection, shut_down, &closing.gently)).await
         }
         _ => {
-            let connection = shared.http1.serve_connection(io, handle).with_upgrades();
+            let connection = shared.http1.serve_connection(io, service_fn(handle)).with_upgrades();
             drive(connection, http1::UpgradeableConnection::graceful_shutdown, &closing.idle).await
         }
     };
@@ -384,9 +392,13 @@ where
 /// Sets what a socket needs. A connection works without, so that a refusal is no reason to drop it.
 fn configure(stream: &TcpStream, write_timeout: Duration) {
     let _ = stream.set_nodelay(true);
+    let socket = socket2::SockRef::from(stream);
+    // Finds clients whose machine or network has gone while nothing is to be sent, over whichever protocol.
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_PAUSE);
+    let _ = socket.set_tcp_keepalive(&probes.with_retries(PROBES));
     #[cfg(target_os = "linux")]
     {
-        let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout));
+        let _ = socket.set_tcp_user_timeout(Some(write_timeout));
     }
     #[cfg(not(target_os = "linux"))]
     let _ = write_timeout;
@@ -469,5 +481,16 @@ mod tests {
         assert_eq!(ask("door.example:5050", "/Xy?x=2"), (308, Some(there)));
         assert_eq!(ask("", "/"), (400, None));
         assert_eq!(ask("a b", "/"), (400, None));
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_machine_has_gone_is_looked_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        configure(&stream, Duration::from_secs(30));
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
     }
 }

@@ -9,6 +9,7 @@ mod handover;
 #[cfg(feature = "h3")]
 mod http3;
 mod inherited;
+mod multiplexed;
 mod proxy;
 mod stall;
 mod tls;

@@ -59,8 +59,33 @@ async fn http2_is_spoken_on_the_same_port() {
     given_up.abort();
     eventually("the end of the call", || gateway.fake.cancelled.load(Ordering::SeqCst) == 1).await;
 
+    // A service that panics takes its own request along, and no other.
+    let waiting = tokio::spawn(sender.send_request(ask("/Wait")));
+    eventually("the call", || gateway.fake.begun.load(Ordering::SeqCst) == 4).await;
+    soon("reset", sender.send_request(ask("/Fail?with=panic"))).await.unwrap_err();
+    gateway.fake.gate.add_permits(1);
+    assert_eq!(soon("answer", waiting).await.unwrap().unwrap().status(), 200);
+
     drop(sender);
     soon("goodbye", connection).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_leaves_an_http2_connection_gives_up_all_its_requests() {
+    let gateway = Running::start().await;
+    let stream = TcpStream::connect(gateway.addr).await.unwrap().into_std().unwrap();
+    let cut = stream.try_clone().unwrap();
+    let stream = TokioIo::new(TcpStream::from_std(stream).unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let ask = || Request::get("http://test/Wait").body(Full::<Bytes>::default()).unwrap();
+    let waiting: Vec<_> = (0..8).map(|_| tokio::spawn(sender.send_request(ask()))).collect();
+    eventually("the calls", || gateway.fake.begun.load(Ordering::SeqCst) == 8).await;
+    cut.shutdown(std::net::Shutdown::Both).unwrap();
+    eventually("their end", || gateway.fake.cancelled.load(Ordering::SeqCst) == 8).await;
+    for request in waiting {
+        soon("the client's word", request).await.unwrap().unwrap_err();
+    }
 }
 
 #[tokio::test]
