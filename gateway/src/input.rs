@@ -116,6 +116,12 @@ pub(crate) fn message(
             }
         }
     }
+    if wrong.is_empty()
+        && matches!(content, Content::None)
+        && let Some(json) = checker.plain(&given)
+    {
+        return Ok(Message::Whole(json.into()));
+    }
     let (mut object, mut unread) = checker.read(&given);
 
     match (content, &route.body) {

@@ -107,6 +107,44 @@ impl Checker {
         (object, problems)
     }
 
+    /// The JSON of a message that consists of parameters, as [`read`](Self::read) and
+    /// [`check`](Self::check) have it, where that can be told at a glance: a few numbers and texts, each
+    /// given once, declared and right. `None` says nothing: it is to be read and checked.
+    #[must_use]
+    pub fn plain<N: AsRef<str>, V: AsRef<str>>(&self, parameters: &[(N, V)]) -> Option<Vec<u8>> {
+        let root = self.schemas.keywords(Schemas::ROOT).filter(|root| root.is_plain())?;
+        let has = |name: &String| parameters.iter().any(|(given, _)| given.as_ref() == name);
+        if parameters.len() > FEW || !root.required.iter().all(has) {
+            return None;
+        }
+        let mut json = Vec::with_capacity(64);
+        json.push(b'{');
+        for (at, (name, text)) in parameters.iter().enumerate() {
+            let name = name.as_ref();
+            if parameters[..at].iter().any(|(before, _)| before.as_ref() == name) {
+                return None;
+            }
+            let schema = root.property(name)?;
+            let value = query::value(&self.schemas, schema, text.as_ref(), &[]).ok()?;
+            if value.is_array() || value.is_object() {
+                return None;
+            }
+            let mut run = Run::new(&self.schemas, MIN_STEPS);
+            run.value(schema, &value);
+            if run.steps == 0 || !run.problems.is_empty() {
+                return None;
+            }
+            if at > 0 {
+                json.push(b',');
+            }
+            serde_json::to_writer(&mut json, name).ok()?;
+            json.push(b':');
+            serde_json::to_writer(&mut json, &value).ok()?;
+        }
+        json.push(b'}');
+        Some(json)
+    }
+
     /// What is wrong with a message of which some members could not be read: these are not missing.
     #[must_use]
     pub fn check_beside(&self, message: &Value, unread: &[Problem]) -> Vec<Problem> {
@@ -119,14 +157,7 @@ impl Checker {
     #[must_use]
     pub fn check(&self, message: &Value) -> Vec<Problem> {
         let steps = MIN_STEPS.saturating_add(count(message, 0).saturating_mul(STEPS_PER_VALUE));
-        let mut run = Run {
-            schemas: &self.schemas,
-            path: Vec::new(),
-            problems: Vec::new(),
-            steps,
-            stack: 0,
-            refused: false,
-        };
+        let mut run = Run::new(&self.schemas, steps);
         run.value(Schemas::ROOT, message);
         if run.steps == 0 {
             run.path.clear();
@@ -219,6 +250,10 @@ struct Declared {
 }
 
 impl<'a> Run<'a> {
+    const fn new(schemas: &'a Schemas, steps: usize) -> Self {
+        Self { schemas, path: Vec::new(), problems: Vec::new(), steps, stack: 0, refused: false }
+    }
+
     /// Something is wrong with the value itself.
     fn problem(&mut self, detail: String) {
         self.refused = true;

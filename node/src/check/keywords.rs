@@ -265,6 +265,16 @@ impl Keywords {
         self.all_of.iter().chain(alternatives).copied().chain(self.reference)
     }
 
+    /// Whether it takes any object that has what it requires, and of the members that it declares by name
+    /// what their own schemas take.
+    pub(super) fn is_plain(&self) -> bool {
+        self.types.as_ref().is_none_or(|types| types.has("object"))
+            && self.values.is_none()
+            && self.only.is_none()
+            && self.patterns.is_none()
+            && self.applied().next().is_none()
+    }
+
     /// The schema of a member that is declared by its name.
     pub(super) fn property(&self, name: &str) -> Option<At> {
         self.properties.as_ref()?.get(name)

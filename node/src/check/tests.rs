@@ -37,6 +37,11 @@ impl Checker {
         let (object, mut problems) = self.read(parameters);
         let object = Value::Object(object);
         problems.extend(self.check_beside(&object, &problems));
+        // What is told at a glance is what it comes to in full.
+        if let Some(json) = self.plain(parameters) {
+            assert_eq!(problems, []);
+            assert_eq!(json, serde_json::to_vec(&object).unwrap());
+        }
         if problems.is_empty() { Ok(object) } else { Err(problems) }
     }
 }
@@ -123,6 +128,8 @@ struct Many {
 fn a_query_becomes_a_message() {
     assert_eq!(query::<Xy>(&[("x", "2"), ("y", "3")]), Ok(Xy { x: 2, y: 3 }));
     assert_eq!(query::<Xy>(&[("x", "2")]), Ok(Xy { x: 2, y: 8 }));
+    let at_a_glance = checker::<Xy>().plain(&[("y", "3"), ("x", "2")]);
+    assert_eq!(at_a_glance.as_deref(), Some(&br#"{"y":3,"x":2}"#[..]));
 }
 
 #[test]
