@@ -6,7 +6,7 @@
 //!
 //! A request passes from the asker's own task to the worker and back: the pool has no task in between.
 
-use std::{collections::HashSet, fmt, sync::Arc, time::Instant};
+use std::{collections::HashSet, fmt, num::NonZero, sync::Arc, time::Instant};
 
 use foldhash::HashMap;
 use parking_lot::Mutex;
@@ -103,7 +103,8 @@ impl<A: Actor> Pool<A> {
         expecting: bool,
         stop: CancellationToken,
     ) -> Self {
-        let mut scheduler = Scheduler::new(config, rand::random());
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let mut scheduler = Scheduler::new(config, rand::random()).with_processors(processors);
         // Nobody waits yet.
         let _ = scheduler.set_expecting(expecting, clock::now());
         let state = State {

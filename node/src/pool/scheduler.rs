@@ -118,6 +118,10 @@ pub struct Scheduler {
     /// What answers took of late, and what one takes that is late.
     recent: Histogram,
     tail: Option<Duration>,
+    /// The worker that was last given a request.
+    last: Option<u32>,
+    /// How many workers of this host can be at work at a time.
+    processors: usize,
     times: Histogram,
     queue_delay: Histogram,
     totals: Totals,
@@ -151,11 +155,20 @@ impl Scheduler {
             hedges: Budget::new(config.hedges, HEDGES_A_SECOND),
             recent: Histogram::default(),
             tail: None,
+            last: None,
+            processors: usize::MAX,
             times: Histogram::default(),
             queue_delay: Histogram::default(),
             totals: Totals::default(),
             config,
         }
+    }
+
+    /// The same for who knows how many processors there are: workers of this host that have no processor
+    /// need not all be at work.
+    #[must_use]
+    pub fn with_processors(self, processors: usize) -> Self {
+        Self { processors, ..self }
     }
 
     /// Whether workers are being started or restarted: requests then wait where there is none.

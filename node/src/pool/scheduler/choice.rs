@@ -6,7 +6,7 @@ use rand::Rng;
 
 use super::{
     Scheduler,
-    terms::{Request, WorkerId},
+    terms::{Distance, Request, WorkerId},
     worker::{Health, Room, Why},
 };
 
@@ -20,6 +20,8 @@ const SLOW: f64 = 3.0;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// When a worker is given the next request before it has answered: after so much of what it usually takes.
 const AHEAD: (f64, f64) = (0.6, 1.5);
+/// What a worker is given in a row may take it so long in all.
+const ROW: Duration = Duration::from_millis(1);
 /// A worker may always have so many requests of the keys that are its own.
 const KEYED: usize = 2;
 
@@ -42,7 +44,10 @@ impl Scheduler {
                     let best = self.of_key(key, request.again);
                     (best, best)
                 }
-                None => self.soonest(request.again, now),
+                None => match self.same_again().filter(|_| request.again.is_none()) {
+                    Some(same) => (Some(same), Some(same)),
+                    None => self.soonest(request.again, now),
+                },
             };
             let Some(best) = best else { return due };
             if let Some(seen) = seen.filter(|seen| self.is_silent(*seen, now))
@@ -50,6 +55,7 @@ impl Scheduler {
             {
                 continue;
             }
+            self.last = Some(best);
             let better = request.key.is_none() && self.is_worth_waiting(best, waited, now);
             return (!better).then_some(best);
         }
@@ -119,6 +125,25 @@ impl Scheduler {
         // Who is to be avoided is better than none.
         let best = if avoid.is_some() { best.or_else(others) } else { best };
         (best, worst.map(|(_, worker)| worker))
+    }
+
+    /// The worker that was given the last request, where it may have this one too. To wake a worker costs as
+    /// much as many a short request; what it is given in a row, it reads, works off and answers at once. So
+    /// it may have as much as takes it [`ROW`], and no more than its share, so that the others have something
+    /// to do as well: all of them, or as many as there are processors for.
+    fn same_again(&self) -> Option<u32> {
+        let last = self.last?;
+        let known = self.worker(last).filter(|known| known.room() == Some(Room::Some))?;
+        let has = known.in_flight() as f64;
+        let others = match known.distance {
+            Distance::Lan => self.able,
+            Distance::Process | Distance::Host => self.able.min(self.processors),
+        };
+        let share = self.in_flight as f64 / others.max(1) as f64;
+        let is_short = known.step > 0.0 && (has + 1.0) * known.step <= ROW.as_secs_f64();
+        let nearer = &self.open[..known.distance as usize];
+        let is_nearest = || nearer.iter().flat_map(|open| &open[..2]).all(Vec::is_empty);
+        (is_short && has < share && is_nearest()).then_some(last)
     }
 
     /// Whether a worker that may be given something ahead is in the middle of what it has, or has had it for

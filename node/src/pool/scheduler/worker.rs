@@ -12,6 +12,8 @@ use super::{
 /// A worker's latency returns to the pool's mean with this time constant: long enough to spare a slow
 /// worker, short enough to notice that it has recovered.
 const FORGET: Duration = Duration::from_secs(10);
+/// Answers that the time from one to the next is a mean of.
+const STEPS: f64 = 16.0;
 /// For so long a latency is news.
 const FRESH: Duration = Duration::from_millis(1);
 /// A worker that fails `n` times in a row counts as `n + 1` times as slow as the mean, up to this.
@@ -86,10 +88,14 @@ pub(super) struct Worker {
     pub(super) since: Instant,
     /// Seconds.
     latency: f64,
+    /// Whether that was ever measured; it is a credit before.
+    known: bool,
     /// When `latency` was last brought up to date.
     seen: Instant,
     /// When it last gave any answer.
     pub(super) answered_at: Instant,
+    /// Seconds from one answer to the next while it has something to do, a mean of late; 0: not known.
+    pub(super) step: f64,
     /// Seconds for which requests waited in vain since then, those not counted that wait now.
     in_vain: f64,
     /// Failures in a row.
@@ -133,8 +139,10 @@ impl Worker {
             open: None,
             since: now,
             latency,
+            known: false,
             seen: now,
             answered_at: now,
+            step: 0.0,
             in_vain: 0.0,
             failures: 0,
             failing: 0.0,
@@ -165,8 +173,12 @@ impl Worker {
         matches!(self.health, Health::Out(..) | Health::Due(_) | Health::Probed(_))
     }
 
-    /// Its latency now, in seconds: without news, it comes closer to the mean of the pool.
+    /// Its latency now, in seconds: without news, it comes closer to the mean of the pool. Before its first
+    /// answer it is at most that, or it might never be tried.
     pub(super) fn latency(&self, mean: f64, now: Instant) -> f64 {
+        if !self.known {
+            return self.latency.min(mean);
+        }
         if now < self.seen + FRESH {
             return self.latency;
         }
@@ -205,12 +217,16 @@ impl Worker {
     /// Takes a time from start to answer into the latency: up at once, down slowly.
     fn learn(&mut self, took: f64, mean: f64, now: Instant) {
         let before = self.latency(mean, now);
-        self.latency = if took > before { took } else { before + (took - before) / 4.0 };
+        let at_once = took > before || !self.known;
+        self.latency = if at_once { took } else { before + (took - before) / 4.0 };
+        self.known = true;
         self.seen = now;
     }
 
     pub(super) fn on_answer(&mut self, took: Duration, mean: f64, now: Instant) {
         self.counts.answered += 1;
+        let step = now.saturating_duration_since(self.answered_at).min(took).as_secs_f64();
+        self.step = if self.step == 0.0 { step } else { self.step + (step - self.step) / STEPS };
         self.heard(now);
         self.failures = 0;
         self.rate(0.0);

@@ -312,6 +312,42 @@ fn requests_of_a_key_go_to_one_worker_until_it_has_more_than_its_share() {
     assert!(load.len() >= 4 && load.values().all(|load| *load <= 3), "{load:?}");
 }
 
+/// Who got each of so many requests that come at once, in a pool of four on so many processors whose workers
+/// take so long for each.
+fn at_once(requests: usize, processors: usize, takes: Duration) -> Vec<WorkerId> {
+    let (pool, mut now) = pool(wide(), 4);
+    let mut pool = pool.with_processors(processors);
+    for _ in 0..100 {
+        let (ticket, _) = started(ask(&mut pool, now, now + ms(1000)));
+        now += takes;
+        assert_eq!(pool.done(ticket, Outcome::Answered, now), Moves::default());
+    }
+    (0..requests).map(|_| started(ask(&mut pool, now, now + ms(1000))).1).collect()
+}
+
+#[test]
+fn short_requests_go_to_one_worker_in_a_row_where_there_is_no_processor_for_all() {
+    let short = Duration::from_micros(20);
+    let each = |got: &[WorkerId]| {
+        let mut each: Vec<_> =
+            (0..4).map(|id| got.iter().filter(|worker| **worker == WorkerId(id)).count()).collect();
+        each.sort_unstable();
+        each
+    };
+    let rows = |got: &[WorkerId]| got.chunk_by(|one, two| one == two).count();
+
+    // With a processor for each, all are at work, however short it is.
+    let few = each(&at_once(8, 8, short));
+    assert!(few[0] >= 1 && few[3] <= 3, "{few:?}");
+    // With two, two are.
+    let many = at_once(80, 2, short);
+    assert!(rows(&many) <= 12, "{many:?}");
+    assert!(each(&many)[2] >= 24, "{many:?}");
+    // Not so what takes time.
+    let long = at_once(80, 2, ms(10));
+    assert!(rows(&long) >= 50 && each(&long)[0] >= 18, "{long:?}");
+}
+
 #[test]
 fn callers_that_wait_are_served_in_turn() {
     let (mut pool, now) = pool(Config { concurrency: 1, queue: 100, ..config() }, 1);
