@@ -261,7 +261,7 @@ async fn speak<S>(
     };
     let ended = match version {
         Protocol::Http2 => {
-            let requests = Requests::default();
+            let requests = Requests::new();
             // Boxed, as it is moved several times on its way to the requests under way.
             let service = service_fn(move |request| handle(request).boxed());
             let connection = http2(config, requests.clone()).serve_connection(io, service);

@@ -1,6 +1,8 @@
-//! The requests of one HTTP/2 connection, which are all worked on in the connection's own task: what they
-//! answer in one turn is written at once, no request needs a task of its own, and who closes the connection
-//! ends its requests.
+//! The requests of one HTTP/2 connection.
+//!
+//! In a runtime of one thread they are all worked on in the connection's own task: what they answer in one turn
+//! is written at once, and none costs a task of its own. In one of several threads each has its task, so that
+//! what computes for long holds up none of the others.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -19,6 +21,7 @@ use futures_util::{
     task::AtomicWaker,
 };
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Turns of a connection before others have theirs.
 const TURNS: usize = 4;
@@ -26,17 +29,43 @@ const TURNS: usize = 4;
 type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Takes the requests that a connection reads; its executor.
-#[derive(Clone, Default)]
-pub(super) struct Requests(Arc<Mutex<Vec<Request>>>);
+#[derive(Clone)]
+pub(super) enum Requests {
+    /// They are worked on in the connection's task; here they wait for it.
+    Here(Arc<Mutex<Vec<Request>>>),
+    /// Each has a task of its own.
+    Apart,
+}
 
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Requests {
-    fn execute(&self, request: F) {
-        self.0.lock().push(Box::pin(request));
+impl Requests {
+    /// As it suits the present runtime.
+    pub(super) fn new() -> Self {
+        match Handle::current().runtime_flavor() {
+            RuntimeFlavor::CurrentThread => Self::Here(Arc::default()),
+            _ => Self::Apart,
+        }
+    }
+
+    /// Those that were read since.
+    fn take(&self) -> Vec<Request> {
+        match self {
+            Self::Here(read) => std::mem::take(&mut *read.lock()),
+            Self::Apart => Vec::new(),
+        }
     }
 }
 
-/// A connection and its requests. Ready when the connection is; what it has not answered by then is given
-/// up.
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Requests {
+    fn execute(&self, request: F) {
+        match self {
+            Self::Here(read) => read.lock().push(Box::pin(request)),
+            Self::Apart => drop(tokio::spawn(request)),
+        }
+    }
+}
+
+/// A connection and its requests, where they are worked on here. Ready when the connection is; what it has
+/// not answered by then is given up.
 pub(super) struct Multiplexed<C> {
     connection: Pin<Box<C>>,
     read: Requests,
@@ -77,7 +106,7 @@ impl<C: Future> Future for Multiplexed<C> {
                 if turn.is_ready() {
                     return turn;
                 }
-                let read = std::mem::take(&mut *this.read.0.lock());
+                let read = this.read.take();
                 if !read.is_empty() {
                     let read =
                         read.into_iter().map(|request| AssertUnwindSafe(request).catch_unwind());
@@ -98,8 +127,7 @@ impl<C: Future> Future for Multiplexed<C> {
 impl<C> Drop for Multiplexed<C> {
     fn drop(&mut self) {
         // They hold the executor, which holds them.
-        let read = std::mem::take(&mut *self.read.0.lock());
-        drop(read);
+        drop(self.read.take());
     }
 }
 
@@ -175,7 +203,7 @@ mod tests {
             gate: Semaphore::new(0),
             answers: AtomicUsize::new(0),
         });
-        let (read, all) = (Requests::default(), seen.clone());
+        let (read, all) = (Requests::Here(Arc::default()), seen.clone());
         let spawn = read.clone();
         let connection = poll_fn(move |cx| {
             all.connection.register(cx.waker());
@@ -219,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_always_has_something_to_do_lets_others_have_their_turn() {
-        let read = Requests::default();
+        let read = Requests::Here(Arc::default());
         let connection = poll_fn(|cx| {
             cx.waker().wake_by_ref();
             Poll::<()>::Pending

@@ -28,6 +28,15 @@ async fn pipelined_requests_are_answered_in_order() {
 
 #[tokio::test]
 async fn http2_is_spoken_on_the_same_port() {
+    speak_http2().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_is_spoken_in_a_runtime_of_several_threads() {
+    speak_http2().await;
+}
+
+async fn speak_http2() {
     let gateway = Running::start().await;
     let stream = TcpStream::connect(gateway.addr).await.unwrap();
     let (mut sender, connection) =
@@ -72,6 +81,15 @@ async fn http2_is_spoken_on_the_same_port() {
 
 #[tokio::test]
 async fn who_leaves_an_http2_connection_gives_up_all_its_requests() {
+    leave_http2().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_one_in_a_runtime_of_several_threads_does_so_too() {
+    leave_http2().await;
+}
+
+async fn leave_http2() {
     let gateway = Running::start().await;
     let stream = TcpStream::connect(gateway.addr).await.unwrap().into_std().unwrap();
     let cut = stream.try_clone().unwrap();
