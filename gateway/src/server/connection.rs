@@ -98,7 +98,7 @@ impl Shared {
     ) -> impl Future<Output = Answer> + Send {
         let answering = self.front.handle(request.map(Source::Tcp), origin);
         #[cfg(feature = "h3")]
-        let answering = futures_util::FutureExt::map(answering, |mut answer| {
+        let answering = FutureExt::map(answering, |mut answer| {
             let alternative = self.alternative.read();
             let alternative = alternative.unwrap_or_else(PoisonError::into_inner);
             if let Some(alternative) = &*alternative {
