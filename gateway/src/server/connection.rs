@@ -22,7 +22,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use socket2::TcpKeepalive;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -136,7 +136,6 @@ fn silence(config: &GatewayConfig) -> Arc<Silence> {
 fn http2(config: &GatewayConfig, requests: Requests) -> http2::Builder<Requests> {
     let mut builder = http2::Builder::new(requests);
     builder
-        .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_streams)
         .max_header_list_size(u32::try_from(config.header_limit).unwrap_or(u32::MAX));
     builder
@@ -261,7 +260,7 @@ async fn speak<S>(
     };
     let ended = match version {
         Protocol::Http2 => {
-            let requests = Requests::new();
+            let requests = Requests::new(config.max_streams as usize);
             // Boxed, as it is moved several times on its way to the requests under way.
             let service = service_fn(move |request| handle(request).boxed());
             let connection = http2(config, requests.clone()).serve_connection(io, service);

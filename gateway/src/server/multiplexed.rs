@@ -32,24 +32,34 @@ type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone)]
 pub(super) enum Requests {
     /// They are worked on in the connection's task; here they wait for it.
-    Here(Arc<Mutex<Vec<Request>>>),
+    Here(Arc<Mutex<Read>>),
     /// Each has a task of its own.
     Apart,
 }
 
+/// What was read in the present turn.
+pub(super) struct Read {
+    requests: Vec<Request>,
+    most: usize,
+}
+
 impl Requests {
-    /// As it suits the present runtime.
-    pub(super) fn new() -> Self {
+    /// As it suits the present runtime. A connection may have so many requests at a time.
+    pub(super) fn new(most: usize) -> Self {
         match Handle::current().runtime_flavor() {
-            RuntimeFlavor::CurrentThread => Self::Here(Arc::default()),
+            RuntimeFlavor::CurrentThread => Self::here(most),
             _ => Self::Apart,
         }
+    }
+
+    fn here(most: usize) -> Self {
+        Self::Here(Arc::new(Mutex::new(Read { requests: Vec::new(), most })))
     }
 
     /// Those that were read since.
     fn take(&self) -> Vec<Request> {
         match self {
-            Self::Here(read) => std::mem::take(&mut *read.lock()),
+            Self::Here(read) => std::mem::take(&mut read.lock().requests),
             Self::Apart => Vec::new(),
         }
     }
@@ -58,7 +68,13 @@ impl Requests {
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Requests {
     fn execute(&self, request: F) {
         match self {
-            Self::Here(read) => read.lock().push(Box::pin(request)),
+            Self::Here(read) => {
+                let mut read = read.lock();
+                // More at a time come only from who takes them back as fast: then they are reset.
+                if read.requests.len() < read.most {
+                    read.requests.push(Box::pin(request));
+                }
+            }
             Self::Apart => drop(tokio::spawn(request)),
         }
     }
@@ -96,12 +112,12 @@ impl<C: Future> Future for Multiplexed<C> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let this = self.get_mut();
         this.due.task.register(cx.waker());
-        let mut due = this.due.begin();
+        this.due.hold();
         for _ in 0..TURNS {
             // What they answer is then written by the connection. A request that panics is closed like one
             // that was given up.
             while let Poll::Ready(Some(_)) = this.under_way.poll_next_unpin(cx) {}
-            if this.due.begin() | std::mem::take(&mut due) {
+            if this.due.take() {
                 let turn = this.connection.as_mut().poll(&mut Context::from_waker(&this.waker));
                 if turn.is_ready() {
                     return turn;
@@ -139,8 +155,13 @@ struct Due {
 }
 
 impl Due {
-    /// From here on the task looks after it. Whether it was due.
-    fn begin(&self) -> bool {
+    /// From here on the task looks after it.
+    fn hold(&self) {
+        let _ = self.state.compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Whether it was due, which it is no more.
+    fn take(&self) -> bool {
         self.state.swap(BUSY, Ordering::AcqRel) == DUE
     }
 
@@ -203,7 +224,7 @@ mod tests {
             gate: Semaphore::new(0),
             answers: AtomicUsize::new(0),
         });
-        let (read, all) = (Requests::Here(Arc::default()), seen.clone());
+        let (read, all) = (Requests::here(8), seen.clone());
         let spawn = read.clone();
         let connection = poll_fn(move |cx| {
             all.connection.register(cx.waker());
@@ -247,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_always_has_something_to_do_lets_others_have_their_turn() {
-        let read = Requests::Here(Arc::default());
+        let read = Requests::here(8);
         let connection = poll_fn(|cx| {
             cx.waker().wake_by_ref();
             Poll::<()>::Pending
@@ -257,6 +278,15 @@ mod tests {
         let mut connection = Multiplexed::new(connection, read);
         assert!(connection.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
         assert_eq!(woken.0.load(Ordering::SeqCst), 1, "and then goes on");
+    }
+
+    #[test]
+    fn requests_that_come_faster_than_they_can_be_under_way_are_not_kept() {
+        let (mut connection, seen) = connection(100);
+        assert!(connection.poll_unpin(&mut Context::from_waker(Waker::noop())).is_pending());
+        seen.gate.add_permits(100);
+        assert!(connection.poll_unpin(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(seen.answers.load(Ordering::SeqCst), 8);
     }
 
     #[test]

@@ -164,8 +164,8 @@ impl Scheduler {
         }
     }
 
-    /// The same for who knows how many processors there are: workers of this host that have no processor
-    /// need not all be at work.
+    /// On a host with so many processors. More of its workers than these need not be at work at a time: short
+    /// requests are then given to fewer, several in a row. As many as there are workers, unless it is said.
     #[must_use]
     pub fn with_processors(self, processors: usize) -> Self {
         Self { processors, ..self }
@@ -583,6 +583,7 @@ impl Scheduler {
         self.queue_delay.add(now.saturating_duration_since(request.arrived));
         worker.requests.push(&mut self.slots.links, slot);
         worker.counts.started += 1;
+        self.last = Some(at);
         self.in_flight += 1;
         self.totals.started += 1;
         if let Health::Due(why) = worker.health {

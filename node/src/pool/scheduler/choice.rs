@@ -44,9 +44,9 @@ impl Scheduler {
                     let best = self.of_key(key, request.again);
                     (best, best)
                 }
-                None => match self.same_again().filter(|_| request.again.is_none()) {
-                    Some(same) => (Some(same), Some(same)),
-                    None => self.soonest(request.again, now),
+                None => match self.same_again() {
+                    Some(same) if request.again.is_none() => (Some(same), Some(same)),
+                    _ => self.soonest(request.again, now),
                 },
             };
             let Some(best) = best else { return due };
@@ -55,7 +55,6 @@ impl Scheduler {
             {
                 continue;
             }
-            self.last = Some(best);
             let better = request.key.is_none() && self.is_worth_waiting(best, waited, now);
             return (!better).then_some(best);
         }
